@@ -1,0 +1,5 @@
+#![recursion_limit = "256"]
+pub mod chat;
+pub mod cluster;
+pub mod config;
+pub mod store;

@@ -1,0 +1,182 @@
+//! Pilothouse's own memory: one SQLite file beside the Matrix store, and the only SQL.
+//!
+//! What came in ([`inbox`]) and what must go out ([`outbox`]) survive a kill at any instant: every method is one
+//! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`). The payloads that the queues carry are
+//! JSON of their owners' types; the store does not look inside.
+
+pub mod inbox;
+pub mod memory;
+pub mod outbox;
+pub mod pins;
+pub mod replay;
+pub mod watches;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+
+/// Version of the schema that this build writes.
+pub const SCHEMA_VERSION: i64 = 1;
+
+/// What can go wrong between Pilothouse and its memory.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused: disk full, read-only, damaged.
+    #[error("the store could not be read or written: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The file was written by a newer Pilothouse.
+    #[error("the store has schema {found}, this Pilothouse knows up to {SCHEMA_VERSION}: run the newer version again")]
+    TooNew {
+        /// The file's version.
+        found: i64,
+    },
+    /// The thread that ran the statement is gone.
+    #[error("the store's task was cancelled")]
+    Cancelled,
+}
+
+/// A handle to the open file; clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Store {
+    /// Opens the file, makes it where there is none and brings an older one up to [`SCHEMA_VERSION`].
+    ///
+    /// # Errors
+    /// [`StoreError::TooNew`] for a newer file, [`StoreError::Sqlite`] where it cannot be opened or written.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = Connection::open(path)?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // An image from scratch has no writable folder for temporary files.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        migrate(&mut connection)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Runs one transaction on a thread that may block.
+    async fn call<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let connection = Arc::clone(&self.connection);
+        tokio::task::spawn_blocking(move || {
+            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            // Immediate: two processes (the daemon and `pilothouse trust`) never deadlock on an upgrade.
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })
+        .await
+        .map_err(|_| StoreError::Cancelled)?
+    }
+
+    /// Proves that the store can be written: `/readyz` asks.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it cannot.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.call(|tx| {
+            tx.execute(
+                "INSERT INTO cursor (name, token) VALUES ('probe', '') ON CONFLICT (name) DO UPDATE SET token = ''",
+                [],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Reads a named position: `sync` is the acknowledged sync token.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn cursor(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let name = name.to_owned();
+        self.call(move |tx| {
+            Ok(tx.query_row("SELECT token FROM cursor WHERE name = ?1", [name], |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
+    /// Writes a named position.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn set_cursor(&self, name: &str, token: &str) -> Result<(), StoreError> {
+        let (name, token) = (name.to_owned(), token.to_owned());
+        self.call(move |tx| put_cursor(tx, &name, &token)).await
+    }
+
+    /// Says whether a notice of this key was last given longer than `every` ago, and notes that it is given now.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn claim_notice(
+        &self,
+        key: &str,
+        now: Timestamp,
+        every: jiff::SignedDuration,
+    ) -> Result<bool, StoreError> {
+        let key = key.to_owned();
+        self.call(move |tx| {
+            let last: Option<i64> =
+                tx.query_row("SELECT at FROM notice WHERE key = ?1", [&key], |row| row.get(0)).optional()?;
+            let due = last.is_none_or(|last| i128::from(now.as_millisecond() - last) >= every.as_millis());
+            if due {
+                tx.execute(
+                    "INSERT INTO notice (key, at) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET at = ?2",
+                    (&key, now.as_millisecond()),
+                )?;
+            }
+            Ok(due)
+        })
+        .await
+    }
+
+    /// Moves the write-ahead log into the file: the last act before the process ends.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(())
+    }
+}
+
+fn put_cursor(tx: &Transaction<'_>, name: &str, token: &str) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO cursor (name, token) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET token = ?2",
+        (name, token),
+    )?;
+    Ok(())
+}
+
+/// Reads a stored time, in milliseconds since the epoch.
+fn time(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
+    let millis: i64 = row.get(column)?;
+    Timestamp::from_millisecond(millis)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Integer, Box::new(error)))
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::TooNew { found });
+    }
+    if found < 1 {
+        transaction.execute_batch(include_str!("store/schema-1.sql"))?;
+    }
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}

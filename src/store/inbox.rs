@@ -1,0 +1,379 @@
+//! The journal of what came in: received → started → done → told, each event once.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Row, Transaction};
+
+use super::outbox::{Draft, Speech, put_speech};
+use super::{Store, StoreError, put_cursor, time};
+
+/// Something that arrived from a room and is not in the journal yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Event id; a second arrival of it is ignored.
+    pub event: String,
+    /// Room id.
+    pub room: String,
+    /// Full user id.
+    pub sender: String,
+    /// The homeserver's time for it.
+    pub sent_at: Timestamp,
+    /// JSON of the message, or of the encrypted event while its key is missing.
+    pub payload: String,
+    /// The Megolm session whose key is missing; `None` for a readable message.
+    pub waiting_for: Option<String>,
+}
+
+/// How far a command has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its room key is missing.
+    Waiting,
+    /// It can be read and was not looked at.
+    Received,
+    /// The absolute order is written; the cluster may have changed.
+    Started,
+    /// Outcome and words are written.
+    Done,
+    /// The words are in the room.
+    Told,
+}
+
+impl State {
+    fn parse(text: &str) -> Self {
+        match text {
+            "waiting" => Self::Waiting,
+            "received" => Self::Received,
+            "started" => Self::Started,
+            "done" => Self::Done,
+            _ => Self::Told,
+        }
+    }
+}
+
+/// One row of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Row id: the order of arrival.
+    pub id: i64,
+    /// Event id.
+    pub event: String,
+    /// Room id.
+    pub room: String,
+    /// Full user id.
+    pub sender: String,
+    /// How far it has come.
+    pub state: State,
+    /// The homeserver's time for it.
+    pub sent_at: Timestamp,
+    /// When it was written here.
+    pub received_at: Timestamp,
+    /// JSON of the message (of the encrypted event while `Waiting`).
+    pub payload: String,
+    /// The target's key, once started.
+    pub target: Option<String>,
+    /// JSON of the absolute order, once started.
+    pub work: Option<String>,
+    /// What came of it, once done.
+    pub outcome: Option<String>,
+    /// When the order was written.
+    pub started_at: Option<Timestamp>,
+}
+
+const COLUMNS: &str =
+    "id, event, room, sender, state, sent_at, received_at, payload, target, work, outcome, started_at";
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let started: Option<i64> = row.get("started_at")?;
+    Ok(Entry {
+        id: row.get("id")?,
+        event: row.get("event")?,
+        room: row.get("room")?,
+        sender: row.get("sender")?,
+        state: State::parse(&row.get::<_, String>("state")?),
+        sent_at: time(row, "sent_at")?,
+        received_at: time(row, "received_at")?,
+        payload: row.get("payload")?,
+        target: row.get("target")?,
+        work: row.get("work")?,
+        outcome: row.get("outcome")?,
+        started_at: started.and_then(|millis| Timestamp::from_millisecond(millis).ok()),
+    })
+}
+
+/// The absolute order of a command, written before anything moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// Row of the inbox.
+    pub id: i64,
+    /// Key of the target, `kind/namespace/name`.
+    pub target: String,
+    /// JSON of the order.
+    pub work: String,
+    /// Replicas to return to (`stop` writes them; 0 is never written).
+    pub remember: Option<i32>,
+    /// What the room reads meanwhile.
+    pub progress: Option<Draft>,
+}
+
+/// What came of a command, written before the room hears of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Row of the inbox.
+    pub id: i64,
+    /// The outcome in one word or sentence, for `history`.
+    pub outcome: String,
+    /// What the room reads.
+    pub speech: Option<Speech>,
+    /// A rollout to go on watching.
+    pub watch: Option<super::watches::NewWatch>,
+}
+
+impl Store {
+    /// Writes what arrived and the position up to which everything has arrived, in one transaction.
+    ///
+    /// Gives the number of rows that were new.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was written, and the position must not be used.
+    pub async fn receive(
+        &self,
+        arrivals: Vec<Arrival>,
+        position: Option<String>,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        self.call(move |tx| {
+            let mut new = 0;
+            for arrival in &arrivals {
+                let state = if arrival.waiting_for.is_some() { "waiting" } else { "received" };
+                new += tx.execute(
+                    "INSERT INTO inbox (event, room, sender, session, state, sent_at, received_at, payload)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (event) DO NOTHING",
+                    (
+                        &arrival.event,
+                        &arrival.room,
+                        &arrival.sender,
+                        &arrival.waiting_for,
+                        state,
+                        arrival.sent_at.as_millisecond(),
+                        now.as_millisecond(),
+                        &arrival.payload,
+                    ),
+                )?;
+            }
+            if let Some(position) = &position {
+                put_cursor(tx, "sync", position)?;
+            }
+            Ok(new)
+        })
+        .await
+    }
+
+    /// Says which of these events the journal has already.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn known_events(&self, events: Vec<String>) -> Result<Vec<String>, StoreError> {
+        self.call(move |tx| {
+            let mut statement = tx.prepare("SELECT 1 FROM inbox WHERE event = ?1")?;
+            let mut known = Vec::new();
+            for event in events {
+                if statement.exists([&event])? {
+                    known.push(event);
+                }
+            }
+            Ok(known)
+        })
+        .await
+    }
+
+    /// Lists the events that wait for the key of a session, or all that wait.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn waiting(&self, session: Option<String>) -> Result<Vec<Entry>, StoreError> {
+        self.call(move |tx| {
+            rows(
+                tx,
+                &format!(
+                    "SELECT {COLUMNS} FROM inbox WHERE state = 'waiting' AND (?1 IS NULL OR session = ?1) ORDER BY id"
+                ),
+                [session],
+            )
+        })
+        .await
+    }
+
+    /// Brings a waiting event back as a readable message.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn revive(&self, id: i64, payload: String) -> Result<(), StoreError> {
+        self.call(move |tx| {
+            tx.execute(
+                "UPDATE inbox SET state = 'received', session = NULL, payload = ?2 WHERE id = ?1 AND state = 'waiting'",
+                (id, payload),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lists what was received and not looked at, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn received(&self, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        self.call(move |tx| {
+            rows(tx, &format!("SELECT {COLUMNS} FROM inbox WHERE state = 'received' ORDER BY id LIMIT ?1"), [limit])
+        })
+        .await
+    }
+
+    /// Lists what was started and has no outcome: at a start, the orders that a kill interrupted.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn unfinished(&self) -> Result<Vec<Entry>, StoreError> {
+        self.call(move |tx| rows(tx, &format!("SELECT {COLUMNS} FROM inbox WHERE state = 'started' ORDER BY id"), []))
+            .await
+    }
+
+    /// Counts the rows that wait to be looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn inbox_depth(&self) -> Result<u64, StoreError> {
+        self.call(|tx| {
+            Ok(tx
+                .query_row("SELECT count(*) FROM inbox WHERE state IN ('waiting', 'received', 'started')", [], |row| {
+                    row.get::<_, i64>(0)
+                })?
+                .unsigned_abs())
+        })
+        .await
+    }
+
+    /// Writes the absolute order, what to remember and what the room reads meanwhile; gives the outbox row.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was written, and nothing may be done.
+    pub async fn start(&self, started: Started, now: Timestamp) -> Result<Option<i64>, StoreError> {
+        self.call(move |tx| {
+            tx.execute(
+                "UPDATE inbox SET state = 'started', target = ?2, work = ?3, started_at = ?4 WHERE id = ?1",
+                (started.id, &started.target, &started.work, now.as_millisecond()),
+            )?;
+            if let Some(replicas) = started.remember.filter(|&replicas| replicas > 0) {
+                tx.execute(
+                    "INSERT INTO memory (target, replicas, at) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (target) DO UPDATE SET replicas = ?2, at = ?3",
+                    (&started.target, replicas, now.as_millisecond()),
+                )?;
+            }
+            match &started.progress {
+                Some(draft) => Ok(Some(put_speech(tx, Some(started.id), &Speech::New(draft.clone()), now)?)),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    /// Writes the outcome, the words for the room and the rollout to watch; gives the outbox row of the words.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was written.
+    pub async fn finish(&self, done: Done, now: Timestamp) -> Result<Option<i64>, StoreError> {
+        self.call(move |tx| {
+            tx.execute(
+                "UPDATE inbox SET state = 'done', outcome = ?2, done_at = ?3 WHERE id = ?1",
+                (done.id, &done.outcome, now.as_millisecond()),
+            )?;
+            let outbox = match &done.speech {
+                Some(speech) => Some(put_speech(tx, Some(done.id), speech, now)?),
+                None => {
+                    tx.execute("UPDATE inbox SET state = 'told' WHERE id = ?1", [done.id])?;
+                    None
+                }
+            };
+            if let Some(watch) = &done.watch {
+                super::watches::put(tx, done.id, outbox, watch, now)?;
+            }
+            Ok(outbox)
+        })
+        .await
+    }
+
+    /// Closes an entry that was no command and forgets its text: idle talk is nobody's business.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn ignore(&self, id: i64, now: Timestamp) -> Result<(), StoreError> {
+        self.call(move |tx| {
+            tx.execute(
+                "UPDATE inbox SET state = 'told', payload = '', outcome = NULL, done_at = ?2 WHERE id = ?1",
+                (id, now.as_millisecond()),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Says whether a newer command for the target was started than this one.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn has_newer(&self, id: i64, target: &str) -> Result<bool, StoreError> {
+        let target = target.to_owned();
+        self.call(move |tx| {
+            Ok(tx
+                .query_row("SELECT 1 FROM inbox WHERE target = ?1 AND id > ?2", (target, id), |_| Ok(()))
+                .optional()?
+                .is_some())
+        })
+        .await
+    }
+
+    /// Lists the last commands that were started or done, newest first: who did what.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn history(&self, target: Option<String>, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        self.call(move |tx| {
+            rows(
+                tx,
+                &format!(
+                    "SELECT {COLUMNS} FROM inbox WHERE target IS NOT NULL AND (?1 IS NULL OR target = ?1)
+                     ORDER BY id DESC LIMIT ?2"
+                ),
+                (target, limit),
+            )
+        })
+        .await
+    }
+
+    /// Forgets finished entries that are older than `before`, and what was said about them.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn prune(&self, before: Timestamp) -> Result<usize, StoreError> {
+        self.call(move |tx| {
+            let before = before.as_millisecond();
+            tx.execute(
+                "DELETE FROM outbox WHERE state IN ('sent', 'dropped', 'merged') AND created_at < ?1",
+                [before],
+            )?;
+            tx.execute("DELETE FROM notice WHERE at < ?1", [before])?;
+            Ok(tx.execute(
+                "DELETE FROM inbox WHERE state = 'told' AND received_at < ?1 AND id NOT IN (SELECT inbox FROM watch)",
+                [before],
+            )?)
+        })
+        .await
+    }
+}
+
+fn rows(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Entry>, StoreError> {
+    let mut statement = tx.prepare(sql)?;
+    let rows = statement.query_map(params, entry)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,190 @@
+//! Trust on first use: whose keys were there at first contact or were accepted, and what the homeserver serves now.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::OptionalExtension;
+
+use super::{Store, StoreError};
+
+/// A pinned master key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// Unpadded base64 of the ed25519 master key.
+    pub master: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// `first contact`, `configuration`, or who accepted it.
+    pub by: String,
+}
+
+/// A device as the homeserver serves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenDevice {
+    /// Device id.
+    pub device: String,
+    /// Unpadded base64 of its ed25519 key.
+    pub ed25519: String,
+    /// Its display name, chosen by its user.
+    pub name: Option<String>,
+    /// Signed by the user's current identity.
+    pub signed: bool,
+}
+
+/// All that is known about one person's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Keys {
+    /// The pinned master key.
+    pub pin: Option<Pin>,
+    /// The master key that the homeserver serves now.
+    pub master: Option<String>,
+    /// The devices that the homeserver serves now.
+    pub devices: Vec<SeenDevice>,
+    /// Pinned device keys, by device id.
+    pub device_pins: BTreeMap<String, String>,
+}
+
+impl Store {
+    /// Reads all that is known about a person's keys.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn keys(&self, user: &str) -> Result<Keys, StoreError> {
+        let user = user.to_owned();
+        self.call(move |tx| {
+            let pin = tx
+                .query_row("SELECT master, since, by FROM pin WHERE user = ?1", [&user], |row| {
+                    Ok(Pin { master: row.get("master")?, since: super::time(row, "since")?, by: row.get("by")? })
+                })
+                .optional()?;
+            let master = tx
+                .query_row("SELECT master FROM identity_seen WHERE user = ?1", [&user], |row| row.get(0))
+                .optional()?
+                .flatten();
+            let mut statement =
+                tx.prepare("SELECT device, ed25519, name, signed FROM device_seen WHERE user = ?1 ORDER BY device")?;
+            let devices = statement
+                .query_map([&user], |row| {
+                    Ok(SeenDevice {
+                        device: row.get("device")?,
+                        ed25519: row.get("ed25519")?,
+                        name: row.get("name")?,
+                        signed: row.get("signed")?,
+                    })
+                })?
+                .collect::<Result<_, _>>()?;
+            let mut statement = tx.prepare("SELECT device, ed25519 FROM device_pin WHERE user = ?1")?;
+            let device_pins =
+                statement.query_map([&user], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+            Ok(Keys { pin, master, devices, device_pins })
+        })
+        .await
+    }
+
+    /// Notes what the homeserver serves for a person now.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn observe_keys(
+        &self,
+        user: &str,
+        master: Option<String>,
+        devices: Vec<SeenDevice>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let user = user.to_owned();
+        self.call(move |tx| {
+            let now = now.as_millisecond();
+            tx.execute(
+                "INSERT INTO identity_seen (user, master, at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (user) DO UPDATE SET master = ?2, at = ?3",
+                (&user, &master, now),
+            )?;
+            tx.execute("DELETE FROM device_seen WHERE user = ?1", [&user])?;
+            for device in &devices {
+                tx.execute(
+                    "INSERT INTO device_seen (user, device, ed25519, name, signed, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    (&user, &device.device, &device.ed25519, &device.name, device.signed, now),
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Pins the master key of a person who has none pinned; gives the key that is pinned afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn pin_first(&self, user: &str, master: &str, now: Timestamp) -> Result<String, StoreError> {
+        let (user, master) = (user.to_owned(), master.to_owned());
+        self.call(move |tx| {
+            tx.execute(
+                "INSERT INTO pin (user, master, since, by) VALUES (?1, ?2, ?3, 'first contact') ON CONFLICT (user) DO NOTHING",
+                (&user, &master, now.as_millisecond()),
+            )?;
+            Ok(tx.query_row("SELECT master FROM pin WHERE user = ?1", [&user], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Pins every device of a person who has none pinned; gives the pins that stand afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn pin_first_devices(
+        &self,
+        user: &str,
+        devices: Vec<SeenDevice>,
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, String>, StoreError> {
+        let user = user.to_owned();
+        self.call(move |tx| {
+            let any = tx.prepare("SELECT 1 FROM device_pin WHERE user = ?1")?.exists([&user])?;
+            if !any {
+                for device in &devices {
+                    tx.execute(
+                        "INSERT INTO device_pin (user, device, ed25519, since, by) VALUES (?1, ?2, ?3, ?4, 'first contact')",
+                        (&user, &device.device, &device.ed25519, now.as_millisecond()),
+                    )?;
+                }
+            }
+            let mut statement = tx.prepare("SELECT device, ed25519 FROM device_pin WHERE user = ?1")?;
+            let pins = statement.query_map([&user], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+            Ok(pins)
+        })
+        .await
+    }
+
+    /// Moves a person's pin to another master key, or pins one more device. Only an Order does this.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn repin(
+        &self,
+        user: &str,
+        device: Option<&str>,
+        key: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (user, device, key, by) = (user.to_owned(), device.map(str::to_owned), key.to_owned(), by.to_owned());
+        self.call(move |tx| {
+            let now = now.as_millisecond();
+            match &device {
+                None => tx.execute(
+                    "INSERT INTO pin (user, master, since, by) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (user) DO UPDATE SET master = ?2, since = ?3, by = ?4",
+                    (&user, &key, now, &by),
+                )?,
+                Some(device) => tx.execute(
+                    "INSERT INTO device_pin (user, device, ed25519, since, by) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT (user, device) DO UPDATE SET ed25519 = ?3, since = ?4, by = ?5",
+                    (&user, device, &key, now, &by),
+                )?,
+            };
+            Ok(())
+        })
+        .await
+    }
+}

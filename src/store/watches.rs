@@ -1,0 +1,97 @@
+//! Rollouts under watch: a restart of Pilothouse goes on with them.
+
+use jiff::Timestamp;
+use rusqlite::Transaction;
+
+use super::{Store, StoreError, time};
+
+/// A rollout that somebody waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewWatch {
+    /// Key of the target, `kind/namespace/name`.
+    pub target: String,
+    /// JSON of what is waited for.
+    pub payload: String,
+    /// When it is told as unfinished.
+    pub deadline: Timestamp,
+}
+
+/// A stored watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// The command, by its row in the inbox.
+    pub inbox: i64,
+    /// Key of the target.
+    pub target: String,
+    /// JSON of what is waited for.
+    pub payload: String,
+    /// Row of the message to edit.
+    pub outbox: Option<i64>,
+    /// When the order was carried out.
+    pub since: Timestamp,
+    /// When it is told as unfinished.
+    pub deadline: Timestamp,
+}
+
+pub(super) fn put(
+    tx: &Transaction<'_>,
+    inbox: i64,
+    outbox: Option<i64>,
+    watch: &NewWatch,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT OR REPLACE INTO watch (inbox, target, payload, outbox, since, deadline) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        (inbox, &watch.target, &watch.payload, outbox, now.as_millisecond(), watch.deadline.as_millisecond()),
+    )?;
+    Ok(())
+}
+
+impl Store {
+    /// Lists the watches, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
+        self.call(|tx| {
+            let mut statement =
+                tx.prepare("SELECT inbox, target, payload, outbox, since, deadline FROM watch ORDER BY inbox")?;
+            let rows = statement.query_map([], |row| {
+                Ok(Watch {
+                    inbox: row.get("inbox")?,
+                    target: row.get("target")?,
+                    payload: row.get("payload")?,
+                    outbox: row.get("outbox")?,
+                    since: time(row, "since")?,
+                    deadline: time(row, "deadline")?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Ends a watch with its last words, in one transaction. Gives `false` if it had ended before: then nothing is said.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the watch goes on.
+    pub async fn end_watch(
+        &self,
+        inbox: i64,
+        outcome: String,
+        speech: Option<super::outbox::Speech>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.call(move |tx| {
+            if tx.execute("DELETE FROM watch WHERE inbox = ?1", [inbox])? == 0 {
+                return Ok(false);
+            }
+            tx.execute("UPDATE inbox SET outcome = ?2 WHERE id = ?1", (inbox, outcome))?;
+            if let Some(speech) = &speech {
+                super::outbox::put_speech(tx, Some(inbox), speech, now)?;
+            }
+            Ok(true)
+        })
+        .await
+    }
+}
