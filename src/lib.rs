@@ -2,4 +2,5 @@
 pub mod chat;
 pub mod cluster;
 pub mod config;
+pub mod retry;
 pub mod store;
