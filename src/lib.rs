@@ -5,4 +5,6 @@ pub mod command;
 pub mod config;
 pub mod policy;
 pub mod reply;
+pub mod retry;
 pub mod store;
+pub mod telemetry;
