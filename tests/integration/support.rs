@@ -14,6 +14,10 @@ pub(crate) mod control_plane;
 pub(crate) mod kubelet;
 #[path = "support/leash.rs"]
 pub(crate) mod leash;
+#[path = "support/person.rs"]
+pub(crate) mod person;
+#[path = "support/synapse.rs"]
+pub(crate) mod synapse;
 
 /// Reads what tells a test where the real parts are.
 #[expect(clippy::disallowed_methods, reason = "where the machine keeps its parts is no configuration of the daemon")]
