@@ -145,7 +145,7 @@ pub(super) fn policy(reader: &mut Reader, policy: &Policy) {
     }
     for (index, rule) in policy.rules.iter().enumerate() {
         let key = format!("policy.rules[{index}].users");
-        named(reader, &key, "user of policy.users", &rule.users, policy.users.iter().map(String::as_str));
+        named(reader, &key, "user of policy.users", &rule.users, &policy.users.iter().map(String::as_str));
         let key = format!("policy.rules[{index}].verbs");
         let (aliases, verbs): (Vec<_>, Vec<_>) =
             rule.verbs.iter().cloned().partition(|verb| ALIASES.iter().any(|(alias, _)| alias == verb));
@@ -153,7 +153,7 @@ pub(super) fn policy(reader: &mut Reader, policy: &Policy) {
             let verb = ALIASES.iter().find(|(name, _)| *name == alias).map_or("", |(_, verb)| verb);
             reader.fault(&key, &format!("{alias:?} is another name of a command"), &format!("Write \"{verb}\""));
         }
-        named(reader, &key, "command", &verbs, VERBS.into_iter());
+        named(reader, &key, "command", &verbs, &VERBS.into_iter());
     }
 }
 
@@ -163,14 +163,14 @@ fn named<'a>(
     key: &str,
     noun: &str,
     words: &[String],
-    known: impl Iterator<Item = &'a str> + Clone,
+    known: &(impl Iterator<Item = &'a str> + Clone),
 ) {
     for word in words.iter().filter(|word| *word != EVERYTHING && known.clone().all(|known| known != *word)) {
         let remedy = match keys::nearest(word, known.clone()) {
-            Some(near) => format!("Did you mean {near:?}?"),
+            Some(near) => format!("Write {near:?}, if that is meant"),
             None => format!("Known are {}", known.clone().collect::<Vec<_>>().join(", ")),
         };
-        reader.fault(key, &format!("{word:?} is no {noun}"), remedy.trim_end_matches('?'));
+        reader.fault(key, &format!("{word:?} is no {noun}"), &remedy);
     }
 }
 
@@ -252,13 +252,14 @@ pub(super) fn log(reader: &mut Reader, log: &Log) {
 
 /// What spans sections.
 pub(super) fn across(reader: &mut Reader, config: &Config) {
-    let names = || config.targets.iter().map(|target| target.name.as_str());
+    let names = config.targets.iter().map(|target| target.name.as_str());
     for (index, rule) in config.policy.rules.iter().enumerate() {
-        named(reader, &format!("policy.rules[{index}].targets"), "target", &rule.targets, names());
+        named(reader, &format!("policy.rules[{index}].targets"), "target", &rule.targets, &names);
     }
     let ruled = |user: &String| {
-        let named = |users: &[String]| users.is_empty() || users.iter().any(|name| name == user || name == EVERYTHING);
-        config.policy.rules.is_empty() || config.policy.rules.iter().any(|rule| named(&rule.users))
+        let concerned =
+            |users: &[String]| users.is_empty() || users.iter().any(|name| name == user || name == EVERYTHING);
+        config.policy.rules.is_empty() || config.policy.rules.iter().any(|rule| concerned(&rule.users))
     };
     for user in config.policy.users.iter().filter(|user| !ruled(user)) {
         reader.warn("policy.rules", &format!("no rule names {user}, who may do nothing."));
