@@ -50,7 +50,13 @@ pub(super) fn matrix(reader: &mut Reader, matrix: &Matrix) {
             "Write for instance !abcdef:example.org or #ops:example.org",
         );
     }
-    room_ids(reader, "matrix.rooms", &matrix.rooms);
+    for room in matrix.rooms.iter().filter(|room| !is_room_id(room) && !is_room_alias(room)) {
+        reader.fault(
+            "matrix.rooms",
+            &format!("{room:?} is neither a room id nor an alias"),
+            "Write for instance !abcdef:example.org or #ops:example.org",
+        );
+    }
     if let Some(path) = &matrix.ca_file {
         readable(reader, "matrix.ca_file", path);
     }
@@ -78,16 +84,6 @@ fn readable(reader: &mut Reader, key: &str, path: &Path) {
     }
 }
 
-fn room_ids(reader: &mut Reader, key: &str, rooms: &[String]) {
-    for room in rooms.iter().filter(|room| !is_room_id(room)) {
-        reader.fault(
-            key,
-            &format!("{room:?} is not a room id"),
-            "Write the id that begins with an exclamation mark; clients show it in the room's settings, often as Advanced",
-        );
-    }
-}
-
 pub(super) fn trust(reader: &mut Reader, trust: &mut Trust) {
     const MODE: &str = "trust.mode";
     match trust.mode {
@@ -103,7 +99,14 @@ pub(super) fn trust(reader: &mut Reader, trust: &mut Trust) {
              keys go to every device in a room. Use identity once everybody has cross-signing.",
         ),
     }
-    room_ids(reader, "trust.plaintext", &trust.plaintext);
+    // No aliases: whoever may move one would decide which rooms need no encryption.
+    for room in trust.plaintext.iter().filter(|room| !is_room_id(room)) {
+        reader.fault(
+            "trust.plaintext",
+            &format!("{room:?} is not a room id"),
+            "Write the id that begins with an exclamation mark; clients show it in the room's settings, often as Advanced",
+        );
+    }
     if !trust.plaintext.is_empty() {
         reader.warn("trust.plaintext", "in these rooms the homeserver can forge commands and read answers.");
     }

@@ -37,8 +37,8 @@ const OF_A_FILE: &[(&str, &str, &str)] = &[
     ),
     (
         "matrix",
-        "rooms = [\"#ops:example.org\"]",
-        "matrix.rooms (pilothouse.toml): \"#ops:example.org\" is not a room id. Write the id that begins with an exclamation mark; clients show it in the room's settings, often as Advanced.",
+        "rooms = [\"ops:example.org\"]",
+        "matrix.rooms (pilothouse.toml): \"ops:example.org\" is neither a room id nor an alias. Write for instance !abcdef:example.org or #ops:example.org.",
     ),
     (
         "matrix",
