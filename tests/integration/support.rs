@@ -16,6 +16,8 @@ pub(crate) mod kubelet;
 pub(crate) mod leash;
 #[path = "support/person.rs"]
 pub(crate) mod person;
+#[path = "support/process.rs"]
+pub(crate) mod process;
 #[path = "support/synapse.rs"]
 pub(crate) mod synapse;
 
