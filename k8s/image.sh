@@ -46,11 +46,11 @@ layout() {
     export "CC_$(echo "$target" | tr - _)=musl-gcc"
     # Nobody debugs in an image without a shell; line tables would make the dev profile's binary ten times as large.
     export CARGO_PROFILE_DEV_DEBUG=none CARGO_PROFILE_DEV_STRIP=symbols
-    "${CARGO:-cargo}" build --locked --bin pilothouse --profile "$profile" --target "$target" >&2
+    cargo build --locked --bin pilothouse --profile "$profile" --target "$target" >&2
     folder=$profile
     [ "$profile" = dev ] && folder=debug
-    binary=${CARGO_TARGET_DIR:-target}/$target/$folder/pilothouse
-    install -D -m 0755 "$binary" "$dir/usr/local/bin/pilothouse"
+    built=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    install -D -m 0755 "$built/$target/$folder/pilothouse" "$dir/usr/local/bin/pilothouse"
     install -D -m 0644 "$certificates" "$dir/etc/ssl/certs/ca-certificates.crt"
 }
 

@@ -14,10 +14,12 @@ pub(crate) mod control_plane;
 pub(crate) mod kubelet;
 #[path = "support/leash.rs"]
 pub(crate) mod leash;
+#[path = "support/manifests.rs"]
+pub(crate) mod manifests;
 
 /// Reads what tells a test where the real parts are.
 #[expect(clippy::disallowed_methods, reason = "where the machine keeps its parts is no configuration of the daemon")]
-fn environment(name: &str) -> Option<OsString> {
+pub(crate) fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
