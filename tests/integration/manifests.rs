@@ -1,8 +1,9 @@
 //! The shipped manifests, rendered by kubectl and applied to a real API server: they are taken, they are strict, and
 //! they allow exactly what the daemon's own list of permissions asks for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use k8s_openapi::api::authorization::v1::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use pilothouse::config::{Config, Kind, KubernetesSource, Sources};
 use serde_json::{Value, json};
 
 use crate::support::control_plane::{Namespace, client_for, control_plane, with_namespace};
@@ -226,20 +228,54 @@ fn the_tag_of_the_manifests_is_the_version_of_the_crate() {
     }
 }
 
+/// Reads the shipped configuration with the example Secret in its place, as the daemon in the pod would.
+fn shipped_configuration(manifests: &Manifests) -> Config {
+    const MOUNT: &str = "/run/secrets/pilothouse";
+    let pod = &manifests.only("Deployment")["spec"]["template"]["spec"];
+    let secret: Value = serde_saphyr::from_str(&file("k8s/secret.example.yaml")).expect("YAML");
+    let volumes = pod["volumes"].as_array().expect("volumes");
+    let mounted = volumes.iter().find(|volume| volume["secret"]["secretName"] == secret["metadata"]["name"]);
+    let mode = mounted.expect("the example Secret is mounted")["secret"]["defaultMode"].as_u64().expect("a mode");
+    let mode = fs::Permissions::from_mode(u32::try_from(mode).expect("a mode"));
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("mounts");
+    assert!(mounts.iter().any(|mount| mount["mountPath"] == MOUNT), "{mounts:?}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    for (key, value) in secret["stringData"].as_object().expect("keys") {
+        let path = folder.path().join(key);
+        fs::write(&path, value.as_str().expect("text")).expect("a mounted key");
+        fs::set_permissions(path, mode.clone()).expect("its mode");
+    }
+    let toml = manifests.only("ConfigMap")["data"]["pilothouse.toml"].as_str().expect("a file");
+    let path = folder.path().join("pilothouse.toml");
+    fs::write(&path, toml.replace(MOUNT, &folder.path().display().to_string())).expect("a file");
+    let sources = Sources { argument: Some(path), environment: BTreeMap::new(), usual: Vec::new() };
+    let loaded = Config::load(&sources).unwrap_or_else(|findings| panic!("the shipped configuration: {findings:?}"));
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    loaded.config
+}
+
+#[test]
+fn the_shipped_configuration_is_valid_and_fits_the_pod() {
+    let manifests = Manifests::render("base");
+    let config = shipped_configuration(&manifests);
+    let container = &manifests.only("Deployment")["spec"]["template"]["spec"]["containers"][0];
+    assert!(config.matrix.store.starts_with("/data"), "the store is on the volume");
+    assert_eq!(container["ports"][0]["containerPort"], config.admin.listen.port());
+    assert!(config.admin.listen.ip().is_unspecified(), "the kubelet asks from outside the pod");
+    assert_eq!(config.kubernetes.source, KubernetesSource::InCluster);
+    assert!(!config.kubernetes.show_logs, "the base has no permission for logs");
+}
+
 #[test]
 fn the_role_names_the_targets_of_the_shipped_configuration() {
     let manifests = Manifests::render("base");
-    let toml = manifests.only("ConfigMap")["data"]["pilothouse.toml"].as_str().expect("a file");
-    let config: Value = toml::from_str(toml).expect("TOML");
-    let targets: BTreeSet<(String, String, String)> = config["targets"]
-        .as_array()
-        .expect("targets")
-        .iter()
-        .map(|target| {
-            let word = |key: &str| target[key].as_str().expect("a word").to_owned();
-            (word("namespace"), format!("{}s", word("kind").to_lowercase()), word("name"))
-        })
-        .collect();
+    let targets = shipped_configuration(&manifests).targets.into_iter();
+    let resource = |kind| match kind {
+        Kind::Deployment => "deployments",
+        Kind::StatefulSet => "statefulsets",
+    };
+    let targets: BTreeSet<_> = targets.map(|t| (t.namespace, resource(t.kind).to_owned(), t.object)).collect();
     let mut named = BTreeSet::new();
     for role in manifests.of_kind("Role") {
         let namespace = role["metadata"]["namespace"].as_str().expect("a namespace");
@@ -262,26 +298,6 @@ fn a_tenant_brings_no_rights_and_uses_what_it_was_given() {
     let pod = &manifests.only("Deployment")["spec"]["template"]["spec"];
     assert_eq!(pod["serviceAccountName"], "chat-operator");
     assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
-}
-
-#[test]
-fn the_secret_example_holds_every_file_that_the_configuration_names() {
-    let secret: Value = serde_saphyr::from_str(&file("k8s/secret.example.yaml")).expect("YAML");
-    let manifests = Manifests::render("base");
-    let pod = &manifests.only("Deployment")["spec"]["template"]["spec"];
-    let volume = |name: &str| pod["volumes"].as_array().expect("volumes").iter().find(|v| v["name"] == name).cloned();
-    let mounted = volume("secrets").expect("a volume of secrets");
-    assert_eq!(mounted["secret"]["secretName"], secret["metadata"]["name"]);
-    let toml = manifests.only("ConfigMap")["data"]["pilothouse.toml"].as_str().expect("a file");
-    let named = toml.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-        let path = line.split_once("_file = \"")?.1.trim_end_matches('"');
-        Some(path.strip_prefix("/run/secrets/pilothouse/").unwrap_or_else(|| panic!("{path} is not mounted")))
-    });
-    let named: Vec<&str> = named.collect();
-    assert!(!named.is_empty(), "the password comes from a file");
-    for key in named {
-        assert!(secret["stringData"][key].is_string(), "the example Secret lacks {key}");
-    }
 }
 
 #[test]
