@@ -1,5 +1,11 @@
 //! The room: what people said, how far it is proven, and what they are told. No SDK type crosses this door.
 
+mod gap;
+mod late;
+mod rooms;
+pub(crate) mod sync;
+mod trust;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
