@@ -6,5 +6,9 @@ mod harness;
 mod image;
 #[path = "integration/manifests.rs"]
 mod manifests;
+#[path = "integration/structure.rs"]
+mod structure;
 #[path = "integration/support.rs"]
 mod support;
+#[path = "integration/whole.rs"]
+mod whole;

@@ -10,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 #[path = "support/control_plane.rs"]
 pub(crate) mod control_plane;
+#[path = "support/house.rs"]
+pub(crate) mod house;
 #[path = "support/kubelet.rs"]
 pub(crate) mod kubelet;
 #[path = "support/leash.rs"]
