@@ -6,6 +6,10 @@ mod harness;
 mod image;
 #[path = "integration/manifests.rs"]
 mod manifests;
+#[path = "integration/sending.rs"]
+mod sending;
+#[path = "integration/session.rs"]
+mod session;
 #[path = "integration/structure.rs"]
 mod structure;
 #[path = "integration/support.rs"]
