@@ -54,6 +54,8 @@ pub struct Parcel {
     pub payload: String,
     /// Whether it was tried with this text before.
     pub tried: bool,
+    /// Whether nothing more is to come for this message: its command is done and no rollout is watched for it.
+    pub last_words: bool,
     /// When it was written.
     pub created_at: Timestamp,
 }
@@ -68,7 +70,9 @@ pub struct Edited {
 }
 
 const COLUMNS: &str =
-    "o.id, o.txn, o.room, o.inbox, o.edits, o.state, o.payload, o.created_at, root.event AS root_event";
+    "o.id, o.txn, o.room, o.inbox, o.edits, o.state, o.payload, o.created_at, root.event AS root_event,
+    NOT EXISTS (SELECT 1 FROM watch WHERE watch.inbox = o.inbox)
+      AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.id = o.inbox AND inbox.state = 'started') AS last_words";
 
 fn parcel(row: &Row<'_>) -> rusqlite::Result<Parcel> {
     let edits: Option<i64> = row.get("edits")?;
@@ -81,6 +85,7 @@ fn parcel(row: &Row<'_>) -> rusqlite::Result<Parcel> {
         edits: edits.map(|row| Edited { row, event }),
         payload: row.get("payload")?,
         tried: row.get::<_, String>("state")? == "trying",
+        last_words: row.get("last_words")?,
         created_at: time(row, "created_at")?,
     })
 }
@@ -133,6 +138,19 @@ impl Store {
     /// [`StoreError`] where the file cannot be written.
     pub async fn say(&self, inbox: Option<i64>, speech: Speech, now: Timestamp) -> Result<i64, StoreError> {
         self.call(move |tx| put_speech(tx, inbox, &speech, now)).await
+    }
+
+    /// Finds the row of the first words that answered a command.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn answer_row(&self, inbox: i64) -> Result<Option<i64>, StoreError> {
+        self.call(move |tx| {
+            Ok(tx.query_row("SELECT min(id) FROM outbox WHERE inbox = ?1 AND edits IS NULL", [inbox], |row| {
+                row.get(0)
+            })?)
+        })
+        .await
     }
 
     /// Lists what may go out now, oldest first. An edit waits for its event.
@@ -213,7 +231,7 @@ impl Store {
                 "UPDATE outbox SET state = 'sent', event = ?2, sent_at = ?3 WHERE id = ?1",
                 (id, event, now.as_millisecond()),
             )?;
-            tell(tx, id)
+            tell_row(tx, id)
         })
         .await
     }
@@ -225,7 +243,7 @@ impl Store {
     pub async fn dropped(&self, id: i64) -> Result<(), StoreError> {
         self.call(move |tx| {
             tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [id])?;
-            tell(tx, id)
+            tell_row(tx, id)
         })
         .await
     }
@@ -270,7 +288,7 @@ impl Store {
             tx.execute("UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued'", (first, payload))?;
             for other in others {
                 tx.execute("UPDATE outbox SET state = 'merged' WHERE id = ?1 AND state = 'queued'", [other])?;
-                tell(tx, other)?;
+                tell_row(tx, other)?;
             }
             Ok(())
         })
@@ -279,11 +297,16 @@ impl Store {
 }
 
 /// A command is told once it is done and none of its words wait.
-fn tell(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
+pub(super) fn tell(tx: &Transaction<'_>, inbox: i64) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE inbox SET state = 'told' WHERE state = 'done' AND id = (SELECT inbox FROM outbox WHERE id = ?1)
+        "UPDATE inbox SET state = 'told' WHERE state = 'done' AND id = ?1
            AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.inbox = inbox.id AND w.state IN ('queued', 'trying'))",
-        [row],
+        [inbox],
     )?;
     Ok(())
+}
+
+fn tell_row(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
+    let inbox: Option<i64> = tx.query_row("SELECT inbox FROM outbox WHERE id = ?1", [row], |row| row.get(0))?;
+    inbox.map_or(Ok(()), |inbox| tell(tx, inbox))
 }

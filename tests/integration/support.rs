@@ -14,6 +14,8 @@ pub(crate) mod control_plane;
 pub(crate) mod kubelet;
 #[path = "support/leash.rs"]
 pub(crate) mod leash;
+#[path = "support/manifests.rs"]
+pub(crate) mod manifests;
 #[path = "support/person.rs"]
 pub(crate) mod person;
 #[path = "support/process.rs"]
@@ -23,7 +25,7 @@ pub(crate) mod synapse;
 
 /// Reads what tells a test where the real parts are.
 #[expect(clippy::disallowed_methods, reason = "where the machine keeps its parts is no configuration of the daemon")]
-fn environment(name: &str) -> Option<OsString> {
+pub(crate) fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
