@@ -1,11 +1,15 @@
 //! The room: what people said, how far it is proven, and what they are told. No SDK type crosses this door.
 
+mod gap;
 mod gestures;
+mod late;
 mod own;
 mod recovery;
+mod rooms;
 mod sending;
 mod session;
 mod sync;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
