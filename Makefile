@@ -17,8 +17,8 @@ export PILOTHOUSE_CACHE := $(CACHE)
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## runs Pilothouse against a homeserver and a pretend cluster; TOUR=1 plays a tour, KUBE=context takes your cluster
-	@TOUR="$(TOUR)" KUBE="$(KUBE)" cargo run --example demo
+demo: ## runs Pilothouse with a homeserver and a pretend cluster; TOUR=1 plays a tour; KUBE=context KUBE_TARGET=namespace/deployment takes yours
+	cargo run --locked --example demo
 
 test: control-plane synapse ## runs every test, on a real homeserver and a real control plane
 	cargo test --locked $(if $(TEST),-- $(TEST))
