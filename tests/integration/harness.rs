@@ -8,6 +8,8 @@ use serde_json::json;
 
 use crate::support::control_plane::with_namespace;
 use crate::support::kubelet::Fate;
+use crate::support::person::Person;
+use crate::support::synapse::synapse;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -46,4 +48,20 @@ async fn a_broken_image_keeps_a_deployment_down_until_the_test_decides() {
         namespace.wait("web", DEADLINE, |web| available(web) == 1).await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn two_people_talk_encrypted() {
+    let synapse = synapse().await;
+    let (alice, bob) = (synapse.register("alice").await, synapse.register("bob").await);
+    let (alice, bob) = tokio::join!(Person::with_identity(&synapse, &alice), Person::with_identity(&synapse, &bob));
+    let room = alice.create_room(&[&bob.user_id]).await;
+    bob.join(&room).await;
+    alice.member(&room, &bob.user_id, "join", DEADLINE).await;
+
+    let sent = alice.send(&room, "start web").await;
+    let read = bob.expect(DEADLINE, |event| event.id == sent.id).await;
+    assert!(read.encrypted);
+    assert_eq!(read.body(), "start web");
+    assert_eq!(sent.kind, "m.room.encrypted");
 }

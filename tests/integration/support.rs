@@ -16,6 +16,10 @@ pub(crate) mod kubelet;
 pub(crate) mod leash;
 #[path = "support/manifests.rs"]
 pub(crate) mod manifests;
+#[path = "support/person.rs"]
+pub(crate) mod person;
+#[path = "support/synapse.rs"]
+pub(crate) mod synapse;
 
 /// Reads what tells a test where the real parts are.
 #[expect(clippy::disallowed_methods, reason = "where the machine keeps its parts is no configuration of the daemon")]

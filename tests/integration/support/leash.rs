@@ -20,9 +20,10 @@ sh -c 'echo $$; exec "$@"' leash "$@" </dev/null 3<&- &
 child=$!
 { read -r _ || true; kill -KILL "$child"; } <&3 3<&- >/dev/null 2>&1 &
 watcher=$!
-exec 3<&-
+# The shell itself says when a child was killed, and nobody may be left to read that.
+exec 3<&- >/dev/null 2>&1
 wait "$child"; status=$?
-kill "$watcher" 2>/dev/null
+kill "$watcher"
 [ -z "$folder" ] || rm -rf "$folder"
 exit "$status"
 "#;
