@@ -18,6 +18,8 @@ pub(crate) mod leash;
 pub(crate) mod manifests;
 #[path = "support/person.rs"]
 pub(crate) mod person;
+#[path = "support/process.rs"]
+pub(crate) mod process;
 #[path = "support/synapse.rs"]
 pub(crate) mod synapse;
 
