@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+#[cfg(test)]
+mod client_tests;
 mod event;
 mod ownership;
 mod patch;
@@ -24,7 +26,7 @@ mod tests;
 mod watch;
 
 use pod::Pod;
-pub(crate) use seed::{NAMESPACE, WORKLOADS};
+pub(crate) use seed::{NAMESPACE, WORKLOADS, Workload};
 
 /// So many changes are kept for watches that come back; older ones are `410 Gone`.
 const CHANGES_KEPT: usize = 2000;

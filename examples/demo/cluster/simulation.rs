@@ -53,7 +53,7 @@ impl Cluster {
         }
     }
 
-    /// Removes pods whose time has come, and asks those without a workload to end.
+    /// Removes pods whose time has come and what has lost its owner.
     fn bury(&mut self, now: Timestamp) {
         let gone: Vec<Key> = self
             .pods
@@ -62,6 +62,17 @@ impl Cluster {
             .map(|(key, _)| key.clone())
             .collect();
         for key in gone {
+            self.remove(&key);
+        }
+        let orphans: Vec<Key> = self
+            .list("replicasets", None)
+            .filter(|(key, set)| {
+                let owner = text(set, "/metadata/ownerReferences/0/name");
+                !self.objects.contains_key(&Key::new("deployments", &key.namespace, owner))
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in orphans {
             self.remove(&key);
         }
         let Self { pods, objects, .. } = self;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::text;
+use super::{event, text};
 
 /// Shows objects of a resource as a `Table`.
 pub(crate) fn table(plural: &str, objects: &[Value], revision: u64, now: Timestamp) -> Value {
@@ -51,12 +51,10 @@ fn cells(plural: &str, object: &Value, now: Timestamp) -> Value {
             json!([name, format!("{up}/1"), pod_state(object), container["restartCount"].to_string(), age])
         }
         "events" => {
-            let about = format!(
-                "{}/{}",
-                text(object, "/involvedObject/kind").to_lowercase(),
-                text(object, "/involvedObject/name")
-            );
-            json!([age, object["type"], object["reason"], about, object["message"]])
+            let event = event::to_core(object.clone());
+            let (kind, name) = (text(&event, "/involvedObject/kind"), text(&event, "/involvedObject/name"));
+            let about = format!("{}/{name}", kind.to_lowercase());
+            json!([age, event["type"], event["reason"], about, event["message"]])
         }
         _ => json!([name, age]),
     }
