@@ -1,7 +1,13 @@
 //! The room: what people said, how far it is proven, and what they are told. No SDK type crosses this door.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+
+use crate::config;
+use crate::store::Store;
 
 /// One thing that a person said, as the inbox keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,4 +100,61 @@ pub struct Outgoing {
     pub reply_to: Option<String>,
     /// People to notify.
     pub mentions: Vec<String>,
+}
+
+/// What `/readyz` asks about the room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// When the last sync came back.
+    pub synced_at: Option<Timestamp>,
+    /// Whether the own device may encrypt to the people of a room: it is signed, or the configuration does without.
+    pub can_encrypt: bool,
+    /// What is wrong now, in one sentence.
+    pub trouble: Option<String>,
+}
+
+/// Best-effort signs of life; losing one loses nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gesture {
+    /// Shows or takes back that an answer is being written.
+    Typing {
+        /// Room id.
+        room: String,
+        /// Shows it (`true`) or takes it back.
+        on: bool,
+    },
+    /// Marks an event as read.
+    Seen {
+        /// Room id.
+        room: String,
+        /// Event id.
+        event: String,
+    },
+}
+
+/// What every part of chat shares.
+pub(crate) struct Context {
+    pub(crate) client: matrix_sdk::Client,
+    pub(crate) store: Store,
+    pub(crate) matrix: config::Matrix,
+    pub(crate) trust: config::Trust,
+    /// Allowed people; changes when the rules are read again.
+    pub(crate) users: watch::Receiver<Arc<Vec<String>>>,
+    /// Wakes the operator: something is in the inbox.
+    pub(crate) inbox: Arc<Notify>,
+    /// Wakes the sending loop: something is in the outbox.
+    pub(crate) outbox: Arc<Notify>,
+    /// What `/readyz` asks.
+    pub(crate) health: watch::Sender<Health>,
+}
+
+/// How a sync loop came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was asked to.
+    Shutdown,
+    /// The homeserver wants a new login of the same device.
+    SoftLogout,
+    /// The homeserver has ended the device.
+    HardLogout,
 }

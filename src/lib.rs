@@ -1,5 +1,10 @@
 #![recursion_limit = "256"]
 pub mod chat;
 pub mod cluster;
+pub mod command;
 pub mod config;
+pub mod policy;
+pub mod reply;
+pub mod retry;
 pub mod store;
+pub mod telemetry;

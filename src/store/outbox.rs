@@ -135,6 +135,19 @@ impl Store {
         self.call(move |tx| put_speech(tx, inbox, &speech, now)).await
     }
 
+    /// Finds the row of the first words that answered a command.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn answer_row(&self, inbox: i64) -> Result<Option<i64>, StoreError> {
+        self.call(move |tx| {
+            Ok(tx.query_row("SELECT min(id) FROM outbox WHERE inbox = ?1 AND edits IS NULL", [inbox], |row| {
+                row.get(0)
+            })?)
+        })
+        .await
+    }
+
     /// Lists what may go out now, oldest first. An edit waits for its event.
     ///
     /// # Errors
@@ -213,7 +226,7 @@ impl Store {
                 "UPDATE outbox SET state = 'sent', event = ?2, sent_at = ?3 WHERE id = ?1",
                 (id, event, now.as_millisecond()),
             )?;
-            tell(tx, id)
+            tell_row(tx, id)
         })
         .await
     }
@@ -225,7 +238,7 @@ impl Store {
     pub async fn dropped(&self, id: i64) -> Result<(), StoreError> {
         self.call(move |tx| {
             tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [id])?;
-            tell(tx, id)
+            tell_row(tx, id)
         })
         .await
     }
@@ -270,7 +283,7 @@ impl Store {
             tx.execute("UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued'", (first, payload))?;
             for other in others {
                 tx.execute("UPDATE outbox SET state = 'merged' WHERE id = ?1 AND state = 'queued'", [other])?;
-                tell(tx, other)?;
+                tell_row(tx, other)?;
             }
             Ok(())
         })
@@ -279,11 +292,16 @@ impl Store {
 }
 
 /// A command is told once it is done and none of its words wait.
-fn tell(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
+pub(super) fn tell(tx: &Transaction<'_>, inbox: i64) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE inbox SET state = 'told' WHERE state = 'done' AND id = (SELECT inbox FROM outbox WHERE id = ?1)
+        "UPDATE inbox SET state = 'told' WHERE state = 'done' AND id = ?1
            AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.inbox = inbox.id AND w.state IN ('queued', 'trying'))",
-        [row],
+        [inbox],
     )?;
     Ok(())
+}
+
+fn tell_row(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
+    let inbox: Option<i64> = tx.query_row("SELECT inbox FROM outbox WHERE id = ?1", [row], |row| row.get(0))?;
+    inbox.map_or(Ok(()), |inbox| tell(tx, inbox))
 }
