@@ -14,8 +14,13 @@ const WRAPPER: &str = r#"
 exec 3<&0
 "$@" </dev/null 3<&- &
 program=$!
-{ cat <&3 >/dev/null; kill "$program"; sleep 12; kill -9 "$program"; } 2>/dev/null &
+{ read -r _; kill "$program"; sleep 12; kill -9 "$program"; } <&3 3<&- >/dev/null 2>&1 &
+watcher=$!
+exec 3<&- 2>/dev/null
 wait "$program"
+status=$?
+kill "$watcher"
+exit "$status"
 "#;
 
 /// A running program.
@@ -123,8 +128,11 @@ pub(crate) fn environment() -> Vec<(String, String)> {
     environment
 }
 
-/// Finds a port of the loopback interface that is free now.
+/// Finds a free port of the loopback interface, outside the range from which the kernel takes the ports of outgoing
+/// connections: it is still free when the program binds it.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no free port on 127.0.0.1")?;
-    Ok(listener.local_addr()?.port())
+    (0..100)
+        .map(|_| rand::random_range(10_000..32_000))
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .context("no free port on 127.0.0.1")
 }

@@ -52,7 +52,7 @@ pub(crate) async fn start(folder: &Path, matrix: &Matrix<'_>, world: &World) -> 
     }
     let none: [&str; 0] = [];
     let mut child = Child::start("Pilothouse", &binary()?, &none, &environment, &folder.join("pilothouse.log"))?;
-    child.wait_for(&format!("http://127.0.0.1:{port}/readyz"), Duration::from_secs(60)).await?;
+    child.wait_for(&format!("http://127.0.0.1:{port}/readyz"), Duration::from_mins(1)).await?;
     Ok(child)
 }
 

@@ -101,15 +101,12 @@ async fn demo(children: &mut Vec<Child>) -> anyhow::Result<()> {
 
     let cluster = cluster::server::start().await?;
     let kubeconfig = folder.join("kubeconfig");
-    let world = match settings.real {
-        Some((context, namespace, name)) => {
-            println!("The cluster is your own: context {context}, Deployment {namespace}/{name}.");
-            World::Real { context, namespace, name }
-        }
-        None => {
-            cluster::server::write_kubeconfig(&kubeconfig, cluster)?;
-            World::Pretend(kubeconfig.clone())
-        }
+    let world = if let Some((context, namespace, name)) = settings.real {
+        println!("The cluster is your own: context {context}, Deployment {namespace}/{name}.");
+        World::Real { context, namespace, name }
+    } else {
+        cluster::server::write_kubeconfig(&kubeconfig, cluster)?;
+        World::Pretend(kubeconfig)
     };
 
     println!("Making an encrypted room ...");
@@ -127,7 +124,7 @@ async fn demo(children: &mut Vec<Child>) -> anyhow::Result<()> {
         guest: guest.as_str(),
     };
     children.push(daemon::start(&folder.join("pilothouse"), &matrix, &world).await?);
-    person.wait_for(&user_id(BOT)?, Duration::from_secs(60)).await?;
+    person.wait_for(&user_id(BOT)?, Duration::from_mins(1)).await?;
     explain(&synapse.url, &password, &recovery_key, &folder, &world);
 
     let result = tokio::select! {

@@ -1,4 +1,4 @@
-//! A homeserver of one's own: Synapse from PyPI in a virtual environment, with SQLite.
+//! A homeserver of one's own: Synapse from `PyPI` in a virtual environment, with `SQLite`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,29 +9,31 @@ use tokio::process::Command;
 
 use crate::child::{Child, environment, free_port};
 
-/// The version that the demo is tried with.
-const VERSION: &str = "1.163.2";
+/// The versions that the tests fix, for Synapse and everything below it.
+const PINS: &str = include_str!("../../tests/requirements.txt");
 
 /// The part of user ids after the colon.
 pub(crate) const SERVER_NAME: &str = "localhost";
 
 /// Installs Synapse into a virtual environment, once.
 pub(crate) async fn install(venv: &Path) -> anyhow::Result<()> {
-    let done = venv.join(format!("synapse-{VERSION}"));
-    if done.exists() {
+    let pins = venv.join("pins.txt");
+    if std::fs::read_to_string(&pins).is_ok_and(|installed| installed == PINS) {
         return Ok(());
     }
-    println!("Installing Synapse {VERSION} from PyPI (once; half a minute to a minute) ...");
+    println!("Installing Synapse from PyPI (once; half a minute to a minute) ...");
     let begun = Instant::now();
     let python = Path::new("python3");
     let venv_text = venv.to_string_lossy();
     run(python, &["-m", "venv", "--clear", &venv_text])
         .await
         .context("Python 3 with its venv module is needed (Debian: apt install python3-venv)")?;
-    let requirement = format!("matrix-synapse=={VERSION}");
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &requirement];
+    let unfinished = venv.join("pins.txt.part");
+    std::fs::write(&unfinished, PINS)?;
+    let constraint = unfinished.to_string_lossy();
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", &constraint, "matrix-synapse"];
     run(&venv.join("bin/python"), &pip).await.context("pip could not install Synapse; it needs PyPI or a mirror")?;
-    std::fs::write(&done, "")?;
+    std::fs::rename(&unfinished, &pins)?;
     println!("Synapse is installed ({} s).", begun.elapsed().as_secs());
     Ok(())
 }
@@ -59,7 +61,7 @@ impl Synapse {
         run(&python, &["-m", "synapse.app.homeserver", "--config-path", &path, "--generate-keys"]).await?;
         let arguments = ["-m", "synapse.app.homeserver", "--config-path", &path];
         let mut child = Child::start("Synapse", &python, &arguments, &environment(), &folder.join("synapse.log"))?;
-        child.wait_for(&format!("{url}/_matrix/client/versions"), Duration::from_secs(60)).await?;
+        child.wait_for(&format!("{url}/_matrix/client/versions"), Duration::from_mins(1)).await?;
         Ok((Self { venv: venv.to_owned(), config, url }, child))
     }
 
@@ -83,8 +85,11 @@ fn configuration(folder: &Path, port: u16, url: &str) -> serde_json::Value {
         "log_config": folder.join("log.yaml"), "media_store_path": folder.join("media"),
         "signing_key_path": folder.join("signing.key"), "registration_shared_secret": secret(),
         "macaroon_secret_key": secret(), "form_secret": secret(), "report_stats": false,
-        "trusted_key_servers": [], "presence": {"enabled": false},
-        "rc_message": rate, "rc_registration": rate, "rc_joins": {"local": rate},
+        "trusted_key_servers": [], "suppress_key_server_warning": true, "federation_domain_whitelist": [],
+        // The passwords are printed on the terminal anyway, and hashing them is dear.
+        "bcrypt_rounds": 4,
+        "presence": {"enabled": false},
+        "rc_message": rate, "rc_registration": rate, "rc_joins": {"local": rate, "remote": rate},
         "rc_login": {"address": rate, "account": rate, "failed_attempts": rate},
         "rc_invites": {"per_room": rate, "per_user": rate, "per_issuer": rate},
     })

@@ -11,9 +11,9 @@ pub(crate) const GRACE: SignedDuration = SignedDuration::from_secs(1);
 /// What the simulation knows of a pod beyond its object.
 #[derive(Debug, Clone)]
 pub(crate) struct Pod {
-    /// The Deployment or StatefulSet.
+    /// The Deployment or `StatefulSet`.
     pub(crate) workload: Key,
-    /// The object that owns it directly: a ReplicaSet or the StatefulSet.
+    /// The object that owns it directly: a `ReplicaSet` or the `StatefulSet`.
     pub(crate) owner: Value,
     pub(crate) uid: String,
     /// Hash of the template that it was made from.
@@ -119,7 +119,7 @@ impl Pod {
                                           "startedAt": seconds(settled), "finishedAt": seconds(settled)}});
         let name = &self.spec["containers"][0]["name"];
         let missing = format!("{image}: not found");
-        let (state, last, restarts) = match stage {
+        let (now, last, restarts) = match stage {
             Stage::Creating => (json!({"waiting": {"reason": "ContainerCreating"}}), json!({}), 0),
             Stage::Ready => (json!({"running": {"startedAt": seconds(settled)}}), json!({}), 0),
             Stage::PullFailed => {
@@ -137,7 +137,7 @@ impl Pod {
             }
         };
         json!({"name": name, "image": image, "imageID": "", "ready": stage == Stage::Ready,
-               "started": stage == Stage::Ready, "restartCount": restarts, "state": state, "lastState": last})
+               "started": stage == Stage::Ready, "restartCount": restarts, "state": now, "lastState": last})
     }
 }
 

@@ -280,9 +280,9 @@ fn waiting_reason(pod: &Value) -> String {
 }
 
 fn short_hash(text: &str, length: usize) -> String {
-    let digest = Sha256::digest(text);
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    hex[..length].to_owned()
+    let mut hash = format!("{:x}", Sha256::digest(text));
+    hash.truncate(length);
+    hash
 }
 
 /// The time of a condition as the status keeps it.

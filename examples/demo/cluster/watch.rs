@@ -14,7 +14,7 @@ use super::server::{Request, Server};
 use super::{ChangeKind, Fault};
 
 /// A watch that its client gave no limit ends after this, as on a real API server.
-const LONGEST: Duration = Duration::from_secs(1800);
+const LONGEST: Duration = Duration::from_mins(30);
 
 struct Watch {
     server: Arc<Server>,
