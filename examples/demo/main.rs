@@ -12,6 +12,7 @@ mod daemon;
 mod synapse;
 mod tour;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,7 +85,7 @@ fn settings() -> anyhow::Result<Settings> {
 
 async fn demo(children: &mut Vec<Child>) -> anyhow::Result<()> {
     let settings = settings()?;
-    let folder = fresh_folder()?;
+    let (folder, _lock) = fresh_folder()?;
     let venv = folder.with_file_name("venv");
     daemon::binary()?;
 
@@ -181,16 +182,17 @@ fn explain(homeserver: &str, password: &str, recovery_key: &str, folder: &Path, 
     println!("\nYou are in the room with Pilothouse. Try: help, status, start website 3. Ctrl-C ends everything.");
 }
 
-/// Makes an empty folder `target/demo/run`, beside the target folder's `debug`.
-fn fresh_folder() -> anyhow::Result<PathBuf> {
+/// Makes an empty folder `target/demo/run`, beside the target folder's `debug`. The file keeps a second demo away.
+fn fresh_folder() -> anyhow::Result<(PathBuf, File)> {
     let example = std::env::current_exe()?;
-    let target = example.ancestors().nth(3).context("the example lies nowhere")?;
-    let folder = target.join("demo/run");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
-    }
+    let demo = example.ancestors().nth(3).context("the example lies nowhere")?.join("demo");
+    let folder = demo.join("run");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder)
+    let lock = File::create(demo.join("lock"))?;
+    lock.try_lock().context("another demo runs in this checkout: end it first")?;
+    std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    std::fs::create_dir(&folder)?;
+    Ok((folder, lock))
 }
 
 fn user_id(localpart: &str) -> anyhow::Result<OwnedUserId> {
