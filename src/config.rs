@@ -248,7 +248,7 @@ pub struct Target {
 pub enum Kind {
     /// apps/v1 Deployment.
     Deployment,
-    /// apps/v1 StatefulSet.
+    /// apps/v1 `StatefulSet`.
     StatefulSet,
 }
 
@@ -275,9 +275,9 @@ pub struct Kubernetes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KubernetesSource {
-    /// The ServiceAccount inside a cluster, else `KUBECONFIG` or `~/.kube/config`.
+    /// The `ServiceAccount` inside a cluster, else `KUBECONFIG` or `~/.kube/config`.
     Infer,
-    /// The ServiceAccount only.
+    /// The `ServiceAccount` only.
     InCluster,
     /// `KUBECONFIG` or `~/.kube/config` only.
     Kubeconfig,

@@ -53,7 +53,8 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     let probes =
         Admin { chat: health, cluster: cluster.clone(), store: store.clone(), metrics: metrics.clone(), pulse };
     spawn(&mut tasks, "admin", admin::serve(admin.listen, probes, end.clone()));
-    let reading = reload(sources, loaded, wishes.reload.clone(), Readers { book: book_tx, users: users_tx }, end.clone());
+    let reading =
+        reload(sources, loaded, wishes.reload.clone(), Readers { book: book_tx, users: users_tx }, end.clone());
     spawn(&mut tasks, "reload", reading);
     spawn(&mut tasks, "pulse", beat(pulse_tx, end.clone()));
 
@@ -66,15 +67,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     if let Some(chat) = chat {
         tracing::info!(user = chat.user_id(), version = env!("CARGO_PKG_VERSION"), "Pilothouse runs");
         spawn(&mut tasks, "health", relay(chat.health(), health_tx, end.clone()));
-        let doors = Doors {
-            store: store.clone(),
-            cluster,
-            book,
-            inbox,
-            outbox,
-            gestures: chat.gestures(),
-            metrics,
-        };
+        let doors = Doors { store: store.clone(), cluster, book, inbox, outbox, gestures: chat.gestures(), metrics };
         spawn(&mut tasks, "operator", operator::run(doors, end.clone()));
         spawn(&mut tasks, "chat", chat.run(end.clone()));
     }
@@ -92,7 +85,11 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
 
 type Ended = (&'static str, anyhow::Result<()>);
 
-fn spawn(tasks: &mut JoinSet<Ended>, name: &'static str, part: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+fn spawn(
+    tasks: &mut JoinSet<Ended>,
+    name: &'static str,
+    part: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
     let span = tracing::info_span!("part", name);
     tasks.spawn(async move { (name, part.await) }.instrument(span));
 }

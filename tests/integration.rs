@@ -2,5 +2,9 @@
 
 #[path = "integration/harness.rs"]
 mod harness;
+#[path = "integration/image.rs"]
+mod image;
+#[path = "integration/manifests.rs"]
+mod manifests;
 #[path = "integration/support.rs"]
 mod support;

@@ -176,7 +176,8 @@ fn policy(reader: &mut Reader) -> Option<Policy> {
     let users = reader.required("policy.users");
     let staleness = duration(reader, "policy.staleness", SignedDuration::from_secs(1), SignedDuration::from_hours(24));
     let mut rules = Vec::new();
-    for index in 0..reader.rows("policy.rules") {
+    let count = reader.rows("policy.rules");
+    for index in 0..count.unwrap_or(0) {
         let key = |name: &str| format!("policy.rules[{index}].{name}");
         let users = reader.or(&key("users"), Vec::new());
         let verbs = reader.or(&key("verbs"), Vec::new());
@@ -185,13 +186,14 @@ fn policy(reader: &mut Reader) -> Option<Policy> {
     }
     let rules =
         rules.into_iter().map(|(users, verbs, targets)| Some(Rule { users: users?, verbs: verbs?, targets: targets? }));
+    count?;
     let policy = Policy { users: users?, staleness: staleness?, rules: rules.collect::<Option<_>>()? };
     validation::policy(reader, &policy);
     Some(policy)
 }
 
 fn targets(reader: &mut Reader) -> Option<Vec<Target>> {
-    let targets: Vec<Option<Target>> = (0..reader.rows("targets")).map(|index| target(reader, index)).collect();
+    let targets: Vec<Option<Target>> = (0..reader.rows("targets")?).map(|index| target(reader, index)).collect();
     let targets: Vec<Target> = targets.into_iter().collect::<Option<_>>()?;
     validation::targets(reader, &targets);
     Some(targets)

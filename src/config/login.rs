@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use super::{JwtSource, Login, Secret};
+use super::{JwtSource, Login, Secret, secret};
 
 const PASSWORD: &str = "matrix.password";
 const ACCESS_TOKEN: &str = "matrix.access_token";
@@ -105,6 +105,8 @@ fn ready(reader: &mut Reader) -> Option<JwtSource> {
     let path: PathBuf = reader.optional(JWT_TOKEN_FILE)??;
     if let Err(error) = std::fs::File::open(&path) {
         let text = format!("{} cannot be read now: {error}. It must be there when a login needs it.", path.display());
+        reader.warn(JWT_TOKEN_FILE, &text);
+    } else if let Some(text) = secret::open_to_others(&path) {
         reader.warn(JWT_TOKEN_FILE, &text);
     }
     Some(JwtSource::File { path })

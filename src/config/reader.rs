@@ -67,24 +67,16 @@ impl Reader {
         self.given(key).map(|(_, origin)| origin)
     }
 
-    /// Gives the number of rows of a list of tables.
-    pub(super) fn rows(&mut self, key: &str) -> usize {
-        match self.given(key) {
-            Some((Value::Array(_, rows), origin)) => {
-                let (rows, wrong) = (rows.len(), rows.iter().any(|row| row.as_dict().is_none()));
-                if wrong {
-                    self.fault(key, "is not a list of tables", &format!("Write [[{key}]] with its keys below"));
-                    return 0;
-                }
-                self.origins.insert(key.to_owned(), origin);
-                rows
-            }
-            Some(_) => {
-                self.fault(key, "is not a list of tables", &format!("Write [[{key}]] with its keys below"));
-                0
-            }
-            None => 0,
-        }
+    /// Gives the number of rows of a list of tables; `None` if it is something else.
+    pub(super) fn rows(&mut self, key: &str) -> Option<usize> {
+        let Some((value, origin)) = self.given(key) else { return Some(0) };
+        let tables = value.as_array().filter(|rows| rows.iter().all(|row| row.as_dict().is_some()));
+        let Some(count) = tables.map(<[Value]>::len) else {
+            self.fault(key, "is not a list of tables", &advice(key, &origin));
+            return None;
+        };
+        self.origins.insert(key.to_owned(), origin);
+        Some(count)
     }
 
     /// Reads a key that need not be given.
@@ -164,8 +156,9 @@ impl Reader {
 
     /// Notes what is wrong with a key.
     pub(super) fn fault(&mut self, key: &str, fault: &str, remedy: &str) {
-        // A section has no origin of its own.
-        let origin = keys::shape(key).and_then(|_| self.origin(key));
+        // A section has no origin of its own; a key that a row of a list lacks has the list's.
+        let list = key.split_once('[').map(|(list, _)| list);
+        let origin = keys::shape(key).and_then(|_| self.origin(key).or_else(|| self.origin(list?)));
         self.findings.push(Finding { key: key.to_owned(), origin, fault: fault.to_owned(), remedy: remedy.to_owned() });
     }
 

@@ -23,7 +23,7 @@ pub(super) fn read(path: &Path) -> Result<(Secret, Option<String>), (String, Str
 }
 
 /// Warns of a file that every user of the machine may read.
-fn open_to_others(path: &Path) -> Option<String> {
+pub(super) fn open_to_others(path: &Path) -> Option<String> {
     const OTHERS_READ: u32 = 0o004;
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
     (mode & OTHERS_READ != 0).then(|| {

@@ -50,7 +50,13 @@ pub(super) fn matrix(reader: &mut Reader, matrix: &Matrix) {
             "Write for instance !abcdef:example.org or #ops:example.org",
         );
     }
-    room_ids(reader, "matrix.rooms", &matrix.rooms);
+    for room in matrix.rooms.iter().filter(|room| !is_room_id(room) && !is_room_alias(room)) {
+        reader.fault(
+            "matrix.rooms",
+            &format!("{room:?} is neither a room id nor an alias"),
+            "Write for instance !abcdef:example.org or #ops:example.org",
+        );
+    }
     if let Some(path) = &matrix.ca_file {
         readable(reader, "matrix.ca_file", path);
     }
@@ -78,16 +84,6 @@ fn readable(reader: &mut Reader, key: &str, path: &Path) {
     }
 }
 
-fn room_ids(reader: &mut Reader, key: &str, rooms: &[String]) {
-    for room in rooms.iter().filter(|room| !is_room_id(room)) {
-        reader.fault(
-            key,
-            &format!("{room:?} is not a room id"),
-            "Write the id that begins with an exclamation mark; clients show it in the room's settings, often as Advanced",
-        );
-    }
-}
-
 pub(super) fn trust(reader: &mut Reader, trust: &mut Trust) {
     const MODE: &str = "trust.mode";
     match trust.mode {
@@ -103,7 +99,14 @@ pub(super) fn trust(reader: &mut Reader, trust: &mut Trust) {
              keys go to every device in a room. Use identity once everybody has cross-signing.",
         ),
     }
-    room_ids(reader, "trust.plaintext", &trust.plaintext);
+    // No aliases: whoever may move one would decide which rooms need no encryption.
+    for room in trust.plaintext.iter().filter(|room| !is_room_id(room)) {
+        reader.fault(
+            "trust.plaintext",
+            &format!("{room:?} is not a room id"),
+            "Write the id that begins with an exclamation mark; clients show it in the room's settings, often as Advanced",
+        );
+    }
     if !trust.plaintext.is_empty() {
         reader.warn("trust.plaintext", "in these rooms the homeserver can forge commands and read answers.");
     }
@@ -145,7 +148,7 @@ pub(super) fn policy(reader: &mut Reader, policy: &Policy) {
     }
     for (index, rule) in policy.rules.iter().enumerate() {
         let key = format!("policy.rules[{index}].users");
-        named(reader, &key, "user of policy.users", &rule.users, policy.users.iter().map(String::as_str));
+        named(reader, &key, "user of policy.users", &rule.users, &policy.users.iter().map(String::as_str));
         let key = format!("policy.rules[{index}].verbs");
         let (aliases, verbs): (Vec<_>, Vec<_>) =
             rule.verbs.iter().cloned().partition(|verb| ALIASES.iter().any(|(alias, _)| alias == verb));
@@ -153,7 +156,7 @@ pub(super) fn policy(reader: &mut Reader, policy: &Policy) {
             let verb = ALIASES.iter().find(|(name, _)| *name == alias).map_or("", |(_, verb)| verb);
             reader.fault(&key, &format!("{alias:?} is another name of a command"), &format!("Write \"{verb}\""));
         }
-        named(reader, &key, "command", &verbs, VERBS.into_iter());
+        named(reader, &key, "command", &verbs, &VERBS.into_iter());
     }
 }
 
@@ -163,14 +166,14 @@ fn named<'a>(
     key: &str,
     noun: &str,
     words: &[String],
-    known: impl Iterator<Item = &'a str> + Clone,
+    known: &(impl Iterator<Item = &'a str> + Clone),
 ) {
     for word in words.iter().filter(|word| *word != EVERYTHING && known.clone().all(|known| known != *word)) {
         let remedy = match keys::nearest(word, known.clone()) {
-            Some(near) => format!("Did you mean {near:?}?"),
+            Some(near) => format!("Write {near:?}, if that is meant"),
             None => format!("Known are {}", known.clone().collect::<Vec<_>>().join(", ")),
         };
-        reader.fault(key, &format!("{word:?} is no {noun}"), remedy.trim_end_matches('?'));
+        reader.fault(key, &format!("{word:?} is no {noun}"), &remedy);
     }
 }
 
@@ -252,13 +255,14 @@ pub(super) fn log(reader: &mut Reader, log: &Log) {
 
 /// What spans sections.
 pub(super) fn across(reader: &mut Reader, config: &Config) {
-    let names = || config.targets.iter().map(|target| target.name.as_str());
+    let names = config.targets.iter().map(|target| target.name.as_str());
     for (index, rule) in config.policy.rules.iter().enumerate() {
-        named(reader, &format!("policy.rules[{index}].targets"), "target", &rule.targets, names());
+        named(reader, &format!("policy.rules[{index}].targets"), "target", &rule.targets, &names);
     }
     let ruled = |user: &String| {
-        let named = |users: &[String]| users.is_empty() || users.iter().any(|name| name == user || name == EVERYTHING);
-        config.policy.rules.is_empty() || config.policy.rules.iter().any(|rule| named(&rule.users))
+        let concerned =
+            |users: &[String]| users.is_empty() || users.iter().any(|name| name == user || name == EVERYTHING);
+        config.policy.rules.is_empty() || config.policy.rules.iter().any(|rule| concerned(&rule.users))
     };
     for user in config.policy.users.iter().filter(|user| !ruled(user)) {
         reader.warn("policy.rules", &format!("no rule names {user}, who may do nothing."));

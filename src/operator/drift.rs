@@ -17,11 +17,11 @@ use crate::store::outbox::{Draft, Speech};
 impl Operator {
     /// Tells drift until the cluster's stream ends, which it never does.
     pub(super) async fn tell_drift(self: Arc<Self>) -> Option<Infallible> {
-        let (targets, watched) = watch::channel(watched(&self.read_book()));
+        let (targets, watched) = watch::channel(to_watch(&self.read_book()));
         let mut book = self.book.clone();
         let follow = async {
             while book.changed().await.is_ok() {
-                let new = watched(&book.borrow_and_update());
+                let new = to_watch(&book.borrow_and_update());
                 targets.send_if_modified(|old| {
                     let differs = *old != new;
                     *old = new;
@@ -73,6 +73,6 @@ impl Operator {
     }
 }
 
-fn watched(book: &Book) -> Vec<Target> {
+fn to_watch(book: &Book) -> Vec<Target> {
     if book.drift { book.targets.clone() } else { Vec::new() }
 }

@@ -118,15 +118,13 @@ impl Operator {
                 self.answer(&entry, &message, "echo", &Report::Echo(message.text.clone())).await
             }
             Reading::Talk => self.store.ignore(entry.id, now()).await,
-            Reading::Mistake(mistake) => {
-                match judge(&book.rules, &actor, &message.standing, &Command::Help(None)) {
-                    Ok(_) => {
-                        let report = Report::Mistaken { mistake, targets: book.names() };
-                        self.answer(&entry, &message, "not understood", &report).await
-                    }
-                    Err(refusal) => self.refuse(&entry, &message, refusal).await,
+            Reading::Mistake(mistake) => match judge(&book.rules, &actor, &message.standing, &Command::Help(None)) {
+                Ok(_) => {
+                    let report = Report::Mistaken { mistake, targets: book.names() };
+                    self.answer(&entry, &message, "not understood", &report).await
                 }
-            }
+                Err(refusal) => self.refuse(&entry, &message, refusal).await,
+            },
             Reading::Command(command) => match judge(&book.rules, &actor, &message.standing, &command) {
                 Err(refusal) => {
                     self.metrics.command(command.verb().word(), "refused");

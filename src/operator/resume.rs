@@ -47,7 +47,9 @@ impl Operator {
             None => Speech::New(Draft { txn, room: entry.room.clone(), payload }),
         };
         let outcome = "interrupted".to_owned();
-        self.store.finish(Done { id: entry.id, outcome, speech: Some(speech), message: None, watch: None }, now()).await?;
+        self.store
+            .finish(Done { id: entry.id, outcome, speech: Some(speech), message: None, watch: None }, now())
+            .await?;
         self.outbox.notify_one();
         Ok(())
     }

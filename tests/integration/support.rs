@@ -14,14 +14,18 @@ pub(crate) mod control_plane;
 pub(crate) mod kubelet;
 #[path = "support/leash.rs"]
 pub(crate) mod leash;
+#[path = "support/manifests.rs"]
+pub(crate) mod manifests;
 #[path = "support/person.rs"]
 pub(crate) mod person;
+#[path = "support/process.rs"]
+pub(crate) mod process;
 #[path = "support/synapse.rs"]
 pub(crate) mod synapse;
 
 /// Reads what tells a test where the real parts are.
 #[expect(clippy::disallowed_methods, reason = "where the machine keeps its parts is no configuration of the daemon")]
-fn environment(name: &str) -> Option<OsString> {
+pub(crate) fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 

@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 import sys
-import tempfile
 import time
 import uuid
 from urllib.parse import quote
@@ -59,12 +58,10 @@ class Person:
                 raise Refused(answer.status, content)
             return content
 
-    async def login(self, homeserver, user, password, device=None):
+    async def login(self, homeserver, user, password, folder):
         self.homeserver, self.password = homeserver, password
         config = nio.AsyncClientConfig(max_timeout_retry_wait_time=0.5)
-        folder = tempfile.TemporaryDirectory(prefix="pilothouse-person-")
-        self.folder = folder  # removed when this process ends
-        self.client = nio.AsyncClient(homeserver, user, device or "", folder.name, config)
+        self.client = nio.AsyncClient(homeserver, user, store_path=folder, config=config)
         answer = await self.client.login(password, "person")
         if not isinstance(answer, nio.LoginResponse):
             raise RuntimeError(f"no login: {answer}")

@@ -30,11 +30,11 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::kubelet::Kubelet;
-use super::leash::Leashed;
+use super::leash::{Folder, Leashed};
 use super::{cached, environment, free_port, unique};
 
 /// Three seconds on an idle machine; a busy one takes its time.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 
 /// Gives the control plane that all tests of this binary share.
 pub(crate) async fn control_plane() -> Arc<ControlPlane> {
@@ -50,13 +50,13 @@ pub(crate) async fn with_namespace<T>(test: impl AsyncFnOnce(Namespace) -> T) ->
 /// A running control plane.
 pub(crate) struct ControlPlane {
     url: String,
-    folder: PathBuf,
     port: u16,
     etcd_url: String,
     _controller_manager: Leashed,
     api_server: Mutex<Option<Leashed>>,
-    // Last: its leash removes the folder.
     _etcd: Leashed,
+    // Last: the servers in it end first.
+    folder: Folder,
 }
 
 impl ControlPlane {
@@ -65,7 +65,7 @@ impl ControlPlane {
     /// # Panics
     /// When a binary is missing (with the remedy) or a server does not come up.
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("pilothouse-control-plane-").tempdir().expect("a folder").keep();
+        let folder = Folder::new("pilothouse-control-plane-");
         write_keys(&folder);
         fs::write(folder.join("tokens.csv"), "admintoken,admin,admin,\"system:masters\"\n").expect("tokens");
 
@@ -77,7 +77,7 @@ impl ControlPlane {
             .arg(format!("--advertise-client-urls={etcd_url}"))
             .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer}"))
             .args(["--unsafe-no-fsync=true", "--log-level=warn"]);
-        let mut etcd = Leashed::start("etcd", &etcd, Some(&folder));
+        let mut etcd = Leashed::start("etcd", &etcd);
         let health = format!("{etcd_url}/health");
         let http = reqwest::Client::new();
         until_up(&mut etcd, async || http.get(&health).send().await.is_ok_and(|answer| answer.status().is_success()))
@@ -98,19 +98,19 @@ impl ControlPlane {
             .arg(format!("--service-account-private-key-file={}", folder.join("sa.key").display()))
             .arg(format!("--root-ca-file={}", certificate.display()))
             .args(["--leader-elect=false", "--kube-api-qps=200", "--kube-api-burst=400"]);
-        let mut controller_manager = Leashed::start("kube-controller-manager", &controller_manager, None);
+        let mut controller_manager = Leashed::start("kube-controller-manager", &controller_manager);
         // The account that its controllers make in every namespace is the sign that they turn.
         let accounts = Api::<ServiceAccount>::namespaced(client_for(&kubeconfig).await, "default");
         until_up(&mut controller_manager, async || matches!(accounts.get_opt("default").await, Ok(Some(_)))).await;
 
         Self {
             url,
-            folder,
             port,
             etcd_url,
             _controller_manager: controller_manager,
             api_server: Mutex::new(Some(api_server)),
             _etcd: etcd,
+            folder,
         }
     }
 
@@ -350,7 +350,7 @@ async fn describe(client: &Client, namespace: &str) -> String {
 }
 
 /// Finds a binary of the control plane.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let ours = environment("PILOTHOUSE_CONTROL_PLANE").map(PathBuf::from);
     let assets = environment("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let cache = cached("control-plane", include_bytes!("../../control-plane/go.sum"));
@@ -374,7 +374,7 @@ fn api_server(folder: &Path, etcd_url: &str, port: u16) -> Leashed {
         .arg(format!("--service-account-key-file={}", folder.join("sa.pub").display()))
         .arg(format!("--service-account-signing-key-file={}", folder.join("sa.key").display()))
         .arg(format!("--token-auth-file={}", folder.join("tokens.csv").display()));
-    Leashed::start("kube-apiserver", &command, None)
+    Leashed::start("kube-apiserver", &command)
 }
 
 /// Writes the key that signs ServiceAccount tokens, and its public half: the API server reads no PKCS #8 for the latter.

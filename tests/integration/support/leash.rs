@@ -5,16 +5,16 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read};
-use std::path::Path;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Runs `"$@"` after the first argument, a folder to remove at the end or nothing; the first line out is the pid.
+/// Runs `"$@"`; the first line out is the pid.
 const LEASH: &str = r#"
-folder=$1; shift
 exec 3<&0
 sh -c 'echo $$; exec "$@"' leash "$@" </dev/null 3<&- &
 child=$!
@@ -24,7 +24,6 @@ watcher=$!
 exec 3<&- >/dev/null 2>&1
 wait "$child"; status=$?
 kill "$watcher"
-[ -z "$folder" ] || rm -rf "$folder"
 exit "$status"
 "#;
 
@@ -43,20 +42,21 @@ struct Said {
 }
 
 impl Leashed {
-    /// Starts `command`; `folder`, if given, is removed when the child has ended.
-    ///
-    /// # Panics
-    /// When the program is missing or no shell can be started.
-    pub(crate) fn start(name: &str, command: &Command, folder: Option<&Path>) -> Self {
-        let mut leash = Command::new("sh");
-        leash.arg("-c").arg(LEASH).arg("leash").arg(folder.map_or(Path::new(""), |path| path));
-        leash.arg(command.get_program()).args(command.get_args());
-        for (key, value) in command.get_envs() {
-            match value {
-                Some(value) => leash.env(key, value),
-                None => leash.env_remove(key),
-            };
-        }
+    /// Starts `command`; a program that is missing shows as an end with status 127.
+    pub(crate) fn start(name: &str, command: &Command) -> Self {
+        Self::on(Command::new("sh"), name, command)
+    }
+
+    /// Starts `command` with no other environment than its own.
+    pub(crate) fn start_clean(name: &str, command: &Command) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.env_clear().env("PATH", "/usr/bin:/bin");
+        Self::on(shell, name, command)
+    }
+
+    fn on(mut leash: Command, name: &str, command: &Command) -> Self {
+        leash.arg("-c").arg(LEASH).arg("leash").arg(command.get_program()).args(command.get_args());
+        leash.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
         if let Some(directory) = command.get_current_dir() {
             leash.current_dir(directory);
         }
@@ -85,20 +85,20 @@ impl Leashed {
         self.said.lines().clone()
     }
 
-    /// Waits until a line satisfies `wanted` and returns it; lines from `skip` on count.
+    /// The child's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Waits until a line satisfies `wanted` and returns it; those that have come already count.
     ///
     /// # Errors
     /// What the child said last, when the deadline passes first.
-    pub(crate) async fn line_from(
-        &self,
-        skip: usize,
-        deadline: Duration,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<String, String> {
+    pub(crate) async fn line(&self, deadline: Duration, wanted: impl Fn(&str) -> bool) -> Result<String, String> {
         let mut count = self.said.count.subscribe();
         let found = async {
             loop {
-                if let Some(line) = self.said.lines().iter().skip(skip).find(|line| wanted(line)) {
+                if let Some(line) = self.said.lines().iter().find(|line| wanted(line)) {
                     return line.clone();
                 }
                 count.changed().await.expect("the sender lives as long as self");
@@ -144,6 +144,40 @@ impl Leashed {
 
 impl Drop for Leashed {
     /// Lets go of the leash, which kills the child, and waits until it is gone.
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// A folder that goes with the test process, for what statics keep in it.
+pub(crate) struct Folder {
+    path: PathBuf,
+    shell: Child,
+}
+
+impl Folder {
+    /// Makes a folder whose name begins with `prefix`.
+    pub(crate) fn new(prefix: &str) -> Self {
+        let path = tempfile::Builder::new().prefix(prefix).tempdir().expect("a folder").keep();
+        // A server in it may be dying at the same moment, and still write.
+        let remove = r#"read -r _; rm -rf "$1" || { sleep 1; rm -rf "$1"; }"#;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", remove, "folder"]).arg(&path);
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { path, shell: shell.spawn().expect("a shell starts") }
+    }
+}
+
+impl Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
     fn drop(&mut self) {
         drop(self.shell.stdin.take());
         let _ = self.shell.wait();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{oneshot, watch};
@@ -17,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use super::synapse::{Account, Synapse, python};
 
 /// How long one request may take; encrypting for a new device on a busy machine is the slowest.
-const REQUEST: Duration = Duration::from_secs(60);
+const REQUEST: Duration = Duration::from_mins(1);
 
 /// A person at a client with one device.
 pub(crate) struct Person {
@@ -34,6 +35,7 @@ pub(crate) struct Person {
     shared: Arc<Shared>,
     // Killed when dropped.
     _child: Child,
+    _store: TempDir,
 }
 
 /// What the process has said.
@@ -162,6 +164,10 @@ impl Person {
             .kill_on_drop(true)
             .spawn()
             .expect("python starts");
+        let store = tempfile::Builder::new().prefix("pilothouse-person-").tempdir().expect("a folder");
+        let request = json!({
+            "homeserver": synapse.url(), "user": account.user_id, "password": account.password, "folder": store.path(),
+        });
         let shared = Arc::new(Shared::default());
         let out = BufReader::new(child.stdout.take().expect("piped")).lines();
         let errors = BufReader::new(child.stderr.take().expect("piped")).lines();
@@ -176,8 +182,8 @@ impl Person {
             next: AtomicU64::new(0),
             shared,
             _child: child,
+            _store: store,
         };
-        let request = json!({"homeserver": synapse.url(), "user": account.user_id, "password": account.password});
         let login: HashMap<String, String> = person.ask("login", request).await;
         let text = |key: &str| login[key].clone();
         person.device_id = text("device_id");
@@ -200,7 +206,7 @@ impl Person {
 
     /// Signs another device of the same user with the identity that this login has made.
     pub(crate) async fn sign_device(&self, device_id: &str) {
-        self.ask("sign_device", json!({ "device": device_id })).await
+        self.ask::<()>("sign_device", json!({ "device": device_id })).await;
     }
 
     /// Makes an encrypted room and invites people to it; waits until it has come down the sync.
@@ -312,12 +318,12 @@ impl Person {
 
     /// Gives everybody in the room the key that [`Self::send_without_key`] has withheld.
     pub(crate) async fn deliver_key(&self, sent: &Sent) {
-        self.ask("deliver_key", json!({ "session": sent.session })).await
+        self.ask::<()>("deliver_key", json!({ "session": sent.session })).await;
     }
 
     /// Lets the next message begin a new Megolm session.
     pub(crate) async fn rotate(&self, room: &str) {
-        self.ask("rotate", json!({ "room": room })).await
+        self.ask::<()>("rotate", json!({ "room": room })).await;
     }
 
     /// Reacts to an event.

@@ -12,11 +12,11 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::leash::Leashed;
+use super::leash::{Folder, Leashed};
 use super::{cached, environment, free_port, unique};
 
 /// Two seconds on an idle machine; a busy one takes its time.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 
 const REGISTRATION_SECRET: &str = "registration";
 const JWT_SECRET: &str = "a secret that only this homeserver's tests know";
@@ -31,8 +31,9 @@ pub(crate) async fn synapse() -> Arc<Synapse> {
 /// A running homeserver.
 pub(crate) struct Synapse {
     url: String,
-    folder: PathBuf,
     server: Mutex<Option<Leashed>>,
+    // Last: the server in it ends first.
+    folder: Folder,
 }
 
 /// An account with its password.
@@ -62,13 +63,13 @@ impl Synapse {
     /// # Panics
     /// When it is not installed (with the remedy) or does not come up.
     pub(crate) async fn start(settings: Value) -> Self {
-        let folder = tempfile::Builder::new().prefix("pilothouse-synapse-").tempdir().expect("a folder").keep();
+        let folder = Folder::new("pilothouse-synapse-");
         let port = free_port();
         fs::write(folder.join("homeserver.yaml"), homeserver(&folder, port, settings).to_string()).expect("settings");
         let seed = STANDARD_NO_PAD.encode(rand::random::<[u8; 32]>());
         fs::write(folder.join("signing.key"), format!("ed25519 a_test {seed}\n")).expect("a signing key");
 
-        let synapse = Self { url: format!("http://127.0.0.1:{port}"), folder, server: Mutex::new(None) };
+        let synapse = Self { url: format!("http://127.0.0.1:{port}"), server: Mutex::new(None), folder };
         synapse.restart().await;
         synapse
     }
@@ -88,8 +89,8 @@ impl Synapse {
         self.stop();
         let mut command = Command::new(python());
         command.args(["-m", "synapse.app.homeserver", "-c"]).arg(self.folder.join("homeserver.yaml"));
-        command.current_dir(&self.folder).env("SYNAPSE_ASYNC_IO_REACTOR", "0");
-        let mut server = Leashed::start("synapse", &command, None);
+        command.current_dir(&*self.folder);
+        let mut server = Leashed::start("synapse", &command);
         let http = reqwest::Client::new();
         let health = format!("{}/health", self.url);
         let start = tokio::time::Instant::now();
@@ -192,13 +193,6 @@ impl Synapse {
 
     fn server(&self) -> std::sync::MutexGuard<'_, Option<Leashed>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Synapse {
-    fn drop(&mut self) {
-        self.stop();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -1,0 +1,116 @@
+//! The client: where its configuration comes from, and the limit on every call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::NamespaceResourceScope;
+use kube::client::ClientBuilder;
+use kube::config::KubeConfigOptions;
+use kube::{Api, Client, Config};
+
+use super::error::Asked;
+use super::{Cluster, ClusterError, Pace, Target};
+use crate::config;
+
+/// Limit for a connection to come about, TLS included.
+const CONNECT: Duration = Duration::from_secs(5);
+
+impl Cluster {
+    /// Builds the client. Asks nothing of the API server, so one that is down does not stop the start.
+    ///
+    /// # Errors
+    /// When no configuration can be read where `settings` says it is, or it cannot be used.
+    pub async fn connect(settings: &config::Kubernetes) -> anyhow::Result<Self> {
+        let mut config = configuration(settings).await?;
+        config.connect_timeout = Some(CONNECT);
+        // kube would repeat 429, 503 and 504 silently for up to 246 s: too long for somebody who waits for an answer.
+        config.default_retry = false;
+        if config.cluster_url.host().is_some_and(is_loopback) {
+            // HTTPS_PROXY never means the machine itself; kube does not hold NO_PROXY against the server's address.
+            config.proxy_url = None;
+        }
+        let limit = settings.timeout.try_into().context("kubernetes.timeout must not be negative")?;
+        let client = ClientBuilder::try_from(config)
+            .context("the Kubernetes configuration cannot be used; check the certificates and the user in it")?
+            // Also for the head of a watch's answer, which no other limit holds.
+            .with_layer(&tower::timeout::TimeoutLayer::new(limit))
+            .build();
+        Ok(Self::new(client, limit, settings))
+    }
+
+    pub(super) fn new(client: Client, limit: Duration, settings: &config::Kubernetes) -> Self {
+        Self {
+            client,
+            limit,
+            show_logs: settings.show_logs,
+            write_events: settings.events,
+            pace: Pace::default(),
+            quiet: Arc::new(Mutex::new(HashMap::new())),
+        }
+    }
+
+    /// The same cluster, asked at another pace.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// Asks the API server for its version, which every account may: the question of readiness, too.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when no answer came.
+    pub async fn version(&self) -> Result<String, ClusterError> {
+        let asked = Asked::clusterwide("get", "/version");
+        Ok(self.call(&asked, self.client.apiserver_version()).await?.git_version)
+    }
+
+    /// Waits for an answer, at most as long as one operation may take.
+    pub(super) async fn call<T>(
+        &self,
+        asked: &Asked,
+        answer: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, ClusterError> {
+        match tokio::time::timeout(self.limit, answer).await {
+            Ok(answer) => answer.map_err(|error| asked.failed(error)),
+            Err(_) => Err(ClusterError::Timeout),
+        }
+    }
+
+    /// The objects of one kind in the target's namespace.
+    pub(super) fn api<K>(&self, target: &Target) -> Api<K>
+    where
+        K: kube::Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &target.namespace)
+    }
+}
+
+/// Reads the client's configuration. The ServiceAccount is asked first, so that a stray kubeconfig in an image
+/// cannot turn a daemon to another cluster; a named context can only mean a kubeconfig.
+async fn configuration(settings: &config::Kubernetes) -> anyhow::Result<Config> {
+    use config::KubernetesSource::{InCluster, Infer, Kubeconfig};
+    let options = KubeConfigOptions { context: settings.context.clone(), ..KubeConfigOptions::default() };
+    match settings.source {
+        InCluster => Config::incluster().context(
+            "kubernetes.source is in_cluster, but there is no ServiceAccount here; run inside a cluster or use kubeconfig",
+        ),
+        Infer if settings.context.is_none() => match Config::incluster() {
+            Ok(config) => Ok(config),
+            Err(inside) => Config::from_kubeconfig(&options).await.with_context(|| {
+                format!("neither a ServiceAccount ({inside}) nor a kubeconfig was found; set KUBECONFIG or run inside a cluster")
+            }),
+        },
+        Infer | Kubeconfig => Config::from_kubeconfig(&options)
+            .await
+            .context("the kubeconfig cannot be used; check KUBECONFIG and kubernetes.context"),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}

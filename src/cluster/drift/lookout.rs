@@ -1,0 +1,153 @@
+//! The loop that looks at every target and tells its drift.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::PoisonError;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, stream};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{Drift, Shape, Sight, State, decide};
+use crate::cluster::follow::{Follow, Observation};
+use crate::cluster::workload::Snapshot;
+use crate::cluster::{Cluster, Target};
+
+/// How long nothing has to be seen of a target on which nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
+impl Cluster {
+    /// Watches the targets for ever, and tells what happens to those that were ready and that nobody here asked for.
+    /// Targets may come and go. While the API server is away nothing is told.
+    pub fn drift(
+        &self,
+        targets: watch::Receiver<Vec<Target>>,
+    ) -> impl Stream<Item = (Target, Drift, Timestamp)> + Send + use<> {
+        let mut lookout = Lookout { cluster: self.clone(), targets, changing: true, streams: BTreeMap::new() };
+        lookout.adopt();
+        stream::unfold(lookout, |mut lookout| async move {
+            let told = lookout.next().await;
+            Some((told, lookout))
+        })
+    }
+
+    /// Tells nothing of what happens to a target until then: somebody here is at work on it and tells it otherwise. A
+    /// time that has passed ends the silence.
+    pub fn quiet(&self, target: &Target, until: Timestamp) {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).insert(target.key(), until);
+    }
+
+    fn is_quiet(&self, target: &Target, now: Timestamp) -> bool {
+        let quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        quiet.get(&target.key()).is_some_and(|until| *until > now)
+    }
+}
+
+struct Lookout {
+    cluster: Cluster,
+    targets: watch::Receiver<Vec<Target>>,
+    /// Whether the targets can still change.
+    changing: bool,
+    streams: BTreeMap<String, (Target, BoxStream<'static, (Drift, Timestamp)>)>,
+}
+
+impl Lookout {
+    async fn next(&mut self) -> (Target, Drift, Timestamp) {
+        loop {
+            let streams = &mut self.streams;
+            let next = poll_fn(|context| {
+                for (target, stream) in streams.values_mut() {
+                    if let Poll::Ready(Some((drift, at))) = stream.poll_next_unpin(context) {
+                        return Poll::Ready((target.clone(), drift, at));
+                    }
+                }
+                Poll::Pending
+            });
+            tokio::select! {
+                told = next => return told,
+                changed = self.targets.changed(), if self.changing => match changed {
+                    Ok(()) => self.adopt(),
+                    Err(_) => self.changing = false,
+                },
+            }
+        }
+    }
+
+    /// Begins to look at new targets, and forgets those that are gone; the others keep what is known of them.
+    fn adopt(&mut self) {
+        let targets = self.targets.borrow_and_update().clone();
+        self.streams.retain(|key, _| targets.iter().any(|target| target.key() == *key));
+        for target in targets {
+            match self.streams.entry(target.key()) {
+                std::collections::btree_map::Entry::Occupied(mut known) => known.get_mut().0 = target,
+                std::collections::btree_map::Entry::Vacant(new) => {
+                    let stream = look_at(self.cluster.clone(), target.clone());
+                    new.insert((target, stream));
+                }
+            }
+        }
+    }
+}
+
+fn look_at(cluster: Cluster, target: Target) -> BoxStream<'static, (Drift, Timestamp)> {
+    let follow = Follow::new(cluster.clone(), target.clone(), cluster.pace.drift);
+    let look = Look { cluster, target, follow, state: State::New, sight: None };
+    stream::unfold(look, |mut look| async move {
+        let told = look.next().await;
+        Some((told, look))
+    })
+    .boxed()
+}
+
+/// One target under watch.
+struct Look {
+    cluster: Cluster,
+    target: Target,
+    follow: Follow,
+    state: State,
+    /// The last that was seen: time alone can make news of it.
+    sight: Option<(Sight, Option<Box<Snapshot>>)>,
+}
+
+impl Look {
+    async fn next(&mut self) -> (Drift, Timestamp) {
+        loop {
+            let patience = self.state.due(self.cluster.pace.steady).map_or(IDLE, |due| {
+                // Rounded up, or the last look would come a moment too early.
+                Duration::try_from(due.duration_since(now())).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
+            });
+            match self.follow.next(patience).await {
+                Observation::Seen(snapshot) => {
+                    self.sight = Some((Sight::Present(Shape::from(&*snapshot)), Some(snapshot)));
+                }
+                Observation::Absent => self.sight = Some((Sight::Absent, None)),
+                Observation::Silent => {}
+                Observation::Failed(error) => {
+                    tracing::debug!(target = %self.target, %error, "drift cannot be seen just now");
+                    continue;
+                }
+            }
+            let Some((sight, snapshot)) = &self.sight else { continue };
+            let now = now();
+            let quiet = self.cluster.is_quiet(&self.target, now);
+            let (state, drift) = decide(self.state, sight, quiet, now, self.cluster.pace.steady);
+            self.state = state;
+            match (drift, snapshot) {
+                (Some(Drift::Fell { available, desired, .. }), Some(snapshot)) => {
+                    let look = self.cluster.look(&self.target, snapshot, now).await;
+                    return (Drift::Fell { available, desired, troubles: look.troubles }, now);
+                }
+                (Some(drift), _) => return (drift, now),
+                (None, _) => {}
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "drift is told with its time, and this is its loop")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

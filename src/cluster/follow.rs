@@ -1,0 +1,175 @@
+//! One object over time: watched where that is allowed, read again and again where it is not.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::ready;
+use futures_util::stream::BoxStream;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use kube::api::{WatchEvent, WatchParams};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::error::Asked;
+use super::workload::Snapshot;
+use super::{Cluster, ClusterError, Target};
+use crate::config::Kind;
+
+/// After so many seconds the API server ends a watch, and the object is read again: whatever a watch may miss (a proxy
+/// that swallows it, a deletion at its start) is seen by then.
+const WATCH_SECONDS: u32 = 30;
+/// How much longer a watch may stay silent before the connection counts as dead.
+const MARGIN: Duration = Duration::from_secs(5);
+/// Longest pause after a failure.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What is known of the object now.
+#[derive(Debug)]
+pub(super) enum Observation {
+    /// It looks like this.
+    Seen(Box<Snapshot>),
+    /// It does not exist.
+    Absent,
+    /// Nothing new within the patience.
+    Silent,
+    /// The API server cannot be asked; it will be asked again.
+    Failed(ClusterError),
+}
+
+/// An endless observation of one object.
+///
+/// It reads, then watches. The watch starts "at the most recent" (no resource version), so that it tells the present
+/// state first and needs neither `list` nor a resource version that may be compacted already.
+pub(super) struct Follow {
+    cluster: Cluster,
+    target: Target,
+    /// Between two reads where the object may not be watched.
+    every: Duration,
+    phase: Phase,
+    may_watch: bool,
+}
+
+enum Phase {
+    Reading,
+    Opening,
+    Watching { changes: BoxStream<'static, Result<Observation, ClusterError>>, until: Instant },
+    Resting { until: Instant },
+}
+
+impl Follow {
+    pub(super) fn new(cluster: Cluster, target: Target, every: Duration) -> Self {
+        Self { cluster, target, every, phase: Phase::Reading, may_watch: true }
+    }
+
+    /// Waits for the next observation, at most as long as the patience (and one read) lasts.
+    pub(super) async fn next(&mut self, patience: Duration) -> Observation {
+        let patience = Instant::now() + patience;
+        loop {
+            match &mut self.phase {
+                Phase::Reading => return self.read().await,
+                Phase::Opening => self.open().await,
+                Phase::Resting { until } => {
+                    let until = *until;
+                    tokio::time::sleep_until(until.min(patience)).await;
+                    if until > patience {
+                        return Observation::Silent;
+                    }
+                    self.phase = Phase::Reading;
+                }
+                Phase::Watching { changes, until } => {
+                    let until = *until;
+                    match tokio::time::timeout_at(until.min(patience), changes.next()).await {
+                        Ok(Some(Ok(observation))) => return observation,
+                        Ok(Some(Err(error))) => {
+                            tracing::debug!(target = %self.target, %error, "the watch broke");
+                            self.rest(self.every.min(PAUSE));
+                        }
+                        Ok(None) => self.phase = Phase::Reading,
+                        Err(_) if until <= patience => self.phase = Phase::Reading,
+                        Err(_) => return Observation::Silent,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Observation {
+        match self.cluster.snapshot(&self.target).await {
+            Ok(snapshot) => {
+                self.go_on();
+                Observation::Seen(Box::new(snapshot))
+            }
+            Err(ClusterError::NotFound(_)) => {
+                self.go_on();
+                Observation::Absent
+            }
+            Err(error) => {
+                self.rest(self.every.min(PAUSE));
+                Observation::Failed(error)
+            }
+        }
+    }
+
+    fn go_on(&mut self) {
+        if self.may_watch {
+            self.phase = Phase::Opening;
+        } else {
+            self.rest(self.every);
+        }
+    }
+
+    fn rest(&mut self, pause: Duration) {
+        self.phase = Phase::Resting { until: Instant::now() + pause };
+    }
+
+    async fn open(&mut self) {
+        let opened = match self.target.kind {
+            Kind::Deployment => self.cluster.changes::<Deployment>(&self.target).await,
+            Kind::StatefulSet => self.cluster.changes::<StatefulSet>(&self.target).await,
+        };
+        match opened {
+            Ok(changes) => {
+                let until = Instant::now() + Duration::from_secs(WATCH_SECONDS.into()) + MARGIN;
+                self.phase = Phase::Watching { changes, until };
+            }
+            Err(ClusterError::Forbidden(_)) => {
+                self.may_watch = false;
+                self.rest(self.every);
+            }
+            Err(error) => {
+                tracing::debug!(target = %self.target, %error, "the watch could not be opened");
+                self.rest(self.every.min(PAUSE));
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// Opens a watch of the one object. The field selector is what lets RBAC allow it by name.
+    async fn changes<K>(
+        &self,
+        target: &Target,
+    ) -> Result<BoxStream<'static, Result<Observation, ClusterError>>, ClusterError>
+    where
+        K: kube::Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+        K::DynamicType: Default,
+        for<'a> Snapshot: From<&'a K>,
+    {
+        let asked = Asked::of("watch", target, "");
+        let params = WatchParams::default().fields(&format!("metadata.name={}", target.object)).timeout(WATCH_SECONDS);
+        let events = self.call(&asked, self.api::<K>(target).watch(&params, "")).await?;
+        let observations = events.filter_map(move |event| {
+            ready(match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    Some(Ok(Observation::Seen(Box::new(Snapshot::from(&object)))))
+                }
+                Ok(WatchEvent::Deleted(_)) => Some(Ok(Observation::Absent)),
+                Ok(WatchEvent::Bookmark(_)) => None,
+                Ok(WatchEvent::Error(status)) => Some(Err(asked.refused(&status))),
+                Err(error) => Some(Err(asked.failed(error))),
+            })
+        });
+        Ok(observations.boxed())
+    }
+}

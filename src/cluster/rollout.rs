@@ -1,0 +1,334 @@
+//! A rollout under watch: a target, what is wanted, a deadline. Nothing is remembered, so a restart just watches again.
+
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::follow::{Follow, Observation};
+use super::pods::same_troubles;
+use super::workload::Snapshot;
+use super::{Cluster, ClusterError, RolloutState, Target, Trouble};
+
+/// What a rollout waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// This many replicas, rolled out.
+    Replicas(i32),
+    /// No pod left.
+    Gone,
+    /// The rollout that a restart began is complete.
+    Restarted,
+}
+
+/// A step of a rollout under watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Not there yet.
+    Waiting {
+        /// Ready replicas.
+        ready: i32,
+        /// Wanted replicas (for `Gone`: pods that are left).
+        of: i32,
+        /// Why it will not get better by itself, if so; empty otherwise.
+        troubles: Vec<Trouble>,
+    },
+    /// What was wanted is so. The stream ends.
+    Done {
+        /// Ready replicas.
+        ready: i32,
+    },
+    /// Somebody else wrote other replicas meanwhile. The stream ends.
+    Overruled {
+        /// Replicas that are wanted now.
+        desired: i32,
+        /// Who wrote them, if the object tells.
+        by: Option<String>,
+    },
+    /// The object is gone. The stream ends.
+    Deleted,
+    /// The deadline passed. The stream ends with the last that was seen.
+    Expired {
+        /// Ready replicas.
+        ready: i32,
+        /// Wanted replicas.
+        of: i32,
+        /// Why, as far as pods tell.
+        troubles: Vec<Trouble>,
+    },
+    /// The API server cannot be asked just now; the watch goes on.
+    Blind {
+        /// What failed.
+        error: ClusterError,
+    },
+}
+
+impl Progress {
+    fn is_last(&self) -> bool {
+        !matches!(self, Self::Waiting { .. } | Self::Blind { .. })
+    }
+
+    /// Whether the room would read the same.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Waiting { ready, of, troubles },
+                Self::Waiting { ready: other_ready, of: other_of, troubles: other_troubles },
+            ) => ready == other_ready && of == other_of && same_troubles(troubles, other_troubles),
+            _ => self == other,
+        }
+    }
+}
+
+impl Cluster {
+    /// Watches until what is wanted is so, cannot become so, or the deadline passes; tells only what changed. At least
+    /// one look is taken, even after the deadline.
+    pub fn rollout(
+        &self,
+        target: Target,
+        wanted: Wanted,
+        deadline: Timestamp,
+    ) -> impl Stream<Item = Progress> + Send + use<> {
+        let follow = Follow::new(self.clone(), target.clone(), self.pace.poll);
+        let rollout = Rollout {
+            cluster: self.clone(),
+            target,
+            wanted,
+            deadline,
+            follow,
+            seen: None,
+            troubles: Vec::new(),
+            next_look: Instant::now(),
+            may_list_pods: true,
+            told: None,
+        };
+        stream::unfold(rollout, |mut rollout| async move {
+            let progress = rollout.next().await?;
+            Some((progress, rollout))
+        })
+    }
+}
+
+struct Rollout {
+    cluster: Cluster,
+    target: Target,
+    wanted: Wanted,
+    deadline: Timestamp,
+    follow: Follow,
+    seen: Option<Snapshot>,
+    troubles: Vec<Trouble>,
+    next_look: Instant,
+    may_list_pods: bool,
+    told: Option<Progress>,
+}
+
+impl Rollout {
+    async fn next(&mut self) -> Option<Progress> {
+        if self.told.as_ref().is_some_and(Progress::is_last) {
+            return None;
+        }
+        loop {
+            let mut left = Duration::try_from(self.deadline.duration_since(now())).unwrap_or(Duration::ZERO);
+            if self.told.is_none() {
+                left = left.max(self.cluster.limit);
+            }
+            let progress = match tokio::time::timeout(left, self.observe()).await {
+                Ok(progress) => progress,
+                Err(_) => Some(self.expired()),
+            };
+            if let Some(progress) = progress
+                && !self.told.as_ref().is_some_and(|told| told.is_same(&progress))
+            {
+                self.told = Some(progress.clone());
+                return Some(progress);
+            }
+        }
+    }
+
+    /// Waits for the next observation and says what it means.
+    async fn observe(&mut self) -> Option<Progress> {
+        match self.follow.next(self.cluster.pace.look).await {
+            Observation::Seen(snapshot) => self.seen = Some(*snapshot),
+            Observation::Silent => {}
+            Observation::Absent => return Some(Progress::Deleted),
+            Observation::Failed(error) => return Some(Progress::Blind { error }),
+        }
+        let snapshot = self.seen.clone()?;
+        let (ready, of) = match judge(&snapshot, self.wanted) {
+            Verdict::Overruled => {
+                let by = snapshot.workload.scaled_by.map(|writer| writer.manager);
+                return Some(Progress::Overruled { desired: snapshot.workload.desired, by });
+            }
+            Verdict::Reached if self.wanted == Wanted::Gone => match self.left(&snapshot).await {
+                0 => return Some(Progress::Done { ready: 0 }),
+                left => (0, left),
+            },
+            Verdict::Reached => return Some(Progress::Done { ready: snapshot.workload.ready }),
+            Verdict::Waiting { ready, of } => {
+                self.look(&snapshot).await;
+                (ready, of)
+            }
+        };
+        Some(Progress::Waiting { ready, of, troubles: self.troubles.clone() })
+    }
+
+    /// Asks the pods why, every few seconds at most and not in the first moment: a pod that has just been made has
+    /// nothing to say yet, and the first word for the room should not wait.
+    async fn look(&mut self, snapshot: &Snapshot) {
+        if self.told.is_none() || self.wanted == Wanted::Gone {
+            self.troubles = snapshot.complaint.iter().cloned().collect();
+            return;
+        }
+        if Instant::now() < self.next_look {
+            return;
+        }
+        self.troubles = if self.may_list_pods {
+            let look = self.cluster.look(&self.target, snapshot, now()).await;
+            self.may_list_pods = !look.pods_forbidden;
+            look.troubles
+        } else {
+            snapshot.complaint.iter().chain(&snapshot.stalled).take(1).cloned().collect()
+        };
+        self.next_look = Instant::now() + self.cluster.pace.look;
+    }
+
+    /// Counts the pods that are left where the object says none is.
+    async fn left(&mut self, snapshot: &Snapshot) -> i32 {
+        if !self.may_list_pods {
+            return 0;
+        }
+        match self.cluster.pods_left(&self.target, snapshot).await {
+            Ok(left) => left,
+            Err(ClusterError::Forbidden(_)) => {
+                self.may_list_pods = false;
+                0
+            }
+            // Not known is not none: asked again with the next observation.
+            Err(_) => 1,
+        }
+    }
+
+    fn expired(&self) -> Progress {
+        let (ready, of) = match &self.told {
+            Some(Progress::Waiting { ready, of, .. }) => (*ready, *of),
+            _ => match (&self.seen, self.wanted) {
+                (Some(snapshot), _) => (snapshot.workload.ready, snapshot.workload.desired),
+                (None, Wanted::Replicas(replicas)) => (0, replicas),
+                (None, Wanted::Gone | Wanted::Restarted) => (0, 0),
+            },
+        };
+        Progress::Expired { ready, of, troubles: self.troubles.clone() }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a rollout has a deadline, and this is its loop")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// What one look at the object means for what is wanted.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Reached,
+    Waiting { ready: i32, of: i32 },
+    Overruled,
+}
+
+/// Decides whether what is wanted is so. Stricter than kubectl in one thing: after scaling down it waits until the
+/// surplus is no longer counted, or "ready 5" would be told for two that are wanted.
+fn judge(snapshot: &Snapshot, wanted: Wanted) -> Verdict {
+    let workload = &snapshot.workload;
+    let complete = workload.rollout == RolloutState::Complete;
+    match wanted {
+        Wanted::Replicas(replicas) if workload.desired != replicas => Verdict::Overruled,
+        Wanted::Replicas(replicas) if complete && workload.current <= replicas => Verdict::Reached,
+        Wanted::Replicas(replicas) => Verdict::Waiting { ready: workload.ready.min(replicas), of: replicas },
+        Wanted::Gone if workload.desired != 0 => Verdict::Overruled,
+        Wanted::Gone if snapshot.observed && snapshot.left() == 0 => Verdict::Reached,
+        Wanted::Gone => Verdict::Waiting { ready: workload.ready, of: snapshot.left() },
+        Wanted::Restarted if complete => Verdict::Reached,
+        Wanted::Restarted => Verdict::Waiting { ready: workload.ready.min(snapshot.updated), of: workload.desired },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::apps::v1::Deployment;
+    use serde_json::{Value, json};
+
+    fn snapshot(replicas: i32, status: Value) -> Snapshot {
+        let mut status = status;
+        status.as_object_mut().unwrap().entry("observedGeneration").or_insert(json!(2));
+        let object: Deployment = serde_json::from_value(json!({
+            "metadata": { "name": "web", "generation": 2 },
+            "spec": { "replicas": replicas, "selector": {}, "template": {} },
+            "status": status,
+        }))
+        .unwrap();
+        Snapshot::from(&object)
+    }
+
+    fn all(replicas: i32) -> Value {
+        json!({ "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas })
+    }
+
+    #[test]
+    fn what_is_wanted_is_reached_waited_for_or_overruled() {
+        let unseen = json!({ "observedGeneration": 1, "replicas": 2, "readyReplicas": 2, "updatedReplicas": 2, "availableReplicas": 2 });
+        let table = [
+            ("all there", snapshot(2, all(2)), Wanted::Replicas(2), Verdict::Reached),
+            ("none there", snapshot(2, json!({})), Wanted::Replicas(2), Verdict::Waiting { ready: 0, of: 2 }),
+            (
+                "half there",
+                snapshot(2, json!({ "replicas": 2, "updatedReplicas": 2, "readyReplicas": 1, "availableReplicas": 1 })),
+                Wanted::Replicas(2),
+                Verdict::Waiting { ready: 1, of: 2 },
+            ),
+            ("not observed", snapshot(2, unseen.clone()), Wanted::Replicas(2), Verdict::Waiting { ready: 2, of: 2 }),
+            ("too many still", snapshot(2, all(5)), Wanted::Replicas(2), Verdict::Waiting { ready: 2, of: 2 }),
+            ("another number", snapshot(3, all(2)), Wanted::Replicas(2), Verdict::Overruled),
+            ("zero wanted as a number", snapshot(0, json!({})), Wanted::Replicas(0), Verdict::Reached),
+            ("gone", snapshot(0, json!({})), Wanted::Gone, Verdict::Reached),
+            ("going", snapshot(0, all(2)), Wanted::Gone, Verdict::Waiting { ready: 2, of: 2 }),
+            (
+                "terminating",
+                snapshot(0, json!({ "terminatingReplicas": 1 })),
+                Wanted::Gone,
+                Verdict::Waiting { ready: 0, of: 1 },
+            ),
+            (
+                "not yet going",
+                snapshot(0, json!({ "observedGeneration": 1 })),
+                Wanted::Gone,
+                Verdict::Waiting { ready: 0, of: 0 },
+            ),
+            ("called back", snapshot(1, all(0)), Wanted::Gone, Verdict::Overruled),
+            ("restarted", snapshot(2, all(2)), Wanted::Restarted, Verdict::Reached),
+            ("restart not observed", snapshot(2, unseen), Wanted::Restarted, Verdict::Waiting { ready: 2, of: 2 }),
+            (
+                "restart half way",
+                snapshot(2, json!({ "replicas": 3, "updatedReplicas": 1, "readyReplicas": 2, "availableReplicas": 2 })),
+                Wanted::Restarted,
+                Verdict::Waiting { ready: 1, of: 2 },
+            ),
+        ];
+        for (what, snapshot, wanted, verdict) in table {
+            assert_eq!(judge(&snapshot, wanted), verdict, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_same_failure_in_other_words_is_no_news() {
+        let waiting = |message: &str| Progress::Waiting {
+            ready: 0,
+            of: 1,
+            troubles: vec![super::super::trouble::trouble("web-1", super::super::Cause::CrashLoop, message)],
+        };
+        assert!(waiting("back-off 10s").is_same(&waiting("back-off 20s")));
+        assert!(!waiting("back-off 10s").is_same(&Progress::Waiting { ready: 0, of: 1, troubles: vec![] }));
+    }
+}
