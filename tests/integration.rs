@@ -1,5 +1,7 @@
 //! Every integration test, in one binary: linking matrix-sdk is dear.
 
+#[path = "integration/cluster.rs"]
+mod cluster;
 #[path = "integration/harness.rs"]
 mod harness;
 #[path = "integration/image.rs"]
