@@ -20,12 +20,14 @@ use matrix_sdk::{
 use matrix_sdk_base::crypto::{CollectStrategy, CryptoStoreError, DecryptionSettings, OlmError, TrustRequirement};
 use tracing::{info, warn};
 
+pub(super) use self::credentials::{credentials, same_user};
 pub use self::error::OpenError;
 use self::lock::Lock;
 pub use self::lock::lock_held;
 pub(super) use self::tokens::Folder;
-use self::tokens::Saved;
-use self::wire::{LoggedIn, Wire, WireError, patiently};
+pub(super) use self::tokens::Saved;
+use self::wire::{LoggedIn, patiently};
+pub(super) use self::wire::{Wire, WireError};
 use super::{Ended, recovery};
 use crate::config::{self, Login, TrustMode};
 use crate::retry::Backoff;

@@ -167,6 +167,28 @@ impl Wire {
         self.ask(self.http.post(self.url("login")).json(&body)).await
     }
 
+    /// `GET` of a path below `/_matrix/client/v3/`.
+    pub(crate) async fn read(&self, token: &str, path: &str) -> Result<Value, WireError> {
+        self.ask(self.http.get(self.url(path)).bearer_auth(token)).await
+    }
+
+    /// `POST /keys/query` for several people, whole.
+    pub(crate) async fn query_keys(&self, token: &str, users: &[String]) -> Result<Value, WireError> {
+        let wanted: serde_json::Map<_, _> = users.iter().map(|user| (user.clone(), json!([]))).collect();
+        let body = json!({ "device_keys": wanted, "timeout": 10_000 });
+        self.ask(self.http.post(self.url("keys/query")).bearer_auth(token).json(&body)).await
+    }
+
+    /// `GET /_matrix/client/versions`.
+    pub(crate) async fn versions(&self) -> Result<Vec<String>, WireError> {
+        #[derive(Deserialize)]
+        struct Versions {
+            versions: Vec<String>,
+        }
+        let url = format!("{}/_matrix/client/versions", self.homeserver.as_str().trim_end_matches('/'));
+        self.ask::<Versions>(self.http.get(url)).await.map(|answer| answer.versions)
+    }
+
     /// `POST /logout`: for a login that turned out to be of no use.
     pub(crate) async fn logout(&self, token: &str) -> Result<(), WireError> {
         self.ask::<Value>(self.http.post(self.url("logout")).bearer_auth(token).json(&json!({}))).await.map(drop)
