@@ -1,1 +1,6 @@
 //! Every integration test, in one binary: linking matrix-sdk is dear.
+
+#[path = "integration/harness.rs"]
+mod harness;
+#[path = "integration/support.rs"]
+mod support;

@@ -54,6 +54,8 @@ pub struct Parcel {
     pub payload: String,
     /// Whether it was tried with this text before.
     pub tried: bool,
+    /// Whether nothing more is to come for this message: its command is done and no rollout is watched for it.
+    pub last_words: bool,
     /// When it was written.
     pub created_at: Timestamp,
 }
@@ -68,7 +70,9 @@ pub struct Edited {
 }
 
 const COLUMNS: &str =
-    "o.id, o.txn, o.room, o.inbox, o.edits, o.state, o.payload, o.created_at, root.event AS root_event";
+    "o.id, o.txn, o.room, o.inbox, o.edits, o.state, o.payload, o.created_at, root.event AS root_event,
+    NOT EXISTS (SELECT 1 FROM watch WHERE watch.inbox = o.inbox)
+      AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.id = o.inbox AND inbox.state = 'started') AS last_words";
 
 fn parcel(row: &Row<'_>) -> rusqlite::Result<Parcel> {
     let edits: Option<i64> = row.get("edits")?;
@@ -81,6 +85,7 @@ fn parcel(row: &Row<'_>) -> rusqlite::Result<Parcel> {
         edits: edits.map(|row| Edited { row, event }),
         payload: row.get("payload")?,
         tried: row.get::<_, String>("state")? == "trying",
+        last_words: row.get("last_words")?,
         created_at: time(row, "created_at")?,
     })
 }

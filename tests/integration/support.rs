@@ -1,0 +1,53 @@
+//! Real parts for tests: a control plane, a homeserver, people, and the binary itself.
+//!
+//! Tests share servers by address and never a client: every test has a runtime of its own.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+
+#[path = "support/control_plane.rs"]
+pub(crate) mod control_plane;
+#[path = "support/kubelet.rs"]
+pub(crate) mod kubelet;
+#[path = "support/leash.rs"]
+pub(crate) mod leash;
+#[path = "support/person.rs"]
+pub(crate) mod person;
+#[path = "support/process.rs"]
+pub(crate) mod process;
+#[path = "support/synapse.rs"]
+pub(crate) mod synapse;
+
+/// Reads what tells a test where the real parts are.
+#[expect(clippy::disallowed_methods, reason = "where the machine keeps its parts is no configuration of the daemon")]
+fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The folder in which `make` keeps what it has built once: `<cache>/<kind>-<hash of the pinned versions>`.
+fn cached(kind: &str, pins: &[u8]) -> PathBuf {
+    let cache = environment("PILOTHOUSE_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+        let base = environment("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || PathBuf::from(environment("HOME").expect("HOME is set")).join(".cache");
+        base.unwrap_or_else(home).join("pilothouse")
+    });
+    let mut hash = format!("{:x}", Sha256::digest(pins));
+    hash.truncate(16);
+    cache.join(format!("{kind}-{hash}"))
+}
+
+/// Picks a port that nobody listens on, outside the range from which the kernel takes the ports of outgoing connections:
+/// so it is still free when the server binds it, and when it is started again.
+pub(crate) fn free_port() -> u16 {
+    let port = || rand::random_range(10_000..32_000);
+    std::iter::repeat_with(port).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("endless")
+}
+
+/// Lower-case letters, enough to be unique: a name for a namespace, a room or a person.
+pub(crate) fn unique(prefix: &str) -> String {
+    let letters = std::iter::repeat_with(|| char::from(rand::random_range(b'a'..=b'z'))).take(10);
+    format!("{prefix}-{}", letters.collect::<String>())
+}

@@ -1,0 +1,194 @@
+//! The real binary, as an operator of the machine runs it: an environment, a configuration file, a store, signals.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use super::free_port;
+use super::leash::Leashed;
+
+/// What to run: arguments, environment and configuration. It can be started again and again on the same store.
+pub(crate) struct Pilothouse {
+    /// The folder of the store; it goes with this value.
+    pub(crate) store: tempfile::TempDir,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    port: u16,
+}
+
+impl Pilothouse {
+    /// The daemon with an empty environment besides its store (`CRYPTO_STORE_PATH` for the predecessor's variables,
+    /// `PILOTHOUSE__MATRIX__STORE` for ours) and a free port for its probes.
+    pub(crate) fn new() -> Self {
+        let store = tempfile::Builder::new().prefix("pilothouse-store-").tempdir().expect("a folder");
+        let port = free_port();
+        let environment = BTreeMap::from([
+            ("PILOTHOUSE__MATRIX__STORE".to_owned(), store.path().join("store").display().to_string()),
+            ("PILOTHOUSE__ADMIN__LISTEN".to_owned(), format!("127.0.0.1:{port}")),
+            ("HOME".to_owned(), store.path().display().to_string()),
+            ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
+        ]);
+        Self { store, arguments: Vec::new(), environment, port }
+    }
+
+    /// Adds arguments, for instance a subcommand.
+    pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Sets a variable.
+    pub(crate) fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Takes a variable away, for instance one of those that [`Self::new`] sets.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    /// Lets it talk to an API server with this kubeconfig.
+    pub(crate) fn kubeconfig(self, path: &Path) -> Self {
+        self.variable("KUBECONFIG", path.display().to_string())
+    }
+
+    /// Writes its `pilothouse.toml`, and points `PILOTHOUSE_CONFIG` at it; while it runs, this is an edit of the file.
+    pub(crate) fn configuration(mut self, toml: &str) -> Self {
+        let path = self.write_configuration(toml);
+        self.environment.insert("PILOTHOUSE_CONFIG".to_owned(), path.display().to_string());
+        self
+    }
+
+    /// Writes the file of [`Self::configuration`] anew, as an editor would, and returns its path.
+    pub(crate) fn write_configuration(&self, toml: &str) -> PathBuf {
+        let path = self.store.path().join("pilothouse.toml");
+        fs::write(&path, toml).expect("a configuration is written");
+        path
+    }
+
+    /// The address of its probes and metrics.
+    pub(crate) fn admin(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pilothouse"));
+        command.args(&self.arguments).envs(&self.environment).current_dir(self.store.path());
+        Running { child: Leashed::start_clean("pilothouse", &command), ready: self.admin("/readyz") }
+    }
+
+    /// Runs it to its end, for a subcommand.
+    ///
+    /// # Panics
+    /// With what it has said, when the deadline passes first.
+    pub(crate) async fn run(&self, deadline: Duration) -> Ended {
+        let mut running = self.start();
+        let status = running.end(deadline).await;
+        Ended { status, said: running.log().join("\n") }
+    }
+}
+
+/// A subcommand that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// How.
+    pub(crate) status: ExitStatus,
+    /// Standard output and standard error.
+    pub(crate) said: String,
+}
+
+/// A running process. Its log is printed when the test panics; it is killed when dropped.
+pub(crate) struct Running {
+    child: Leashed,
+    ready: String,
+}
+
+impl Running {
+    /// The lines so far, standard output and standard error as they came.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.child.lines()
+    }
+
+    /// Waits for a line of the log that contains `text`, those that have come already included.
+    pub(crate) async fn line(&self, text: &str, deadline: Duration) -> String {
+        let found = self.child.line(deadline, |line| line.contains(text)).await;
+        found.unwrap_or_else(|error| panic!("{text:?}: {error}"))
+    }
+
+    /// Waits until `/readyz` answers 200, and says how long that took.
+    ///
+    /// # Panics
+    /// When it ends instead, or with the last answer, when the deadline passes first.
+    pub(crate) async fn ready(&mut self, deadline: Duration) -> Duration {
+        self.answers(deadline, |status, _| status == 200).await
+    }
+
+    /// Waits until `/readyz` answers anything but 200 with a text that contains `reason`.
+    pub(crate) async fn unready(&mut self, reason: &str, deadline: Duration) -> Duration {
+        self.answers(deadline, |status, text| status != 200 && text.contains(reason)).await
+    }
+
+    /// Sends a signal by its name: `TERM`, `INT`, `HUP`, `KILL`, `STOP`, `CONT`.
+    pub(crate) fn signal(&self, name: &str) {
+        self.child.signal(name);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When the deadline passes first.
+    pub(crate) async fn end(&mut self, deadline: Duration) -> ExitStatus {
+        self.child.end(deadline).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Asks it to stop, as Kubernetes does, and waits for its end.
+    pub(crate) async fn stop(&mut self, deadline: Duration) -> ExitStatus {
+        self.signal("TERM");
+        self.end(deadline).await
+    }
+
+    /// Kills it on the spot.
+    pub(crate) async fn kill(&mut self) {
+        self.signal("KILL");
+        self.end(Duration::from_secs(10)).await;
+    }
+
+    /// Its process id, for `/proc`.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    async fn answers(&mut self, deadline: Duration, wanted: impl Fn(u16, &str) -> bool) -> Duration {
+        let http = reqwest::Client::new();
+        let start = tokio::time::Instant::now();
+        let mut last = String::from("nothing");
+        loop {
+            if let Ok(answer) = http.get(&self.ready).timeout(Duration::from_secs(5)).send().await {
+                let status = answer.status().as_u16();
+                let text = answer.text().await.unwrap_or_default();
+                if wanted(status, &text) {
+                    return start.elapsed();
+                }
+                last = format!("{status} {text}");
+            }
+            if let Some(status) = self.child.ended() {
+                panic!("pilothouse has ended with {status}");
+            }
+            assert!(start.elapsed() < deadline, "/readyz says {last} after {deadline:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("pilothouse{}", self.child.tail(200));
+        }
+    }
+}
