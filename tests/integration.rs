@@ -2,5 +2,9 @@
 
 #[path = "integration/harness.rs"]
 mod harness;
+#[path = "integration/sending.rs"]
+mod sending;
+#[path = "integration/session.rs"]
+mod session;
 #[path = "integration/support.rs"]
 mod support;
