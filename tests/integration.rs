@@ -8,3 +8,7 @@ mod sending;
 mod session;
 #[path = "integration/support.rs"]
 mod support;
+#[path = "integration/sync.rs"]
+mod sync;
+#[path = "integration/trust.rs"]
+mod trust;
