@@ -146,7 +146,7 @@ impl Rooms {
             self.answer_later(room);
         }
         for (id, update) in &response.rooms.joined {
-            let (State::Before(state) | State::After(state)) = &update.state else { continue };
+            let (State::Before(state) | State::After(state)) = &update.state;
             let timeline = update.timeline.events.iter().map(|event| event.raw().json().get());
             for json in state.iter().map(|event| event.json().get()).chain(timeline) {
                 if !json.contains("m.room.member") && !json.contains("m.room.tombstone") {

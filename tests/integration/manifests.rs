@@ -11,8 +11,9 @@ use k8s_openapi::api::authorization::v1::{
     ResourceRule, SelfSubjectRulesReview, SelfSubjectRulesReviewSpec, SubjectRulesReviewStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchParams};
 use kube::{Api, Client};
+use pilothouse::cluster::{PERMISSIONS, When};
 use pilothouse::config::{Config, Kind, KubernetesSource, Sources};
 use serde_json::{Value, json};
 
@@ -33,28 +34,25 @@ fn file(path: &str) -> String {
 /// One right: verb, API group, resource, and the only object that it holds for, or `*`.
 type Right = (String, String, String, String);
 
-fn rights(verbs: &[&str], group: &str, resource: &str, name: &str) -> Vec<Right> {
-    verbs.iter().map(|verb| ((*verb).into(), group.into(), resource.into(), name.into())).collect()
+fn right(verb: &str, group: &str, resource: &str, name: &str) -> Right {
+    (verb.to_owned(), group.to_owned(), resource.to_owned(), name.to_owned())
 }
 
-/// What the base gives for the Deployment `web` and the StatefulSet `db`.
-fn rights_of_the_base() -> BTreeSet<Right> {
-    [
-        rights(&["get", "list", "watch"], "apps", "deployments", "web"),
-        rights(&["get", "patch"], "apps", "deployments/scale", "web"),
-        rights(&["get", "list", "watch"], "apps", "statefulsets", "db"),
-        rights(&["get", "patch"], "apps", "statefulsets/scale", "db"),
-        rights(&["list"], "", "pods", "*"),
-        rights(&["list"], "apps", "replicasets", "*"),
-        rights(&["list"], "", "events", "*"),
-        rights(&["create", "patch"], "events.k8s.io", "events", "*"),
-        rights(&["list"], "autoscaling", "horizontalpodautoscalers", "*"),
-        rights(&["list"], "keda.sh", "scaledobjects", "*"),
-    ]
-    .concat()
-    .into_iter()
-    .collect()
+/// What the daemon's list asks for on these occasions, for the targets of the shipped configuration.
+fn listed(occasions: &[When]) -> BTreeSet<Right> {
+    let targets = shipped_configuration(&Manifests::render("base")).targets;
+    let mut rights = BTreeSet::new();
+    for permission in PERMISSIONS.iter().filter(|permission| occasions.contains(&permission.when)) {
+        for target in targets.iter().filter(|target| permission.kind.is_none_or(|kind| kind == target.kind)) {
+            let name = if permission.named { target.object.as_str() } else { "*" };
+            rights.insert(right(permission.verb, permission.group, permission.resource, name));
+        }
+    }
+    rights
 }
+
+/// What the base gives: what is always of use, and Events, which the shipped configuration writes.
+const BASE: [When; 2] = [When::Always, When::Events];
 
 /// What every account may do: ask about itself.
 fn is_everybodys(rule: &ResourceRule) -> bool {
@@ -121,7 +119,7 @@ async fn with_namespaces(test: impl AsyncFnOnce(&Namespace, &Namespace)) {
 async fn the_base_allows_what_the_list_asks_for_and_nothing_else() {
     with_namespaces(async |own, targets| {
         let bot = applied("base", own, targets).await;
-        has_exactly(&bot, &targets.name, &rights_of_the_base()).await;
+        has_exactly(&bot, &targets.name, &listed(&BASE)).await;
         has_exactly(&bot, &own.name, &BTreeSet::new()).await;
         has_exactly(&bot, "kube-system", &BTreeSet::new()).await;
     })
@@ -131,16 +129,12 @@ async fn the_base_allows_what_the_list_asks_for_and_nothing_else() {
 #[tokio::test]
 async fn restart_and_logs_add_their_permission_and_nothing_else() {
     with_namespaces(async |own, targets| {
-        let mut wanted = rights_of_the_base();
         let bot = applied("overlays/restart", own, targets).await;
-        wanted.extend(rights(&["patch"], "apps", "deployments", "web"));
-        wanted.extend(rights(&["patch"], "apps", "statefulsets", "db"));
-        has_exactly(&bot, &targets.name, &wanted).await;
+        has_exactly(&bot, &targets.name, &listed(&[When::Always, When::Events, When::Restart])).await;
         has_exactly(&bot, &own.name, &BTreeSet::new()).await;
         // The same namespaces, so what `restart` gave is still there.
         let bot = applied("overlays/logs", own, targets).await;
-        wanted.extend(rights(&["get"], "", "pods/log", "*"));
-        has_exactly(&bot, &targets.name, &wanted).await;
+        has_exactly(&bot, &targets.name, &listed(&[When::Always, When::Events, When::Restart, When::ShowLogs])).await;
     })
     .await;
 }
@@ -151,9 +145,9 @@ async fn the_predecessors_role_is_get_and_scale_alone() {
         targets.apply(&Manifests::minimal_role(&targets.name)).await;
         let token = targets.service_account_token("minimal").await;
         let bot = client_for(&targets.kubeconfig_for_token(&token)).await;
-        let get = rights(&["get"], "apps", "deployments", "*");
-        let scale = rights(&["patch"], "apps", "deployments/scale", "*");
-        has_exactly(&bot, &targets.name, &[get, scale].concat().into_iter().collect()).await;
+        let get = right("get", "apps", "deployments", "*");
+        let scale = right("patch", "apps", "deployments/scale", "*");
+        has_exactly(&bot, &targets.name, &BTreeSet::from([get, scale])).await;
     })
     .await;
 }
@@ -167,14 +161,14 @@ async fn the_shipped_role_scales_the_named_workload_and_touches_no_other() {
         targets.deployment("web", "web:1", 0).await;
         targets.deployment("other", "web:1", 0).await;
         let bot = applied("base", own, targets).await;
-        has_exactly(&bot, &targets.name, &rights_of_the_base()).await;
+        has_exactly(&bot, &targets.name, &listed(&BASE)).await;
         let deployments = Api::<Deployment>::namespaced(bot.clone(), &targets.name);
         let two = Patch::Merge(json!({"spec": {"replicas": 2}}));
         let none = PatchParams::default();
         let scale = deployments.patch_scale("web", &none, &two).await.expect("the named workload scales");
         assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(2));
-        let by_name = ListParams::default().fields("metadata.name=web");
-        assert_eq!(deployments.list(&by_name).await.expect("a list by name is allowed").items.len(), 1);
+        let by_name = WatchParams::default().fields("metadata.name=web");
+        deployments.watch(&by_name, "0").await.expect("a watch by name is allowed");
 
         let refused = [
             ("another Deployment's scale", deployments.patch_scale("other", &none, &two).await.err()),
@@ -319,9 +313,9 @@ fn every_alert_says_what_to_do_and_asks_for_metrics_that_exist() {
             .collect();
         assert!(!metrics.is_empty(), "{expression} asks for none of Pilothouse's metrics");
         for metric in metrics {
-            // Counters are registered without the suffix that they are shown with.
+            // They are registered without the prefix, and counters without the suffix, that they are shown with.
             let name = metric.trim_start_matches("pilothouse_").trim_end_matches("_total");
-            assert!(telemetry.contains(&format!("{name}\"")), "{metric} is no metric of src/telemetry.rs");
+            assert!(telemetry.contains(&format!("\"{name}\",")), "{metric} is no metric of src/telemetry.rs");
         }
     }
     assert!(count >= 5, "{count} alerts");
