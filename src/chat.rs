@@ -1,11 +1,15 @@
 //! The room: what people said, how far it is proven, and what they are told. No SDK type crosses this door.
 
+mod gap;
 mod gestures;
+mod late;
 mod own;
 mod recovery;
+mod rooms;
 mod sending;
 mod session;
 mod sync;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +21,14 @@ use matrix_sdk::{Client, SessionChange};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::session::Session;
 pub use self::session::{OpenError, lock_held};
 use crate::config;
+use crate::retry::Backoff;
 use crate::store::Store;
 
 /// How long a start waits for the process before to let go of the Matrix store.
@@ -31,6 +37,8 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 const GESTURES: usize = 64;
 /// What the loops get to come to their end, before they are ended.
 const DRAIN: Duration = Duration::from_secs(5);
+/// A homeserver that ends a login sooner than this is not asked for the next one at once.
+const LOGIN_LASTS: Duration = Duration::from_mins(5);
 
 /// One thing that a person said, as the inbox keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,16 +284,26 @@ impl Chat {
     /// # Errors
     /// A loop ended by itself or panicked, the homeserver has ended the device, or the store cannot be written.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
         loop {
+            let since = Instant::now();
             let ended = self.turn(&shutdown).await;
             session::close(&self.client).await;
             match ended? {
                 Ended::Shutdown => return Ok(()),
                 Ended::HardLogout => return Err(self.session.hard_logout().into()),
                 Ended::SoftLogout => {
-                    info!("the homeserver wants a new login of this device");
+                    if since.elapsed() >= LOGIN_LASTS {
+                        pauses.reset();
+                    }
+                    let pause = pauses.next();
+                    info!(?pause, "the homeserver wants a new login of this device");
+                    let login = async {
+                        tokio::time::sleep(pause).await;
+                        self.session.login_again().await
+                    };
                     self.client = tokio::select! {
-                        client = self.session.login_again() => client?,
+                        client = login => client?,
                         () = shutdown.cancelled() => return Ok(()),
                     };
                 }

@@ -1,10 +1,20 @@
 //! Every integration test, in one binary: linking matrix-sdk is dear.
 
+#[path = "integration/cluster.rs"]
+mod cluster;
 #[path = "integration/harness.rs"]
 mod harness;
 #[path = "integration/image.rs"]
 mod image;
 #[path = "integration/manifests.rs"]
 mod manifests;
+#[path = "integration/sending.rs"]
+mod sending;
+#[path = "integration/session.rs"]
+mod session;
+#[path = "integration/structure.rs"]
+mod structure;
 #[path = "integration/support.rs"]
 mod support;
+#[path = "integration/whole.rs"]
+mod whole;

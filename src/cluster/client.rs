@@ -23,7 +23,14 @@ impl Cluster {
     /// # Errors
     /// When no configuration can be read where `settings` says it is, or it cannot be used.
     pub async fn connect(settings: &config::Kubernetes) -> anyhow::Result<Self> {
-        let mut config = configuration(settings).await?;
+        Self::with(configuration(settings).await?, settings)
+    }
+
+    /// Builds the client from a configuration that was found elsewhere; `settings.source` does not count.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub fn with(mut config: Config, settings: &config::Kubernetes) -> anyhow::Result<Self> {
         config.connect_timeout = Some(CONNECT);
         // kube would repeat 429, 503 and 504 silently for up to 246 s: too long for somebody who waits for an answer.
         config.default_retry = false;

@@ -164,6 +164,7 @@ impl Store {
             }
             if let Some(position) = &position {
                 put_cursor(tx, "sync", position)?;
+                put_cursor(tx, "synced_at", &now.as_millisecond().to_string())?;
             }
             Ok(new)
         })

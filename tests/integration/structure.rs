@@ -125,7 +125,8 @@ fn an_order_is_made_in_policy_alone() {
         if module == "policy" {
             continue;
         }
-        for making in ["Order::Scale(Scale {", "Order::Restart(Restart {", "Order::Repin(Repin {", "Order::Tell(Tell {"] {
+        for making in ["Order::Scale(Scale {", "Order::Restart(Restart {", "Order::Repin(Repin {", "Order::Tell(Tell {"]
+        {
             if code.contains(making) {
                 found.push(format!("{}: {making}", path.display()));
             }
@@ -149,8 +150,21 @@ fn the_whole_configuration_stays_with_those_who_build() {
 #[test]
 fn the_top_level_is_what_was_agreed() {
     let allowed = [
-        "Cargo.toml", "src", "tests", "k8s", "Dockerfile", "Makefile", "CLAUDE.md", "README.md", "Cargo.lock", "LICENSE",
-        "LICENSE-MIT", "LICENSE-APACHE", "CHANGELOG.md", "examples", "target",
+        "Cargo.toml",
+        "src",
+        "tests",
+        "k8s",
+        "Dockerfile",
+        "Makefile",
+        "CLAUDE.md",
+        "README.md",
+        "Cargo.lock",
+        "LICENSE",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "CHANGELOG.md",
+        "examples",
+        "target",
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let surplus: Vec<_> = fs::read_dir(root)

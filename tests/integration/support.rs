@@ -8,8 +8,12 @@ use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
+#[path = "support/bot.rs"]
+pub(crate) mod bot;
 #[path = "support/control_plane.rs"]
 pub(crate) mod control_plane;
+#[path = "support/house.rs"]
+pub(crate) mod house;
 #[path = "support/kubelet.rs"]
 pub(crate) mod kubelet;
 #[path = "support/leash.rs"]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::OpenError;
-use super::wire::{USER_AGENT, chain};
+use super::wire::{USER_AGENT, WireError, chain, patiently};
 use crate::config::{self, JwtSource, Login};
 
 /// Keycloak answers within this time.
@@ -56,7 +56,7 @@ struct Denied {
     error_description: String,
 }
 
-/// The resource owner password grant.
+/// The resource owner password grant; an outage of Keycloak is waited out like one of the homeserver.
 async fn keycloak(source: &JwtSource, matrix: &config::Matrix) -> Result<String, OpenError> {
     let JwtSource::Keycloak { url, realm, client_id, client_secret, password } = source else {
         return Err(OpenError::TokenSource { why: "not a Keycloak source".to_owned() });
@@ -66,15 +66,7 @@ async fn keycloak(source: &JwtSource, matrix: &config::Matrix) -> Result<String,
             "Keycloak at {url}, realm {realm}: {why}; check the keycloak settings and the bot's account there"
         ),
     };
-    // Its own client: the homeserver's proxy is not Keycloak's. The private CA usually is.
-    let mut builder = reqwest::Client::builder().user_agent(USER_AGENT).timeout(KEYCLOAK_TIMEOUT);
-    if let Some(path) = &matrix.ca_file {
-        let pem = std::fs::read(path).map_err(|error| fail(format!("{}: {error}", path.display())))?;
-        let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| fail(chain(&error)))?;
-        builder = builder.tls_certs_merge(bundle);
-    }
-    let http = builder.build().map_err(|error| fail(chain(&error)))?;
-
+    let http = keycloak_http(matrix).map_err(fail)?;
     let endpoint = format!("{}/realms/{realm}/protocol/openid-connect/token", url.as_str().trim_end_matches('/'));
     let mut form = vec![
         ("grant_type", "password"),
@@ -86,16 +78,42 @@ async fn keycloak(source: &JwtSource, matrix: &config::Matrix) -> Result<String,
     if let Some(secret) = client_secret {
         form.push(("client_secret", secret.expose()));
     }
-    let answer = http.post(endpoint).form(&form).send().await.map_err(|error| fail(chain(&error.without_url())))?;
-    let status = answer.status();
-    let body = answer.bytes().await.map_err(|error| fail(chain(&error.without_url())))?;
-    if !status.is_success() {
-        let denied: Denied = serde_json::from_slice(&body).unwrap_or_default();
-        return Err(fail(format!("{status} {} {}", denied.error, denied.error_description).trim_end().to_owned()));
+    patiently("asking Keycloak for a token", || grant(http.post(&endpoint).form(&form)))
+        .await
+        .map_err(|error| fail(error.to_string()))
+}
+
+/// Its own client: the homeserver's proxy is not Keycloak's. The private CA usually is.
+fn keycloak_http(matrix: &config::Matrix) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder().user_agent(USER_AGENT).timeout(KEYCLOAK_TIMEOUT);
+    if let Some(path) = &matrix.ca_file {
+        let pem = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
+        builder = builder.tls_certs_merge(bundle);
     }
-    serde_json::from_slice::<Granted>(&body)
-        .map(|granted| granted.access_token)
-        .map_err(|_| fail("the answer has no access_token".to_owned()))
+    builder.build().map_err(|error| chain(&error))
+}
+
+async fn grant(request: reqwest::RequestBuilder) -> Result<String, WireError> {
+    let unreachable = |error: reqwest::Error| WireError::Unreachable(chain(&error.without_url()));
+    let answer = request.send().await.map_err(unreachable)?;
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(unreachable)?;
+    if status.is_success() {
+        return serde_json::from_slice::<Granted>(&body)
+            .map(|granted| granted.access_token)
+            .map_err(|_| WireError::Strange("the answer has no access_token".to_owned()));
+    }
+    if status.is_server_error() {
+        return Err(WireError::Unreachable(format!("Keycloak answers {status}")));
+    }
+    let denied: Denied = serde_json::from_slice(&body).unwrap_or_default();
+    Err(WireError::Refused {
+        status: status.as_u16(),
+        code: denied.error,
+        message: denied.error_description,
+        soft_logout: false,
+    })
 }
 
 /// The localpart of a full user id; a localpart stays one.

@@ -196,11 +196,11 @@ where
         let pause = match ask().await {
             Err(WireError::Unreachable(why)) => {
                 let pause = pauses.next();
-                warn!(why, ?pause, "{what}: the homeserver cannot be reached, trying again");
+                warn!(why, ?pause, "{what}: no answer, trying again");
                 pause
             }
             Err(WireError::Limited(wait)) => {
-                warn!(?wait, until = %until(wait), "{what}: the homeserver limits it, waiting as it asks");
+                warn!(?wait, until = %until(wait), "{what}: limited, waiting as the server asks");
                 wait
             }
             answer => return answer,

@@ -3,8 +3,9 @@
 use figment::value::{Dict, Value};
 
 use super::super::finding::Origin;
-use super::super::{explain, keys};
+use super::super::{ALIASES, VERBS, explain, keys};
 use super::{Place, load};
+use crate::command::Verb;
 
 const EXAMPLE: &str = include_str!("../../../examples/pilothouse.example.toml");
 
@@ -51,6 +52,19 @@ fn every_key_is_in_the_example_and_no_other() {
     let tree = Value::from(tree);
     let missing: Vec<_> = keys::KEYS.iter().map(|(key, _)| *key).filter(|key| !has(&tree, key)).collect();
     assert_eq!(missing, Vec::<&str>::new());
+}
+
+/// Configuration knows no commands: their names are a list of its own, held against the real ones here.
+#[test]
+fn rules_name_the_commands_that_exist() {
+    let mut real = Verb::ALL.map(Verb::word);
+    let mut known = VERBS;
+    real.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(known, real);
+    for (alias, verb) in ALIASES {
+        assert_eq!(Verb::parse(alias).map(Verb::word), Some(verb));
+    }
 }
 
 /// The keys are a list beside the structs: here the two are held together.

@@ -112,11 +112,11 @@ fn seen(place: &Place) -> String {
     let mut text = format!("{loaded:?}\n{loaded:#?}\n{:?}\n", place.sources);
     match loaded {
         Ok(loaded) => {
-            text += &explain(&loaded);
-            text += &serde_json::to_string(&loaded.config).unwrap();
+            text.push_str(&explain(&loaded));
+            text.push_str(&serde_json::to_string(&loaded.config).unwrap());
             text.extend(loaded.warnings);
         }
-        Err(findings) => text += &findings.to_string(),
+        Err(findings) => text.push_str(&findings.to_string()),
     }
     text
 }

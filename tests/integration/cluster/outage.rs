@@ -1,0 +1,133 @@
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use pilothouse::cluster::{Cluster, ClusterError, Progress, Wanted};
+use pilothouse::config;
+use tokio::net::TcpListener;
+
+use super::{admin, connect, now, rollout, settings, to_the_end, until, web};
+use crate::support::control_plane::{ControlPlane, with_namespace};
+use crate::support::free_port;
+use crate::support::kubelet::Fate;
+
+fn at(url: &str, limit: SignedDuration) -> Cluster {
+    let settings = config::Kubernetes { timeout: limit, ..settings() };
+    Cluster::with(kube::Config::new(url.parse().unwrap()), &settings).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up_and_nothing_is_certain() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cluster = at(&format!("http://{}", silent.local_addr().unwrap()), SignedDuration::from_millis(300));
+    let started = std::time::Instant::now();
+    assert_eq!(cluster.version().await, Err(ClusterError::Timeout));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_on_is_unreachable_and_says_why() {
+    let cluster = at(&format!("https://127.0.0.1:{}", free_port()), SignedDuration::from_secs(10));
+    let error = cluster.version().await.unwrap_err();
+    let ClusterError::Unreachable(why) = &error else { panic!("{error:?}") };
+    assert!(why.contains("refused"), "{why}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_known_is_unauthorized() {
+    with_namespace(async |namespace| {
+        let kubeconfig = namespace.kubeconfig_for_token("nobody");
+        let cluster = connect(&kubeconfig, &settings()).await;
+        let error = cluster.workload(&web(&namespace)).await.unwrap_err();
+        assert!(matches!(error, ClusterError::Unauthorized(_)), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_version_needs_no_permission() {
+    with_namespace(async |namespace| {
+        let cluster = super::limited(&namespace, "[]").await;
+        assert!(cluster.version().await.unwrap().starts_with("v1."));
+    })
+    .await;
+}
+
+/// One control plane of its own for what would disturb others: KEDA's kind, and a server that freezes and dies.
+#[tokio::test]
+async fn a_rollout_survives_a_frozen_and_a_dead_api_server() {
+    let control_plane = std::sync::Arc::new(ControlPlane::start().await);
+    control_plane
+        .with_namespace(async |namespace| {
+            let kubelet = namespace.kubelet();
+            namespace.deployment("web", "slow:1", 1).await;
+            let web = web(&namespace);
+
+            namespace.apply(KEDA).await;
+            namespace.established().await;
+            namespace.apply(SCALED_OBJECT).await;
+            assert_eq!(admin(&namespace).await.owners(&web).await, ["ScaledObject on-demand"]);
+            let minimal = super::limited(&namespace, super::MINIMAL).await;
+            let unseen = minimal.describe(&web, now()).await.unwrap().unseen;
+            assert!(unseen.iter().any(|unseen| unseen.contains("list scaledobjects.keda.sh")), "{unseen:?}");
+
+            let short = config::Kubernetes { timeout: SignedDuration::from_secs(1), ..settings() };
+            let impatient = connect(&control_plane.kubeconfig(), &short).await;
+            let cluster = admin(&namespace).await;
+            let mut start = rollout(&cluster, &web, Wanted::Replicas(1));
+            let mut late = rollout(&impatient, &web, Wanted::Replicas(1));
+            until(&mut start, |_| true).await;
+            until(&mut late, |_| true).await;
+
+            control_plane.pause_api_server();
+            assert_eq!(impatient.scale(&web, 1).await, Err(ClusterError::Timeout));
+            control_plane.resume_api_server();
+
+            control_plane.stop_api_server();
+            let blind = |p: &Progress| matches!(p, Progress::Blind { error: ClusterError::Unreachable(_) });
+            until(&mut start, blind).await;
+            until(&mut late, blind).await;
+            control_plane.start_api_server().await;
+            kubelet.decide("slow:1", Fate::Ready);
+            for rollout in [start, late] {
+                let told = to_the_end(rollout).await;
+                assert_eq!(told.last(), Some(&Progress::Done { ready: 1 }), "{told:?}");
+            }
+        })
+        .await;
+}
+
+const KEDA: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: scaledobjects.keda.sh}
+spec:
+  group: keda.sh
+  scope: Namespaced
+  names: {kind: ScaledObject, plural: scaledobjects}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+const SCALED_OBJECT: &str = "
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: on-demand}
+spec: {scaleTargetRef: {name: web}}
+";
+
+impl crate::support::control_plane::Namespace {
+    /// Waits until the kind that was just defined is served.
+    async fn established(&self) {
+        let api = kube::Api::<CustomResourceDefinition>::all(self.client.clone());
+        let served = kube::runtime::wait::await_condition(
+            api,
+            "scaledobjects.keda.sh",
+            kube::runtime::conditions::is_crd_established(),
+        );
+        tokio::time::timeout(super::PATIENCE, served).await.expect("the kind is served").unwrap();
+    }
+}

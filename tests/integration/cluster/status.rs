@@ -1,0 +1,125 @@
+use pilothouse::cluster::{Cause, ClusterError};
+use pilothouse::config;
+
+use super::{MINIMAL, PATIENCE, admin, connect, limited, now, scale_as, settings, web};
+use crate::support::control_plane::with_namespace;
+
+const AUTOSCALER: &str = "
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: more}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  maxReplicas: 3
+";
+
+#[tokio::test]
+async fn status_tells_what_may_be_seen() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "broken:1", 1).await;
+        namespace.apply(AUTOSCALER).await;
+        let (cluster, web) = (admin(&namespace).await, web(&namespace));
+        cluster.record(&web, "StartedByChat", "@alice:example.org asked for 1 replica").await.unwrap();
+
+        let described = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let described = cluster.describe(&web, now()).await.unwrap();
+                if described.troubles.as_ref().is_some_and(|troubles| !troubles.is_empty()) {
+                    return described;
+                }
+            }
+        });
+        let described = described.await.expect("the image that cannot be pulled is told");
+        assert_eq!(described.workload.desired, 1);
+        assert_eq!(described.troubles.unwrap().first().unwrap().cause, Cause::ImagePull);
+        assert_eq!(described.owners, ["HorizontalPodAutoscaler more"]);
+        assert_eq!(cluster.owners(&web).await, ["HorizontalPodAutoscaler more"]);
+        assert_eq!(described.unseen, [""; 0]);
+        let events = described.events.unwrap();
+        let reasons: Vec<_> = events.iter().map(|event| event.reason.as_str()).collect();
+        assert!(reasons.contains(&"StartedByChat") && reasons.contains(&"ScalingReplicaSet"), "{events:?}");
+        assert!(events.iter().all(|event| event.at.is_some()), "{events:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn status_says_what_the_minimal_role_does_not_see() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "broken:1", 1).await;
+        let (cluster, web) = (limited(&namespace, MINIMAL).await, web(&namespace));
+        let described = cluster.describe(&web, now()).await.unwrap();
+        assert_eq!((described.troubles, described.events), (None, None));
+        let name = &namespace.name;
+        for missing in ["list pods", "list events.events.k8s.io", "list horizontalpodautoscalers.autoscaling"] {
+            let words = format!("the ServiceAccount may not {missing} in {name}");
+            assert!(
+                described.unseen.iter().any(|unseen| unseen.ends_with(&words)),
+                "{missing}: {:?}",
+                described.unseen
+            );
+        }
+        assert_eq!(cluster.owners(&web).await, [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_are_read_in_either_group() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "ready:1", 1).await;
+        let rules = format!("{MINIMAL}\n- {{apiGroups: [\"\"], resources: [events], verbs: [list]}}");
+        let (cluster, web) = (limited(&namespace, &rules).await, web(&namespace));
+        admin(&namespace).await.record(&web, "StoppedByChat", "by hand").await.unwrap();
+        let events = cluster.describe(&web, now()).await.unwrap().events.unwrap();
+        assert!(events.iter().any(|event| event.reason == "StoppedByChat" && event.note == "by hand"), "{events:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_is_bounded_and_only_written_where_it_is_wanted() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "ready:1", 1).await;
+        let web = web(&namespace);
+        admin(&namespace).await.record(&web, "StartedByChat", &"ä".repeat(2000)).await.unwrap();
+        let silent = config::Kubernetes { events: false, ..settings() };
+        let silent = connect(&namespace.cluster.kubeconfig(), &silent).await;
+        silent.record(&web, "NeverWritten", "no").await.unwrap();
+        let events = namespace.api::<k8s_openapi::api::core::v1::Event>().list(&Default::default()).await.unwrap();
+        let written: Vec<_> =
+            events.iter().filter(|e| e.reporting_component.as_deref() == Some("pilothouse")).collect();
+        assert_eq!(written.len(), 1);
+        assert_eq!(written[0].message.as_ref().unwrap().len(), 1024);
+        assert_eq!(written[0].involved_object.name.as_deref(), Some("web"));
+        assert!(written[0].involved_object.uid.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_last_who_scaled_is_named() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "ready:1", 1).await;
+        let (cluster, web) = (admin(&namespace).await, web(&namespace));
+        cluster.scale(&web, 2).await.unwrap();
+        scale_as("kubectl", &namespace, "web", 3).await;
+        let writer = cluster.workload(&web).await.unwrap().scaled_by.unwrap();
+        assert_eq!(writer.manager, "kubectl");
+        assert!(writer.at.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_said() {
+    with_namespace(async |namespace| {
+        let (cluster, web) = (admin(&namespace).await, web(&namespace));
+        let missing = ClusterError::NotFound(format!("Deployment web in namespace {}", namespace.name));
+        assert_eq!(cluster.workload(&web).await, Err(missing.clone()));
+        assert_eq!(cluster.scale(&web, 1).await, Err(missing.clone()));
+        assert_eq!(cluster.describe(&web, now()).await, Err(missing));
+    })
+    .await;
+}
