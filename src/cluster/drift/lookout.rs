@@ -40,8 +40,8 @@ impl Cluster {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner).insert(target.key(), until);
     }
 
-    /// Notes replicas that are written here. The field manager alone does not tell: of 0 replicas the API server tracks
-    /// none.
+    /// Notes replicas that are written here. The field manager alone does not tell: after a scale to 0 the API server
+    /// tracks none.
     pub(in crate::cluster) fn note_written(&self, target: &Target, replicas: Option<i32>) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         match replicas {
@@ -160,6 +160,9 @@ impl Look {
             }
             self.state = state;
             match (drift, snapshot) {
+                // By an unnamed writer, and there is an autoscaler: it was that one.
+                (Some(Drift::Scaled { from: 1.., to: 1.., by: None }), _)
+                    if !self.cluster.autoscalers(&self.target).await.found.is_empty() => {}
                 (Some(Drift::Fell { available, desired, .. }), Some(snapshot)) => {
                     let look = self.cluster.look(&self.target, snapshot, now).await;
                     return (Drift::Fell { available, desired, troubles: look.troubles }, now);

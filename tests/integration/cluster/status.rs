@@ -108,7 +108,7 @@ async fn the_last_who_scaled_is_named() {
         let writer = cluster.workload(&web).await.unwrap().scaled_by.unwrap();
         assert_eq!(writer.manager, "kubectl");
         scale_as("kubectl", &namespace, "web", 0).await;
-        assert_eq!(cluster.workload(&web).await.unwrap().scaled_by, None, "a scale to 0 is not tracked");
+        assert_eq!(cluster.workload(&web).await.unwrap().scaled_by, None, "nobody is tracked from here on");
     })
     .await;
 }
