@@ -26,6 +26,9 @@ use crate::config::TrustMode;
 use crate::retry::Backoff;
 use crate::store::pins::{Keys, SeenDevice};
 
+/// How often the Matrix store is looked at besides: it does not say when a device is gone.
+const LOOK: Duration = Duration::from_mins(5);
+
 /// Sessions whose device was asked for once; the set begins anew when it is full.
 const ASKED_SESSIONS: usize = 10_000;
 
@@ -257,7 +260,7 @@ impl Trust {
         let mut users = self.context.users.clone();
         let mut health = self.context.health.subscribe();
         health.wait_for(|health| health.synced_at.is_some()).await?;
-        let mut pauses = Backoff::new(Duration::from_secs(2), Duration::from_secs(300));
+        let mut pauses = Backoff::new(Duration::from_secs(2), Duration::from_mins(5));
         let mut complete = self.observe_missing().await;
         loop {
             let changed: BTreeSet<OwnedUserId> = tokio::select! {
@@ -274,9 +277,9 @@ impl Trust {
                     complete = self.observe_missing().await;
                     continue;
                 }
-                () = tokio::time::sleep(pauses.next()), if !complete => {
+                () = tokio::time::sleep(if complete { LOOK } else { pauses.next() }) => {
                     complete = self.observe_missing().await;
-                    continue;
+                    self.allowed()
                 }
             };
             for user in self.allowed().intersection(&changed) {
@@ -319,10 +322,11 @@ fn cipher(info: &EncryptionInfo, sender: &UserId) -> Cipher {
     };
     let link = match &info.verification_state {
         _ if info.sender != sender => Link::Mismatched,
-        VerificationState::Verified
-        | VerificationState::Unverified(VerificationLevel::UnverifiedIdentity)
         // The own pin judges a changed identity, not the SDK's.
-        | VerificationState::Unverified(VerificationLevel::VerificationViolation) => Link::Signed,
+        VerificationState::Verified
+        | VerificationState::Unverified(
+            VerificationLevel::UnverifiedIdentity | VerificationLevel::VerificationViolation,
+        ) => Link::Signed,
         VerificationState::Unverified(VerificationLevel::UnsignedDevice) => Link::Unsigned,
         VerificationState::Unverified(VerificationLevel::None(DeviceLinkProblem::MissingDevice)) => Link::Missing,
         VerificationState::Unverified(VerificationLevel::None(DeviceLinkProblem::InsecureSource)) => Link::Insecure,
