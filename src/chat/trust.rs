@@ -108,8 +108,16 @@ impl Trust {
         evidence.cipher = Some(cipher);
 
         let encryption = self.context.client.encryption();
-        evidence.identity = encryption.get_user_identity(sender).await?.as_ref().and_then(identity);
-        let keys = self.context.store.keys(sender.as_str()).await?;
+        let device = async {
+            match &info.sender_device {
+                Some(id) => encryption.get_device(sender, id).await,
+                None => Ok(None),
+            }
+        };
+        let (identity, keys, device) =
+            tokio::join!(encryption.get_user_identity(sender), self.context.store.keys(sender.as_str()), device);
+        evidence.identity = identity?.as_ref().and_then(self::identity);
+        let keys = keys?;
         evidence.pin = match (self.pin(sender, &keys), &evidence.identity) {
             (Some(pin), _) => Some(pin),
             (None, Some(identity)) => {
@@ -118,16 +126,15 @@ impl Trust {
             }
             (None, None) => None,
         };
-        if let Some(id) = &info.sender_device
-            && let Some(device) = encryption.get_device(sender, id).await?.filter(|device| !device.is_deleted())
+        if let Some(device) = device?.filter(|device| !device.is_deleted())
             && let (Some(ed25519), Some(curve25519)) = (device.ed25519_key(), device.curve25519_key())
         {
             evidence.device = Some(Device {
-                id: id.to_string(),
+                id: device.device_id().to_string(),
                 ed25519: ed25519.to_base64(),
                 curve25519: curve25519.to_base64(),
                 signed: device.is_cross_signed_by_owner(),
-                pinned: keys.device_pins.get(id.as_str()).cloned(),
+                pinned: keys.device_pins.get(device.device_id().as_str()).cloned(),
             });
         }
         Ok(evidence)

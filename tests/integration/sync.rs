@@ -393,28 +393,3 @@ async fn without_a_store_nothing_is_acted_on_and_nothing_is_lost() {
     assert_eq!(scene.said(&room).await, []);
     running.stop().await;
 }
-
-#[tokio::test]
-async fn zz_latency() {
-    let scene = Scene::new().await;
-    let running = scene.start().await;
-    let room = scene.room().await;
-    scene.marker(&room).await;
-    let mut acked = Vec::new();
-    let mut started = Vec::new();
-    for n in 0..60 {
-        let sent = scene.anna.send(&room, &format!("start {n}")).await;
-        scene.arrives(&sent.id).await;
-        let at =
-            scene.store.received(1000).await.unwrap().into_iter().find(|e| e.event == sent.id).unwrap().received_at;
-        acked.push(at.as_millisecond() as f64 - sent.acknowledged_at);
-        started.push(at.as_millisecond() as f64 - sent.started_at);
-    }
-    acked.sort_by(f64::total_cmp);
-    started.sort_by(f64::total_cmp);
-    eprintln!(
-        "LATENCY acked→inbox p50 {} p90 {}; started→inbox p50 {} p90 {}",
-        acked[30], acked[54], started[30], started[54]
-    );
-    running.stop().await;
-}
