@@ -20,7 +20,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pauses between tries grow from here …
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// … to here.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// What a homeserver's limit means when it does not say.
 const LIMITED: Duration = Duration::from_secs(30);
 
@@ -115,7 +115,7 @@ pub(crate) struct Keys {
 /// Plain HTTP to one homeserver.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    pub(crate) http: reqwest::Client,
+    pub(super) http: reqwest::Client,
     homeserver: Url,
 }
 
