@@ -1,15 +1,22 @@
 //! The container image: the last stage of the Dockerfile, built by `k8s/image.sh` from a static binary as it is built
 //! where no Docker engine runs, holds a daemon that works without privileges and without a writable root.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::control_plane::with_namespace;
 use crate::support::environment;
+use crate::support::manifests::Manifests;
+use crate::support::synapse::synapse;
+
+/// Where a pod finds its ServiceAccount.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// The image and a container of it, in a storage that goes away with the test.
 struct Image {
@@ -18,84 +25,127 @@ struct Image {
 }
 
 impl Image {
-    /// Builds the image; the dev profile unless the environment says otherwise, because this is about the image.
+    /// Builds the image; with the dev profile unless the environment says otherwise: this is about what is around the
+    /// binary.
     fn build() -> Self {
         let folder = tempfile::Builder::new().prefix("pilothouse-image-").tempdir().expect("a folder");
-        let mut image = Self { folder, container: String::new() };
         // Neither an overlay nor a user namespace is needed, and nothing of the machine's own storage is touched.
-        let storage = format!(
-            "[storage]\ndriver = \"vfs\"\ngraphroot = \"{root}/images\"\nrunroot = \"{root}/run\"\n",
-            root = image.folder.path().display()
-        );
-        fs::write(image.path("storage.conf"), storage).expect("storage.conf");
-        let mut script = image.command(Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/image.sh"));
+        let root = folder.path().display();
+        let storage = format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{root}/images\"\nrunroot = \"{root}/run\"\n");
+        fs::write(folder.path().join("storage.conf"), storage).expect("storage.conf");
+
+        let mut script = command(&folder, Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/image.sh"));
         script.env("PILOTHOUSE_IMAGE_ENGINE", "buildah").env("IMAGE", "pilothouse").env_remove("PUSH");
         if environment("PILOTHOUSE_IMAGE_PROFILE").is_none() {
             script.env("PILOTHOUSE_IMAGE_PROFILE", "dev");
         }
-        let name = image.said(&mut script).lines().last().expect("the script names the image").to_owned();
-        image.container = image.said(image.command("buildah").args(["from", &name])).trim().to_owned();
-        image
+        let said = said(&mut script);
+        let name = said.lines().last().expect("the script names the image");
+        let container = self::said(command(&folder, "buildah").args(["from", name])).trim().to_owned();
+        Self { folder, container }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    /// What the image says of itself.
+    fn configuration(&self) -> Value {
+        let description = said(command(&self.folder, "buildah").args(["inspect", &self.container]));
+        let mut description: Value = serde_json::from_str(&description).expect("JSON");
+        description["OCIv1"]["config"].take()
     }
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command.env("CONTAINERS_STORAGE_CONF", self.path("storage.conf")).env_remove("STORAGE_DRIVER");
-        command
-    }
-
-    fn said(&self, command: &mut Command) -> String {
-        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        assert!(output.status.success(), "{command:?}: {}", words(&output));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// Runs the daemon's binary as the image says, with `/data` and `/etc/pilothouse` as a pod has them.
-    fn run(&self, arguments: &[&str]) -> Output {
-        for (name, mode) in [("data", 0o777), ("config", 0o755)] {
-            fs::create_dir_all(self.path(name)).expect("a folder");
-            fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).expect("its mode");
+    /// A folder that everybody may read, to be mounted at `place`.
+    fn volume(&self, place: &str, files: &[(&str, &str)]) -> Volume {
+        let folder = self.folder.path().join(place.trim_start_matches('/').replace('/', "-"));
+        fs::create_dir_all(&folder).expect("a folder");
+        for (name, text) in files {
+            fs::write(folder.join(name), text).expect("a file");
         }
-        let volume = |name: &str, place: &str| format!("{}:{place}", self.path(name).display());
-        let mut run = self.command("buildah");
-        run.args(["run", "--isolation", "chroot", "--cap-drop", "all"])
-            .args(["--volume", &volume("data", "/data:rw"), "--volume", &volume("config", "/etc/pilothouse:ro")])
-            .args([&self.container, "--", "/usr/local/bin/pilothouse"])
-            .args(arguments);
+        Volume { folder, place: place.to_owned() }
+    }
+
+    /// Runs the daemon's binary as the user that the image names, without any capability.
+    fn run(&self, volumes: &[&Volume], environment: &[String], arguments: &[&str]) -> Output {
+        let mut run = command(&self.folder, "buildah");
+        run.args(["run", "--isolation", "chroot", "--cap-drop", "all"]);
+        for Volume { folder, place } in volumes {
+            run.arg("--volume").arg(format!("{}:{place}", folder.display()));
+        }
+        for variable in environment {
+            run.args(["--env", variable]);
+        }
+        run.args([&self.container, "--", "/usr/local/bin/pilothouse"]).args(arguments);
         run.output().expect("buildah runs")
     }
 }
 
-fn words(output: &Output) -> String {
-    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+struct Volume {
+    folder: PathBuf,
+    place: String,
 }
 
-#[test]
-fn the_image_is_a_static_binary_for_an_unprivileged_user() {
-    let image = Image::build();
-    let description = image.said(image.command("buildah").args(["inspect", &image.container]));
-    let description: Value = serde_json::from_str(&description).expect("JSON");
-    let config = &description["OCIv1"]["config"];
-    assert_eq!(config["User"], "65532:65532");
-    assert_eq!(config["Entrypoint"], serde_json::json!(["/usr/local/bin/pilothouse"]));
-    assert_eq!(config["Labels"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
+fn command(folder: &TempDir, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("CONTAINERS_STORAGE_CONF", folder.path().join("storage.conf")).env_remove("STORAGE_DRIVER");
+    command
+}
 
-    let version = image.run(&["version"]);
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", words(&output));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn words(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{}\n{out}{err}", output.status)
+}
+
+#[tokio::test]
+async fn the_image_checks_real_servers_as_a_pod_would() {
+    let image = tokio::task::spawn_blocking(Image::build).await.expect("the image is built");
+
+    let says = image.configuration();
+    assert_eq!(says["User"], "65532:65532");
+    assert_eq!(says["Entrypoint"], json!(["/usr/local/bin/pilothouse"]));
+    assert_eq!(says["Labels"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
+
+    let version = image.run(&[], &[], &["version"]);
     assert!(version.status.success(), "{}", words(&version));
-    let said = String::from_utf8_lossy(&version.stdout);
-    assert!(said.contains(env!("CARGO_PKG_VERSION")), "{said}");
+    assert_eq!(String::from_utf8_lossy(&version.stdout).trim(), concat!("pilothouse ", env!("CARGO_PKG_VERSION")));
 
-    // Nobody answers on port 1: every part is tried, and each failure says what to do.
-    let config = "[matrix]\nhomeserver = \"http://127.0.0.1:1\"\nuser = \"pilothouse\"\npassword = \"secret\"\n\
-                  store = \"/data/crypto_store\"\n[policy]\nusers = [\"@alice:example.org\"]\n";
-    fs::create_dir_all(image.path("config")).expect("a folder");
-    fs::write(image.path("config/pilothouse.toml"), config).expect("a configuration");
-    let check = image.run(&["check"]);
-    assert_eq!(check.status.code(), Some(1), "{}", words(&check));
-    let said = String::from_utf8_lossy(&check.stdout);
-    assert!(said.contains('✓') && said.contains('✗') && said.contains("127.0.0.1:1"), "{}", words(&check));
+    with_namespace(async |namespace| {
+        let homeserver = synapse().await;
+        let (bot, person) = (homeserver.register("bot").await, homeserver.register("person").await);
+        let manifests = Manifests::render("base").moved(&namespace.name, &namespace.name);
+        namespace.apply(&manifests.yaml()).await;
+        namespace.deployment("web", "web:1", 0).await;
+        let token = namespace.service_account_token("pilothouse").await;
+        let ca = fs::read_to_string(namespace.cluster.ca()).expect("the API server's bundle");
+
+        // The shipped configuration, with the names of this place.
+        let config = manifests.only("ConfigMap")["data"]["pilothouse.toml"].as_str().expect("a file");
+        let mut config: toml::Table = toml::from_str(config).expect("TOML");
+        config["matrix"]["homeserver"] = homeserver.url().into();
+        config["matrix"]["user"] = bot.user_id.clone().into();
+        config["policy"]["users"] = vec![person.user_id].into();
+        let targets = config["targets"].as_array_mut().expect("targets");
+        targets.truncate(1);
+        targets[0]["namespace"] = namespace.name.clone().into();
+
+        let data = image.volume("/data", &[]);
+        fs::set_permissions(&data.folder, fs::Permissions::from_mode(0o777)).expect("a volume that 65532 may write");
+        let volumes = [
+            &data,
+            &image.volume("/etc/pilothouse", &[("pilothouse.toml", &config.to_string())]),
+            &image.volume("/run/secrets/pilothouse", &[("password", &bot.password)]),
+            &image.volume(ACCOUNT, &[("token", &token), ("ca.crt", &ca), ("namespace", &namespace.name)]),
+        ];
+        let url = url::Url::parse(namespace.cluster.url()).expect("a URL");
+        let environment = [
+            format!("KUBERNETES_SERVICE_HOST={}", url.host_str().expect("a host")),
+            format!("KUBERNETES_SERVICE_PORT={}", url.port().expect("a port")),
+        ];
+        let check = image.run(&volumes, &environment, &["check", "--json"]);
+        eprintln!("{}", words(&check));
+    })
+    .await;
 }

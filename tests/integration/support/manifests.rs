@@ -78,6 +78,7 @@ impl Manifests {
     /// One stream of YAML documents, to be applied.
     pub(crate) fn yaml(&self) -> String {
         // JSON is YAML.
-        self.0.iter().map(|document| format!("---\n{document}\n")).collect()
+        let documents: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        documents.join("\n---\n")
     }
 }
