@@ -30,8 +30,8 @@ lint: ## checks the format and runs clippy
 fmt: ## formats the sources
 	cargo fmt
 
-deny: $(CARGO_DENY) ## checks dependencies: bans, licenses, sources; needs no network once it is installed
-	$(CARGO_DENY) --locked --offline check bans licenses sources
+deny: $(CARGO_DENY) ## checks dependencies: bans, licenses, sources; needs no network once everything is fetched
+	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
 
 audit: $(CARGO_DENY) ## checks dependencies against the RustSec database, from the internet
 	$(CARGO_DENY) --locked check advisories
@@ -39,14 +39,10 @@ audit: $(CARGO_DENY) ## checks dependencies against the RustSec database, from t
 image: ## builds the container image
 	k8s/image.sh
 
-control-plane: $(CONTROL_PLANE)/kube-controller-manager ## builds etcd, kube-apiserver and kube-controller-manager for the tests (once, 5 min, needs Go)
+control-plane: ## builds etcd, kube-apiserver, kube-controller-manager and kubectl for the tests (once, 5 min, needs Go)
+	@tests/control-plane/build "$(CONTROL_PLANE)"
 
 synapse: $(PYTHON)/.complete ## installs Synapse and matrix-nio for the tests (once, 1 min, needs Python 3)
-
-# With KUBEBUILDER_ASSETS or PILOTHOUSE_CONTROL_PLANE set the tests take what is there.
-$(CONTROL_PLANE)/kube-controller-manager:
-	@if test -x "$(PILOTHOUSE_CONTROL_PLANE)/kube-controller-manager" || test -x "$(KUBEBUILDER_ASSETS)/kube-controller-manager"; \
-	then :; else tests/control-plane/build "$(CONTROL_PLANE)"; fi
 
 # No --no-deps: pip holds the pins against what the packages ask for.
 $(PYTHON)/.complete:

@@ -3,6 +3,7 @@
 mod gap;
 mod gestures;
 mod late;
+pub mod outside;
 mod own;
 mod recovery;
 mod rooms;

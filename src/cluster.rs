@@ -16,6 +16,8 @@ mod rollout;
 mod scale;
 mod status;
 mod trouble;
+#[cfg(test)]
+mod wire;
 mod words;
 mod workload;
 
@@ -109,7 +111,10 @@ pub struct Cluster {
     show_logs: bool,
     write_events: bool,
     pace: Pace,
+    /// By [`Target::key`]: until when drift is not told.
     quiet: Arc<Mutex<HashMap<String, Timestamp>>>,
+    /// By [`Target::key`]: replicas written here that drift has not seen yet.
+    written: Arc<Mutex<HashMap<String, i32>>>,
 }
 
 impl std::fmt::Debug for Cluster {

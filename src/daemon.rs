@@ -66,6 +66,9 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     };
     if let Some(chat) = chat {
         tracing::info!(user = chat.user_id(), version = env!("CARGO_PKG_VERSION"), "Pilothouse runs");
+        for advice in chat.advice() {
+            tracing::warn!("{advice}");
+        }
         spawn(&mut tasks, "health", relay(chat.health(), health_tx, end.clone()));
         let doors = Doors { store: store.clone(), cluster, book, inbox, outbox, gestures: chat.gestures(), metrics };
         spawn(&mut tasks, "operator", operator::run(doors, end.clone()));
@@ -197,12 +200,12 @@ async fn reload(
                 if let Err(keys) = config::reloadable_difference(&current.config, &new.config) {
                     tracing::warn!("these keys need a restart and stay as they were: {}", keys.join(", "));
                 }
-                readers.users.send_replace(Arc::new(new.config.policy.users.clone()));
-                readers.book.send_replace(Arc::new(book(&new.config)));
-                tracing::info!(targets = new.config.targets.len(), "rules and targets were read again");
-                // What needs a restart is compared with what runs, not with what was read last.
+                // What needs a restart stays: rules, targets and drift alone are taken over.
                 let Config { policy, targets, drift, .. } = new.config;
                 current.config = Config { policy, targets, drift, ..current.config };
+                readers.users.send_replace(Arc::new(current.config.policy.users.clone()));
+                readers.book.send_replace(Arc::new(book(&current.config)));
+                tracing::info!(targets = current.config.targets.len(), "rules and targets were read again");
             }
         }
     }

@@ -11,6 +11,8 @@ mod telling;
 mod watching;
 mod work;
 
+pub use work::accept;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;

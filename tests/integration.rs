@@ -18,5 +18,9 @@ mod session;
 mod structure;
 #[path = "integration/support.rs"]
 mod support;
+#[path = "integration/sync.rs"]
+mod sync;
+#[path = "integration/trust.rs"]
+mod trust;
 #[path = "integration/whole.rs"]
 mod whole;

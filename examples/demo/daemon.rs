@@ -45,6 +45,8 @@ pub(crate) async fn start(folder: &Path, matrix: &Matrix<'_>, world: &World) -> 
     std::fs::write(&config, configuration(folder, port, matrix, world)?)?;
     let mut environment = environment();
     environment.retain(|(name, _)| name != "RUST_LOG");
+    // It writes to a file.
+    environment.push(("NO_COLOR".to_owned(), "1".to_owned()));
     environment.push(("PILOTHOUSE_CONFIG".to_owned(), config.to_string_lossy().into_owned()));
     if let World::Pretend(kubeconfig) = world {
         environment.retain(|(name, _)| name != "KUBECONFIG");

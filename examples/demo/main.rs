@@ -115,7 +115,7 @@ async fn demo(children: &mut Vec<Child>) -> anyhow::Result<()> {
     let recovery_key = person.recovery_key().await?;
     let room = person.open_room(&user_id(BOT)?).await?;
 
-    println!("Starting Pilothouse ...");
+    println!("Starting Pilothouse, which makes its own device and identity ...");
     let (owner, guest) = (user_id(OWNER)?, user_id(GUEST)?);
     let matrix = daemon::Matrix {
         homeserver: &synapse.url,
@@ -153,6 +153,7 @@ async fn ended(children: &mut [Child]) -> anyhow::Error {
 
 /// Lets the person type until the terminal closes.
 async fn talk(person: &mut Person, room: &Room) -> anyhow::Result<()> {
+    println!("\nYou are in the room with Pilothouse. Try: help, status, start. Ctrl-C ends everything.\n");
     let mut typed = chat::typed();
     loop {
         tokio::select! {
@@ -179,7 +180,6 @@ fn explain(homeserver: &str, password: &str, recovery_key: &str, folder: &Path, 
         println!("kubectl sees the pretend cluster with KUBECONFIG={}", kubeconfig.display());
     }
     println!("What the programs write is below {}.", folder.display());
-    println!("\nYou are in the room with Pilothouse. Try: help, status, start website 3. Ctrl-C ends everything.");
 }
 
 /// Makes an empty folder `target/demo/run`, beside the target folder's `debug`. The file keeps a second demo away.

@@ -21,7 +21,7 @@ pub(crate) async fn install(venv: &Path) -> anyhow::Result<()> {
     if std::fs::read_to_string(&pins).is_ok_and(|installed| installed == PINS) {
         return Ok(());
     }
-    println!("Installing Synapse from PyPI (once; half a minute to a minute) ...");
+    println!("Installing Synapse from PyPI (once; half a minute, on a busy machine some minutes) ...");
     let begun = Instant::now();
     let python = Path::new("python3");
     let venv_text = venv.to_string_lossy();

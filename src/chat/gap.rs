@@ -5,11 +5,12 @@
 
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
+use matrix_sdk::deserialized_responses::TimelineEvent;
 use matrix_sdk::ruma::api::Direction;
 use matrix_sdk::ruma::api::client::message::get_message_events;
 use matrix_sdk::ruma::events::AnyTimelineEvent;
 use matrix_sdk::ruma::serde::Raw;
-use matrix_sdk::{Room, deserialized_responses::TimelineEvent};
+use matrix_sdk::{HttpError, Room};
 use tracing::{info, warn};
 
 use super::sync::event::Event;
@@ -17,10 +18,10 @@ use super::sync::hearing::Heard;
 use super::trust::replay::message_index;
 
 /// Most events of a room that are read.
-const EVENTS: usize = 1000;
+pub(crate) const EVENTS: usize = 1000;
 
 /// How far back in time they may lie: older commands are stale a hundred times over.
-const REACH: SignedDuration = SignedDuration::from_hours(24);
+pub(crate) const REACH: SignedDuration = SignedDuration::from_hours(24);
 
 /// Events of one answer.
 const PAGE: u32 = 100;
@@ -56,9 +57,7 @@ pub(crate) async fn fill(
         // Not `Room::messages`: it forgets `to`, and the ciphertext with its message index.
         let page = match room.client().send(request).await {
             Ok(page) => page,
-            Err(error)
-                if error.as_client_api_error().is_some_and(|error| matches!(error.status_code.as_u16(), 403 | 404)) =>
-            {
+            Err(error) if is_withheld(&error) => {
                 warn!(room = %room.room_id(), "not read: {error}");
                 break;
             }
@@ -93,6 +92,11 @@ pub(crate) async fn fill(
         info!(room = %room.room_id(), read, "read what the sync left out");
     }
     Ok(filled)
+}
+
+/// Whether the homeserver will not show this now or ever: not a failure that passes.
+pub(crate) fn is_withheld(error: &HttpError) -> bool {
+    error.as_client_api_error().is_some_and(|error| matches!(error.status_code.as_u16(), 403 | 404))
 }
 
 async fn decrypt(room: &Room, raw: Raw<AnyTimelineEvent>, event: &Event) -> anyhow::Result<Option<Heard>> {

@@ -35,12 +35,14 @@ pub(super) async fn sign_own_device(
     matrix: &config::Matrix,
     folder: &Folder,
 ) -> Result<Vec<String>, OpenError> {
-    let user = client.user_id().map(ToString::to_string).unwrap_or_default();
+    let Some(own) = client.user_id().map(ToOwned::to_owned) else {
+        return Err(OpenError::Other { why: "there is no login".to_owned() });
+    };
+    let user = own.to_string();
     let device = client.device_id().map(ToString::to_string).unwrap_or_default();
     let unsigned = |error: anyhow::Error| OpenError::Unsigned { device: device.clone(), why: format!("{error:#}") };
 
     if !is_signed(client).await.map_err(unsigned)? {
-        let own = client.user_id().map(ToOwned::to_owned).unwrap_or_else(|| unreachable!());
         let identity = client.encryption().request_user_identity(&own).await.map_err(|error| unsigned(error.into()))?;
         match identity {
             None => {

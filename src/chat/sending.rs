@@ -23,6 +23,7 @@ use self::pace::Pace;
 use self::verdict::Verdict;
 use super::{Context, Outgoing};
 use crate::store::outbox::Parcel;
+use crate::store::{Store, StoreError};
 
 /// Rows read at once.
 const BATCH: u32 = 200;
@@ -35,7 +36,11 @@ const OUTDATED: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 /// How long a room may be unknown: it was just joined, and the sync has not brought it yet.
 const UNKNOWN_ROOM: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 /// The loop looks at the outbox at least this often, whether it was woken or not.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
+/// How long words that were sent are kept: an edit may need their event, a person the count of what was given up.
+const KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+/// How often older ones are forgotten.
+const PRUNE: Duration = Duration::from_hours(6);
 /// After the store failed.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -50,16 +55,17 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyho
     let mut pace = Pace::default();
     let mut trying = FuturesUnordered::new();
     let mut busy: HashSet<String> = HashSet::new();
+    let mut prune = tokio::time::interval(PRUNE);
     loop {
         let mut wake = None;
         if !stop.is_cancelled() {
-            match context.store.outgoing(now(), BATCH).await {
-                Ok(parcels) => {
+            match due(&context.store).await {
+                Ok((parcels, held_until)) => {
                     for plan in pace.plan(parcels, &busy, now()) {
                         busy.insert(plan.first.room.clone());
                         trying.push(attempt(&context, plan));
                     }
-                    wake = pace.wake();
+                    wake = pace.wake().or(held_until);
                 }
                 Err(error) => {
                     warn!(%error, "the outbox cannot be read");
@@ -76,11 +82,19 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyho
                 busy.remove(&tried.parcel.room);
                 settle(&context, &mut pace, tried).await;
             }
+            _ = prune.tick(), if !stop.is_cancelled() => forget(&context.store).await,
             () = context.outbox.notified(), if !stop.is_cancelled() => {}
             () = tokio::time::sleep(nap), if !stop.is_cancelled() => {}
             () = stop.cancelled(), if !stop.is_cancelled() => {}
         }
     }
+}
+
+/// The rows that may go out; where there are none, when the first that an earlier process held may.
+async fn due(store: &Store) -> Result<(Vec<Parcel>, Option<Timestamp>), StoreError> {
+    let parcels = store.outgoing(now(), BATCH).await?;
+    let held = if parcels.is_empty() { store.next_outgoing_at().await? } else { None };
+    Ok((parcels, held))
 }
 
 /// Tries one row, after folding the others of the plan into it.
@@ -109,9 +123,9 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
         Ok(outgoing) => outgoing,
         Err(error) => return Verdict::Never(format!("its words cannot be read: {error}")),
     };
-    let root = match &parcel.edits {
+    let edited = match &parcel.edits {
         None => None,
-        Some(edited) => match edited.event.as_deref().map(<&EventId>::try_from) {
+        Some(root) => match root.event.as_deref().map(<&EventId>::try_from) {
             Some(Ok(event)) => Some(event),
             _ => return Verdict::Never("the event that it edits has no id".to_owned()),
         },
@@ -134,7 +148,7 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
         return Verdict::Never("the room is not encrypted, and trust.plaintext does not name it".to_owned());
     }
     let sent = room
-        .send(words::content(&outgoing, root))
+        .send(words::content(&outgoing, edited))
         .with_transaction_id(OwnedTransactionId::from(parcel.txn.as_str()))
         .with_request_config(RequestConfig::new().disable_retry().timeout(REQUEST_TIMEOUT))
         .await;
@@ -172,6 +186,15 @@ async fn settle(context: &Context, pace: &mut Pace, Tried { parcel, verdict }: T
     if let Err(error) = written {
         warn!(%error, room = parcel.room, "the outbox cannot be written");
         pace.failed(&parcel.room, now);
+    }
+}
+
+/// Keeps the outbox small.
+async fn forget(store: &Store) {
+    match store.prune_outbox(now() - KEPT).await {
+        Ok(0) => {}
+        Ok(rows) => debug!(rows, "forgot what was sent long ago"),
+        Err(error) => warn!(%error, "the outbox cannot be written"),
     }
 }
 

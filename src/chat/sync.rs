@@ -24,7 +24,8 @@ use matrix_sdk::ruma::events::receipt::ReceiptThread;
 use matrix_sdk::ruma::{EventId, OwnedRoomId, RoomId};
 use matrix_sdk::store::StateStoreDataKey;
 use matrix_sdk::sync::{JoinedRoomUpdate, SyncResponse};
-use matrix_sdk::{Room, RoomState};
+use matrix_sdk::{HttpError, RefreshTokenError, Room, RoomState};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,9 +37,10 @@ use self::hearing::{Heard, Hearing};
 use self::outage::Outage;
 use super::rooms::Rooms;
 use super::trust::Trust;
-use super::{Context, Ended, gap, late};
+use super::{Context, Ended, Outgoing, gap, late};
 use crate::retry::Backoff;
 use crate::store::inbox::Arrival;
+use crate::store::outbox::{Draft, Speech};
 
 /// How long the homeserver may hold a poll when nothing happens.
 const POLL: Duration = Duration::from_secs(30);
@@ -224,6 +226,9 @@ impl Receiver {
             async move { anyhow::Ok((room.room_id().to_owned(), gap::fill(&room, users, from, position, now).await?)) }
         });
         for (id, filled) in try_join_all(fillings).await? {
+            if filled.cut {
+                self.say_cut(&id, position, now).await?;
+            }
             match streams.iter_mut().find(|(room, _)| *room == id) {
                 Some((_, heard)) => {
                     heard.splice(0..0, filled.heard);
@@ -232,6 +237,29 @@ impl Receiver {
             }
         }
         Ok(in_order(streams.into_iter().map(|(_, heard)| heard).collect()))
+    }
+
+    /// Tells a room that not all of it was read.
+    async fn say_cut(&self, room: &RoomId, position: &str, now: Timestamp) -> anyhow::Result<()> {
+        let plain = format!(
+            "While I was away more was said here than I read again: the last {} events, or {} hours. Older commands were \
+             not seen.",
+            gap::EVENTS,
+            gap::REACH.as_hours()
+        );
+        let draft = Draft {
+            txn: format!("cut-{:x}", Sha256::digest(format!("{room} {position}"))),
+            room: room.to_string(),
+            payload: serde_json::to_string(&Outgoing {
+                html: plain.clone(),
+                plain,
+                reply_to: None,
+                mentions: Vec::new(),
+            })?,
+        };
+        self.context.store.say(None, Speech::New(draft), now).await?;
+        self.context.outbox.notify_one();
+        Ok(())
     }
 
     /// Shows the senders, beside the loop, that their words arrived.
@@ -297,14 +325,22 @@ fn filter() -> Filter {
 
 /// Whether the homeserver ended the login, and in which way.
 fn logout(error: &anyhow::Error) -> Option<Ended> {
-    let kind = error.chain().find_map(|cause| {
-        cause.downcast_ref::<matrix_sdk::Error>().and_then(matrix_sdk::Error::client_api_error_kind).or_else(|| {
-            cause.downcast_ref::<matrix_sdk::HttpError>().and_then(matrix_sdk::HttpError::client_api_error_kind)
-        })
+    let error = error.chain().find_map(|cause| match cause.downcast_ref::<matrix_sdk::Error>() {
+        Some(matrix_sdk::Error::Http(error)) => Some(&**error),
+        _ => cause.downcast_ref::<HttpError>(),
     })?;
-    match kind {
-        ErrorKind::UnknownToken(data) if data.soft_logout => Some(Ended::SoftLogout),
-        ErrorKind::UnknownToken(_) => Some(Ended::HardLogout),
+    match (error, error.client_api_error_kind()) {
+        (_, Some(ErrorKind::UnknownToken(data))) if data.soft_logout => Some(Ended::SoftLogout),
+        (_, Some(ErrorKind::UnknownToken(_))) => Some(Ended::HardLogout),
+        // The access token has expired and the refresh token is refused: only a new login helps.
+        (HttpError::RefreshToken(RefreshTokenError::MatrixAuth(refused)), _)
+            if matches!(
+                refused.client_api_error_kind(),
+                Some(ErrorKind::UnknownToken(_) | ErrorKind::Forbidden | ErrorKind::Unauthorized)
+            ) =>
+        {
+            Some(Ended::SoftLogout)
+        }
         _ => None,
     }
 }

@@ -43,7 +43,7 @@ impl Cluster {
         let now = Timestamp::now();
         let event = Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", target.object)),
+                generate_name: Some(format!("{}-", target.object)),
                 namespace: Some(target.namespace.clone()),
                 ..ObjectMeta::default()
             },

@@ -16,8 +16,8 @@ use super::workload::Snapshot;
 use super::{Cluster, ClusterError, Target};
 use crate::config::Kind;
 
-/// After so many seconds the API server ends a watch, and the object is read again: whatever a watch may miss (a proxy
-/// that swallows it, a deletion at its start) is seen by then.
+/// After so many seconds the API server ends a watch, and the object is read again: whatever a proxy may swallow is seen
+/// by then.
 const WATCH_SECONDS: u32 = 30;
 /// How much longer a watch may stay silent before the connection counts as dead.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -39,8 +39,9 @@ pub(super) enum Observation {
 
 /// An endless observation of one object.
 ///
-/// It reads, then watches. The watch starts "at the most recent" (no resource version), so that it tells the present
-/// state first and needs neither `list` nor a resource version that may be compacted already.
+/// It opens a watch, then reads, then takes what the watch has told since: in this order no deletion falls between the
+/// two. The watch starts "at the most recent" (no resource version), so that it needs neither `list` nor a resource
+/// version that may be compacted already.
 pub(super) struct Follow {
     cluster: Cluster,
     target: Target,
@@ -51,31 +52,32 @@ pub(super) struct Follow {
 }
 
 enum Phase {
-    Reading,
     Opening,
-    Watching { changes: BoxStream<'static, Result<Observation, ClusterError>>, until: Instant },
+    Reading { changes: Option<Changes> },
+    Watching { changes: Changes, until: Instant },
     Resting { until: Instant },
 }
 
+/// What an open watch tells.
+type Changes = BoxStream<'static, Result<Observation, ClusterError>>;
+
 impl Follow {
     pub(super) fn new(cluster: Cluster, target: Target, every: Duration) -> Self {
-        Self { cluster, target, every, phase: Phase::Reading, may_watch: true }
+        Self { cluster, target, every, phase: Phase::Opening, may_watch: true }
     }
 
-    /// Waits for the next observation, at most as long as the patience (and one read) lasts.
+    /// Waits for the next observation, at most as long as the patience (and the calls that are under way) last.
     pub(super) async fn next(&mut self, patience: Duration) -> Observation {
         let patience = Instant::now() + patience;
         loop {
             match &mut self.phase {
-                Phase::Reading => return self.read().await,
-                Phase::Opening => self.open().await,
-                Phase::Resting { until } => {
-                    let until = *until;
-                    tokio::time::sleep_until(until.min(patience)).await;
-                    if until > patience {
-                        return Observation::Silent;
-                    }
-                    self.phase = Phase::Reading;
+                Phase::Opening => {
+                    let changes = if self.may_watch { self.open().await } else { None };
+                    self.phase = Phase::Reading { changes };
+                }
+                Phase::Reading { changes } => {
+                    let changes = changes.take();
+                    return self.read(changes).await;
                 }
                 Phase::Watching { changes, until } => {
                     let until = *until;
@@ -85,72 +87,67 @@ impl Follow {
                             tracing::debug!(target = %self.target, %error, "the watch broke");
                             self.rest(self.every.min(PAUSE));
                         }
-                        Ok(None) => self.phase = Phase::Reading,
-                        Err(_) if until <= patience => self.phase = Phase::Reading,
+                        Ok(None) => self.phase = Phase::Opening,
+                        Err(_) if until <= patience => self.phase = Phase::Opening,
                         Err(_) => return Observation::Silent,
                     }
+                }
+                Phase::Resting { until } => {
+                    let until = *until;
+                    tokio::time::sleep_until(until.min(patience)).await;
+                    if until > patience {
+                        return Observation::Silent;
+                    }
+                    self.phase = Phase::Opening;
                 }
             }
         }
     }
 
-    async fn read(&mut self) -> Observation {
-        match self.cluster.snapshot(&self.target).await {
-            Ok(snapshot) => {
-                self.go_on();
-                Observation::Seen(Box::new(snapshot))
-            }
-            Err(ClusterError::NotFound(_)) => {
-                self.go_on();
-                Observation::Absent
-            }
-            Err(error) => {
-                self.rest(self.every.min(PAUSE));
-                Observation::Failed(error)
-            }
-        }
+    /// Opens a watch. Where that fails, the read that follows says more; what cannot be watched is read again.
+    async fn open(&mut self) -> Option<Changes> {
+        let opened = match self.target.kind {
+            Kind::Deployment => self.cluster.changes::<Deployment>(&self.target).await,
+            Kind::StatefulSet => self.cluster.changes::<StatefulSet>(&self.target).await,
+        };
+        let error = match opened {
+            Ok(changes) => return Some(changes),
+            Err(error) => error,
+        };
+        self.may_watch = !matches!(error, ClusterError::Forbidden(_));
+        tracing::debug!(target = %self.target, %error, "no watch");
+        None
     }
 
-    fn go_on(&mut self) {
-        if self.may_watch {
-            self.phase = Phase::Opening;
-        } else {
-            self.rest(self.every);
+    async fn read(&mut self, changes: Option<Changes>) -> Observation {
+        let observation = match self.cluster.snapshot(&self.target).await {
+            Ok(snapshot) => Observation::Seen(Box::new(snapshot)),
+            Err(ClusterError::NotFound(_)) => Observation::Absent,
+            Err(error) => {
+                self.rest(self.every.min(PAUSE));
+                return Observation::Failed(error);
+            }
+        };
+        match changes {
+            Some(changes) => {
+                let until = Instant::now() + Duration::from_secs(WATCH_SECONDS.into()) + MARGIN;
+                self.phase = Phase::Watching { changes, until };
+            }
+            // Without a watch that may come back, the next read comes in its own time.
+            None if self.may_watch => self.rest(self.every.min(PAUSE)),
+            None => self.rest(self.every),
         }
+        observation
     }
 
     fn rest(&mut self, pause: Duration) {
         self.phase = Phase::Resting { until: Instant::now() + pause };
     }
-
-    async fn open(&mut self) {
-        let opened = match self.target.kind {
-            Kind::Deployment => self.cluster.changes::<Deployment>(&self.target).await,
-            Kind::StatefulSet => self.cluster.changes::<StatefulSet>(&self.target).await,
-        };
-        match opened {
-            Ok(changes) => {
-                let until = Instant::now() + Duration::from_secs(WATCH_SECONDS.into()) + MARGIN;
-                self.phase = Phase::Watching { changes, until };
-            }
-            Err(ClusterError::Forbidden(_)) => {
-                self.may_watch = false;
-                self.rest(self.every);
-            }
-            Err(error) => {
-                tracing::debug!(target = %self.target, %error, "the watch could not be opened");
-                self.rest(self.every.min(PAUSE));
-            }
-        }
-    }
 }
 
 impl Cluster {
     /// Opens a watch of the one object. The field selector is what lets RBAC allow it by name.
-    async fn changes<K>(
-        &self,
-        target: &Target,
-    ) -> Result<BoxStream<'static, Result<Observation, ClusterError>>, ClusterError>
+    async fn changes<K>(&self, target: &Target) -> Result<Changes, ClusterError>
     where
         K: kube::Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
         K::DynamicType: Default,

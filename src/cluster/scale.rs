@@ -13,6 +13,16 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`]; after [`ClusterError::Timeout`] nothing is certain.
     pub async fn scale(&self, target: &Target, replicas: i32) -> Result<(), ClusterError> {
+        // Before the write: a watch may show it sooner than the answer comes.
+        self.note_written(target, Some(replicas));
+        let written = self.write_scale(target, replicas).await;
+        if written.as_ref().is_err_and(|error| *error != ClusterError::Timeout) {
+            self.note_written(target, None);
+        }
+        written
+    }
+
+    async fn write_scale(&self, target: &Target, replicas: i32) -> Result<(), ClusterError> {
         let asked = Asked::of("patch", target, "/scale");
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(serde_json::json!({ "spec": { "replicas": replicas } }));

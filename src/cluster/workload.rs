@@ -27,7 +27,8 @@ pub struct Workload {
     pub rollout: RolloutState,
     /// A Deployment's `spec.paused`.
     pub paused: bool,
-    /// Who wrote the replicas last, from `managedFields`.
+    /// Who wrote the replicas last, from `managedFields`. After a scale to 0 the API server (1.35) tracks no writer of
+    /// the scale subresource any more, until somebody writes the replicas on the object itself.
     pub scaled_by: Option<Writer>,
     /// What else owns the replicas, as far as labels and annotations of the object tell (Argo CD, Flux).
     pub managed_by: Option<String>,
@@ -40,7 +41,7 @@ pub struct Workload {
 pub struct Writer {
     /// Field manager.
     pub manager: String,
-    /// When.
+    /// When; the API server notes no time for a write of the scale subresource.
     pub at: Option<Timestamp>,
 }
 

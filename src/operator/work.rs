@@ -1,5 +1,6 @@
 //! Orders that change something: resolved to absolute numbers, journaled, carried out, journaled again.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::gate::{draft, outgoing, txn};
@@ -8,10 +9,10 @@ use crate::chat::Message;
 use crate::cluster::{ClusterError, Target, Wanted};
 use crate::policy::{Repin, Restart, Scale};
 use crate::reply::{Change, Report};
-use crate::store::StoreError;
 use crate::store::inbox::{Done, Entry, Started};
 use crate::store::outbox::Speech;
 use crate::store::watches::NewWatch;
+use crate::store::{Store, StoreError};
 
 /// An absolute order, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,20 +215,29 @@ impl Operator {
     }
 
     pub(super) async fn repin(&self, entry: &Entry, message: &Message, order: &Repin) -> Result<(), StoreError> {
-        let keys = self.store.keys(order.user()).await?;
-        let shown = match order.device() {
-            None => keys.master.clone(),
-            Some(device) => keys.devices.iter().find(|seen| seen.device == device).map(|seen| seen.ed25519.clone()),
-        };
-        let (user, device) = (order.user().to_owned(), order.device().map(str::to_owned));
-        if shown.as_deref() != Some(order.fingerprint()) {
-            return self.answer(entry, message, "not the key", &Report::NotShown { user, device, shown }).await;
-        }
-        self.store.repin(order.user(), order.device(), order.fingerprint(), order.by(), now()).await?;
-        tracing::warn!(user, device, by = order.by(), "a key was accepted");
-        let report = Report::Repinned { user, device, fingerprint: order.fingerprint().to_owned() };
-        self.answer(entry, message, "accepted", &report).await
+        let report = accept(&self.store, order, now()).await?;
+        let outcome = if matches!(report, Report::Repinned { .. }) { "accepted" } else { "not the key" };
+        self.answer(entry, message, outcome, &report).await
     }
+}
+
+/// Moves a pin to the key that the homeserver serves now, if it is the one that was compared.
+///
+/// # Errors
+/// [`StoreError`]: the pin is where it was.
+pub async fn accept(store: &Store, order: &Repin, now: Timestamp) -> Result<Report, StoreError> {
+    let keys = store.keys(order.user()).await?;
+    let shown = match order.device() {
+        None => keys.master,
+        Some(device) => keys.devices.into_iter().find(|seen| seen.device == device).map(|seen| seen.ed25519),
+    };
+    let (user, device) = (order.user().to_owned(), order.device().map(str::to_owned));
+    if shown.as_deref() != Some(order.fingerprint()) {
+        return Ok(Report::NotShown { user, device, shown });
+    }
+    store.repin(order.user(), order.device(), order.fingerprint(), order.by(), now).await?;
+    tracing::warn!(user, device, by = order.by(), "a key was accepted");
+    Ok(Report::Repinned { user, device, fingerprint: order.fingerprint().to_owned() })
 }
 
 fn order_verb(order: &Scale) -> crate::command::Verb {

@@ -25,7 +25,7 @@ impl Scene {
         let bot = Bot::new(&synapse, &account);
         bot.users.send_replace(Arc::new(vec![anna.user_id.clone()]));
         let anna = Person::with_identity(&synapse, &anna).await;
-        Self { bot, anna, account, synapse }
+        Self { synapse, account, bot, anna }
     }
 
     /// An encrypted room with both in it.

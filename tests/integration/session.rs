@@ -190,6 +190,9 @@ async fn a_second_process_waits_and_is_then_refused() {
     drop(second.expect("it goes on when the first is gone"));
 }
 
+/// What is lost, how it gets lost, and whether the error is its own.
+type Loss<'a> = (&'static str, Box<dyn Fn() + 'a>, fn(&OpenError) -> bool);
+
 #[tokio::test]
 async fn every_loss_of_the_store_has_its_own_error() {
     let synapse = synapse().await;
@@ -209,8 +212,7 @@ async fn every_loss_of_the_store_has_its_own_error() {
     let other = Bot::new(&synapse, &other_account);
     other.open_once().await.expect("it opens");
 
-    type Break<'a> = Box<dyn Fn() + 'a>;
-    let cases: Vec<(&str, Break<'_>, fn(&OpenError) -> bool)> = vec![
+    let cases: Vec<Loss<'_>> = vec![
         (
             "the Matrix store is gone",
             Box::new(|| std::fs::remove_dir_all(bot.file("matrix")).expect("removed")),
@@ -233,14 +235,16 @@ async fn every_loss_of_the_store_has_its_own_error() {
         ),
         (
             "the store key is another's",
-            Box::new(|| drop(std::fs::copy(other.file("store.key"), bot.file("store.key")).expect("copied"))),
+            Box::new(|| {
+                std::fs::copy(other.file("store.key"), bot.file("store.key")).expect("copied");
+            }),
             |error| matches!(error, OpenError::WrongStoreKey { .. }),
         ),
         (
             "the database is garbage",
             Box::new(|| {
                 std::fs::write(&crypto, "no database, and long enough to be read as its header".repeat(99))
-                    .expect("written")
+                    .expect("written");
             }),
             |error| matches!(error, OpenError::StoreCorrupted { .. }),
         ),
@@ -303,12 +307,12 @@ async fn an_expired_token_is_refreshed_and_without_a_refresh_token_the_same_devi
 
 #[tokio::test]
 async fn a_soft_logout_while_it_runs_is_answered_by_a_login_of_the_same_device() {
-    // Neither the token nor its refresh outlives five seconds.
-    let synapse = Synapse::start(json!({"session_lifetime": "5s", "refreshable_access_token_lifetime": "5s"})).await;
+    let synapse = Synapse::start(json!({})).await;
     let account = synapse.register("bot").await;
     let bot = Bot::new(&synapse, &account);
     let running = bot.start().await;
     let first = bot.session();
+    synapse.end_sessions(&account).await;
     let again = eventually("a new token", async || {
         let session = bot.session();
         (session["access_token"] != first["access_token"]).then_some(session)

@@ -68,14 +68,18 @@ impl Pace {
             }
             let rows = by_room.remove(&name).unwrap_or_default();
             let room = self.rooms.entry(name).or_default();
-            if let Some(until) = room.held_until.filter(|until| *until > now) {
-                self.wake = earlier(self.wake, until);
+            if room.held_until.is_some_and(|until| until > now) {
                 continue;
             }
             let limited = room.limited;
             if let Some(plan) = self.first_due(rows, limited, now) {
                 plans.push(plan);
             }
+        }
+        // The rows of a held room may not be listed: the store holds them too.
+        let held = self.rooms.values().filter_map(|room| room.held_until).filter(|until| *until > now).min();
+        if let Some(until) = held {
+            self.wake = Some(earlier(self.wake, until));
         }
         plans
     }
@@ -84,7 +88,7 @@ impl Pace {
         let mut due = Vec::new();
         for row in rows {
             match self.due(&row) {
-                Some(at) if at > now => self.wake = earlier(self.wake, at),
+                Some(at) if at > now => self.wake = Some(earlier(self.wake, at)),
                 _ => due.push(row),
             }
         }
@@ -137,7 +141,7 @@ impl Pace {
     pub(super) fn failed(&mut self, room: &str, now: Timestamp) -> Duration {
         let room = self.rooms.entry(room.to_owned()).or_default();
         let pauses =
-            room.pauses.get_or_insert_with(|| Backoff::new(Duration::from_millis(500), Duration::from_secs(60)));
+            room.pauses.get_or_insert_with(|| Backoff::new(Duration::from_millis(500), Duration::from_mins(1)));
         let pause = pauses.next();
         room.held_until = Some(now + pause);
         pause
@@ -149,8 +153,8 @@ fn mergeable(row: &Parcel) -> bool {
     row.edits.is_none() && !row.tried
 }
 
-fn earlier(one: Option<Timestamp>, other: Timestamp) -> Option<Timestamp> {
-    Some(one.map_or(other, |one| one.min(other)))
+fn earlier(one: Option<Timestamp>, other: Timestamp) -> Timestamp {
+    one.map_or(other, |one| one.min(other))
 }
 
 #[cfg(test)]
@@ -196,6 +200,8 @@ mod tests {
         };
         assert!(pace.plan(rows(), &HashSet::new(), at(9)).is_empty());
         assert_eq!(pace.wake(), Some(at(10)));
+        assert!(pace.plan(Vec::new(), &HashSet::new(), at(9)).is_empty());
+        assert_eq!(pace.wake(), Some(at(10)), "the store does not list what it holds");
         let first = pace.plan(rows(), &HashSet::new(), at(10));
         assert_eq!((ids(&first), first[0].merged.len()), (vec![1], 0), "what was tried keeps its words");
         pace.sent(&first[0].first, at(10));

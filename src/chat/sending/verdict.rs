@@ -8,7 +8,7 @@ use matrix_sdk::{Error, HttpError};
 /// What a limit means when the homeserver does not say.
 const LIMITED: Duration = Duration::from_secs(5);
 /// The longest limit that is believed.
-const LONGEST_LIMIT: Duration = Duration::from_secs(15 * 60);
+const LONGEST_LIMIT: Duration = Duration::from_mins(15);
 
 /// What came of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,18 +21,14 @@ pub(super) fn content(outgoing: &Outgoing, root: Option<&EventId>) -> RoomMessag
     let content = RoomMessageEventContent::notice_html(plain, html);
     let mentions = Mentions::with_user_ids(outgoing.mentions.iter().filter_map(|user| UserId::parse(user).ok()));
     let mut content = content.add_mentions(mentions);
-    match root {
+    if let Some(root) = root {
         // Nobody is notified again by an edit.
-        Some(root) => {
-            let already = content.mentions.clone();
-            content.make_replacement(ReplacementMetadata::new(root.to_owned(), already))
-        }
-        None => {
-            let asked = outgoing.reply_to.as_deref().and_then(|event| OwnedEventId::try_from(event).ok());
-            content.relates_to = asked.map(|event| Relation::Reply(Reply::with_event_id(event)));
-            content
-        }
+        let already = content.mentions.clone();
+        return content.make_replacement(ReplacementMetadata::new(root.to_owned(), already));
     }
+    let asked = outgoing.reply_to.as_deref().and_then(|event| OwnedEventId::try_from(event).ok());
+    content.relates_to = asked.map(|event| Relation::Reply(Reply::with_event_id(event)));
+    content
 }
 
 /// Cuts what is too long, and says so.

@@ -88,7 +88,7 @@ impl Folder {
     /// Reads the saved login, where there is one.
     pub(crate) fn session(&self) -> Result<Option<Saved>, OpenError> {
         let path = self.session_file();
-        let Some(text) = self.read(&path)? else { return Ok(None) };
+        let Some(text) = Self::read(&path)? else { return Ok(None) };
         serde_json::from_str(&text)
             .map(Some)
             .map_err(|error| OpenError::SessionUnreadable { path, why: error.to_string() })
@@ -105,7 +105,7 @@ impl Folder {
         use base64::Engine as _;
         use base64::engine::general_purpose::STANDARD;
         let path = self.key_file();
-        if let Some(text) = self.read(&path)? {
+        if let Some(text) = Self::read(&path)? {
             let bytes = STANDARD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
             return bytes.ok_or(OpenError::WrongStoreKey { path });
         }
@@ -119,7 +119,7 @@ impl Folder {
 
     /// Reads the recovery key that an earlier start made.
     pub(crate) fn recovery_key(&self) -> Result<Option<String>, OpenError> {
-        Ok(self.read(&self.recovery_file())?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+        Ok(Self::read(&self.recovery_file())?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
     }
 
     /// Writes a recovery key that was just made.
@@ -127,7 +127,7 @@ impl Folder {
         self.write(&self.recovery_file(), &format!("{key}\n"))
     }
 
-    fn read(&self, path: &Path) -> Result<Option<String>, OpenError> {
+    fn read(path: &Path) -> Result<Option<String>, OpenError> {
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -20,7 +20,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pauses between tries grow from here …
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// … to here.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// What a homeserver's limit means when it does not say.
 const LIMITED: Duration = Duration::from_secs(30);
 
@@ -115,7 +115,7 @@ pub(crate) struct Keys {
 /// Plain HTTP to one homeserver.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    pub(crate) http: reqwest::Client,
+    pub(super) http: reqwest::Client,
     homeserver: Url,
 }
 
@@ -165,6 +165,28 @@ impl Wire {
             None => body["initial_device_display_name"] = json!("Pilothouse"),
         }
         self.ask(self.http.post(self.url("login")).json(&body)).await
+    }
+
+    /// `GET` of a path below `/_matrix/client/v3/`.
+    pub(crate) async fn read(&self, token: &str, path: &str) -> Result<Value, WireError> {
+        self.ask(self.http.get(self.url(path)).bearer_auth(token)).await
+    }
+
+    /// `POST /keys/query` for several people, whole.
+    pub(crate) async fn query_keys(&self, token: &str, users: &[String]) -> Result<Value, WireError> {
+        let wanted: serde_json::Map<_, _> = users.iter().map(|user| (user.clone(), json!([]))).collect();
+        let body = json!({ "device_keys": wanted, "timeout": 10_000 });
+        self.ask(self.http.post(self.url("keys/query")).bearer_auth(token).json(&body)).await
+    }
+
+    /// `GET /_matrix/client/versions`.
+    pub(crate) async fn versions(&self) -> Result<Vec<String>, WireError> {
+        #[derive(Deserialize)]
+        struct Versions {
+            versions: Vec<String>,
+        }
+        let url = format!("{}/_matrix/client/versions", self.homeserver.as_str().trim_end_matches('/'));
+        self.ask::<Versions>(self.http.get(url)).await.map(|answer| answer.versions)
     }
 
     /// `POST /logout`: for a login that turned out to be of no use.

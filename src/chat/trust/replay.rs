@@ -15,6 +15,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use crate::chat::Context;
+use crate::chat::gap::is_withheld;
 use crate::chat::sync::event::Event;
 use crate::store::replay::Sighting;
 
@@ -106,7 +107,7 @@ impl Replay {
         let request = get_room_event::v3::Request::new(room.room_id().to_owned(), event);
         let raw = match self.context.client.send(request).await {
             Ok(response) => response.event,
-            Err(error) if error.as_client_api_error().is_some_and(|error| error.status_code.is_client_error()) => {
+            Err(error) if is_withheld(&error) => {
                 return Ok(None);
             }
             Err(error) => return Err(error).context("fetch an event to tell a repeated command from a replayed one"),

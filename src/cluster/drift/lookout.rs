@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{Drift, Shape, Sight, State, decide};
 use crate::cluster::follow::{Follow, Observation};
 use crate::cluster::workload::Snapshot;
-use crate::cluster::{Cluster, Target};
+use crate::cluster::{Cluster, FIELD_MANAGER, Target};
 
 /// How long nothing has to be seen of a target on which nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -38,6 +38,22 @@ impl Cluster {
     /// time that has passed ends the silence.
     pub fn quiet(&self, target: &Target, until: Timestamp) {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner).insert(target.key(), until);
+    }
+
+    /// Notes replicas that are written here. The field manager alone does not tell: after a scale to 0 the API server
+    /// tracks none.
+    pub(in crate::cluster) fn note_written(&self, target: &Target, replicas: Option<i32>) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        match replicas {
+            Some(replicas) => written.insert(target.key(), replicas),
+            None => written.remove(&target.key()),
+        };
+    }
+
+    /// Says whether these replicas were written here.
+    fn has_written(&self, target: &Target, replicas: i32) -> bool {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.get(&target.key()) == Some(&replicas)
     }
 
     fn is_quiet(&self, target: &Target, now: Timestamp) -> bool {
@@ -121,7 +137,11 @@ impl Look {
             });
             match self.follow.next(patience).await {
                 Observation::Seen(snapshot) => {
-                    self.sight = Some((Sight::Present(Shape::from(&*snapshot)), Some(snapshot)));
+                    let mut shape = Shape::from(&*snapshot);
+                    if shape.by.is_none() && self.cluster.has_written(&self.target, shape.desired) {
+                        shape.by = Some(FIELD_MANAGER.to_owned());
+                    }
+                    self.sight = Some((Sight::Present(shape), Some(snapshot)));
                 }
                 Observation::Absent => self.sight = Some((Sight::Absent, None)),
                 Observation::Silent => {}
@@ -134,8 +154,15 @@ impl Look {
             let now = now();
             let quiet = self.cluster.is_quiet(&self.target, now);
             let (state, drift) = decide(self.state, sight, quiet, now, self.cluster.pace.steady);
+            if matches!(drift, Some(Drift::Scaled { .. })) {
+                // Somebody else's word is the last one now; the same number written by hand later is theirs again.
+                self.cluster.note_written(&self.target, None);
+            }
             self.state = state;
             match (drift, snapshot) {
+                // By an unnamed writer, and there is an autoscaler: it was that one.
+                (Some(Drift::Scaled { from: 1.., to: 1.., by: None }), _)
+                    if !self.cluster.autoscalers(&self.target).await.found.is_empty() => {}
                 (Some(Drift::Fell { available, desired, .. }), Some(snapshot)) => {
                     let look = self.cluster.look(&self.target, snapshot, now).await;
                     return (Drift::Fell { available, desired, troubles: look.troubles }, now);

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use pilothouse::cluster::{Cluster, ClusterError, Progress, Wanted};
 use pilothouse::config;
 use tokio::net::TcpListener;
@@ -64,7 +63,7 @@ async fn a_rollout_survives_a_frozen_and_a_dead_api_server() {
             let web = web(&namespace);
 
             namespace.apply(KEDA).await;
-            namespace.established().await;
+            served(&namespace.client).await;
             namespace.apply(SCALED_OBJECT).await;
             assert_eq!(admin(&namespace).await.owners(&web).await, ["ScaledObject on-demand"]);
             let minimal = super::limited(&namespace, super::MINIMAL).await;
@@ -119,15 +118,12 @@ metadata: {name: on-demand}
 spec: {scaleTargetRef: {name: web}}
 ";
 
-impl crate::support::control_plane::Namespace {
-    /// Waits until the kind that was just defined is served.
-    async fn established(&self) {
-        let api = kube::Api::<CustomResourceDefinition>::all(self.client.clone());
-        let served = kube::runtime::wait::await_condition(
-            api,
-            "scaledobjects.keda.sh",
-            kube::runtime::conditions::is_crd_established(),
-        );
-        tokio::time::timeout(super::PATIENCE, served).await.expect("the kind is served").unwrap();
-    }
+/// Waits until the kind that was just defined is served and told of: the one does not mean the other.
+async fn served(client: &kube::Client) {
+    let told = async {
+        while client.list_api_group_resources("keda.sh/v1alpha1").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, told).await.expect("the kind is served");
 }

@@ -143,10 +143,10 @@ async fn a_stateful_set_starts_and_stops() {
         cluster.scale(&db, 2).await.unwrap();
         let told = to_the_end(rollout(&cluster, &db, Wanted::Replicas(2))).await;
         assert_eq!(told.last(), Some(&Progress::Done { ready: 2 }), "{told:?}");
+        assert_eq!(cluster.workload(&db).await.unwrap().scaled_by.unwrap().manager, "pilothouse");
         cluster.scale(&db, 0).await.unwrap();
         let told = to_the_end(rollout(&cluster, &db, Wanted::Gone)).await;
         assert_eq!(told.last(), Some(&Progress::Done { ready: 0 }), "{told:?}");
-        assert_eq!(cluster.workload(&db).await.unwrap().scaled_by.unwrap().manager, "pilothouse");
     })
     .await;
 }

@@ -107,7 +107,8 @@ async fn the_last_who_scaled_is_named() {
         scale_as("kubectl", &namespace, "web", 3).await;
         let writer = cluster.workload(&web).await.unwrap().scaled_by.unwrap();
         assert_eq!(writer.manager, "kubectl");
-        assert!(writer.at.is_some());
+        scale_as("kubectl", &namespace, "web", 0).await;
+        assert_eq!(cluster.workload(&web).await.unwrap().scaled_by, None, "nobody is tracked from here on");
     })
     .await;
 }

@@ -1,0 +1,153 @@
+//! The wire: what is sent, byte for byte, and what is made of answers that a real server does not give on demand.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use http::{Request, Response};
+use jiff::SignedDuration;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tower_test::mock::Handle;
+
+use super::tests::deployment;
+use super::workload::Snapshot;
+use super::{Cluster, ClusterError};
+use crate::config::{self, KubernetesSource};
+
+type Server = Handle<Request<Body>, Response<Body>>;
+
+fn cluster(show_logs: bool) -> (Cluster, Server) {
+    let settings = config::Kubernetes {
+        source: KubernetesSource::Infer,
+        context: None,
+        timeout: SignedDuration::from_secs(10),
+        rollout_deadline: SignedDuration::from_mins(5),
+        show_logs,
+        events: false,
+    };
+    let (service, server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    (Cluster::new(Client::new(service, "default"), Duration::from_secs(10), &settings), server)
+}
+
+/// Takes one request, answers it, and returns its line, its content type and its body.
+async fn answer(server: &mut Server, status: u16, body: impl Into<Vec<u8>>) -> (String, String, Value) {
+    let (request, send) = pin!(server).next_request().await.expect("a request");
+    let line = format!("{} {}", request.method(), request.uri());
+    let kind = request.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned()).unwrap_or_default();
+    let sent = request.into_body().collect_bytes().await.unwrap();
+    send.send_response(Response::builder().status(status).body(Body::from(body.into())).unwrap());
+    (line, kind, serde_json::from_slice(&sent).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_scale_is_one_merge_patch_under_our_name() {
+    let (cluster, mut server) = cluster(false);
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": 2}});
+    let target = deployment("web");
+    let (written, sent) = tokio::join!(cluster.scale(&target, 2), answer(&mut server, 200, scale.to_string()));
+    assert_eq!(written, Ok(()));
+    let line = "PATCH /apis/apps/v1/namespaces/apps/deployments/web/scale?&fieldManager=pilothouse";
+    assert_eq!(sent, (line.into(), "application/merge-patch+json".into(), json!({"spec": {"replicas": 2}})));
+}
+
+#[tokio::test]
+async fn a_restart_reads_and_then_patches_the_template() {
+    let (cluster, mut server) = cluster(false);
+    let target = deployment("web");
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}}).to_string();
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let (restarted, sent) = tokio::join!(cluster.restart(&target, now), async {
+        answer(&mut server, 200, object.clone()).await;
+        answer(&mut server, 200, object.clone()).await
+    });
+    assert_eq!(restarted, Ok(()));
+    let line = "PATCH /apis/apps/v1/namespaces/apps/deployments/web?&fieldManager=pilothouse";
+    let annotations = json!({"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"});
+    let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+    assert_eq!(sent, (line.into(), "application/strategic-merge-patch+json".into(), patch));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_the_servers_failure() {
+    let (cluster, mut server) = cluster(false);
+    let target = deployment("web");
+    for (status, body) in [(200, "not JSON"), (502, "<html>bad gateway</html>")] {
+        let (read, _) = tokio::join!(cluster.workload(&target), answer(&mut server, status, body));
+        assert!(matches!(read, Err(ClusterError::Failed(_))), "{read:?}");
+    }
+}
+
+fn crashing() -> (Snapshot, String) {
+    let object =
+        json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {}}});
+    let object: k8s_openapi::api::apps::v1::Deployment = serde_json::from_value(object).unwrap();
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-a", "uid": "u", "controller": true});
+    let container = json!({
+        "name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}},
+    });
+    let pod = json!({
+        "metadata": {"name": "web-a-1", "labels": {"pod-template-hash": "a"}, "ownerReferences": [owner]},
+        "status": {"phase": "Running", "containerStatuses": [container]},
+    });
+    (
+        Snapshot::from(&object),
+        json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": [pod]}).to_string(),
+    )
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_container_are_bounded_and_cleaned() {
+    let (cluster, mut server) = cluster(true);
+    let (target, (snapshot, pods)) = (deployment("web"), crashing());
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let (look, (list, log)) = tokio::join!(cluster.look(&target, &snapshot, now), async {
+        let (list, ..) = answer(&mut server, 200, pods).await;
+        let (log, ..) = answer(&mut server, 200, "\u{1b}[31mpanic:\u{1b}[0m no \u{202e}port\r\n").await;
+        (list, log)
+    });
+    assert_eq!(list, "GET /api/v1/namespaces/apps/pods?&labelSelector=app%3Dweb&limit=500");
+    assert_eq!(
+        log,
+        "GET /api/v1/namespaces/apps/pods/web-a-1/log?&container=main&limitBytes=4096&previous=true&tailLines=10"
+    );
+    assert_eq!(look.troubles.first().unwrap().log.as_deref(), Some("panic: no port"));
+}
+
+#[tokio::test]
+async fn no_log_is_read_where_it_may_not_be_shown() {
+    let (cluster, mut server) = cluster(false);
+    let (target, (snapshot, pods)) = (deployment("web"), crashing());
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let (look, _) = tokio::join!(cluster.look(&target, &snapshot, now), answer(&mut server, 200, pods));
+    assert_eq!(look.troubles.len(), 1);
+    assert_eq!(look.troubles.first().unwrap().log, None);
+}
+
+#[tokio::test]
+async fn a_log_that_is_forbidden_is_said_and_the_trouble_told_without() {
+    let (cluster, mut server) = cluster(true);
+    let (target, (snapshot, pods)) = (deployment("web"), crashing());
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let forbidden = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 403, "reason": "Forbidden",
+        "message": "pods \"web-a-1\" is forbidden: User \"u\" cannot get resource \"pods/log\""});
+    let (look, ()) = tokio::join!(cluster.look(&target, &snapshot, now), async {
+        answer(&mut server, 200, pods).await;
+        answer(&mut server, 403, forbidden.to_string()).await;
+    });
+    assert_eq!(look.unseen, ["last log lines: the ServiceAccount may not get pods/log in apps"]);
+    assert_eq!(look.troubles.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_come_is_given_up_after_the_limit() {
+    let (cluster, mut server) = cluster(false);
+    let target = deployment("web");
+    let started = tokio::time::Instant::now();
+    let (written, request) = tokio::join!(cluster.scale(&target, 2), server.next_request());
+    assert_eq!(written, Err(ClusterError::Timeout));
+    assert_eq!(started.elapsed(), Duration::from_secs(10));
+    drop(request);
+}
