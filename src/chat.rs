@@ -132,6 +132,9 @@ pub struct Outgoing {
     pub reply_to: Option<String>,
     /// People to notify.
     pub mentions: Vec<String>,
+    /// Says nothing that must not be read on the way: may go into a room that is not encrypted.
+    #[serde(default)]
+    pub anywhere: bool,
 }
 
 /// What `/readyz` asks about the room.

@@ -2,6 +2,8 @@
 
 #[path = "integration/cluster.rs"]
 mod cluster;
+#[path = "integration/faults.rs"]
+mod faults;
 #[path = "integration/harness.rs"]
 mod harness;
 #[path = "integration/image.rs"]
@@ -14,6 +16,8 @@ mod sending;
 mod session;
 #[path = "integration/structure.rs"]
 mod structure;
+#[path = "integration/subcommands.rs"]
+mod subcommands;
 #[path = "integration/support.rs"]
 mod support;
 #[path = "integration/sync.rs"]

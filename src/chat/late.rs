@@ -134,7 +134,13 @@ fn session(entry: &Entry) -> String {
 
 fn again(entry: &Entry) -> Outgoing {
     let plain = "I could not read this: its key has not reached me. Please send it again.".to_owned();
-    Outgoing { html: plain.clone(), plain, reply_to: Some(entry.event.clone()), mentions: vec![entry.sender.clone()] }
+    Outgoing {
+        html: plain.clone(),
+        plain,
+        reply_to: Some(entry.event.clone()),
+        mentions: vec![entry.sender.clone()],
+        anywhere: false,
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a loop: it reads the clock to tell how long a message has waited")]

@@ -255,6 +255,7 @@ impl Receiver {
                 plain,
                 reply_to: None,
                 mentions: Vec::new(),
+                anywhere: false,
             })?,
         };
         self.context.store.say(None, Speech::New(draft), now).await?;

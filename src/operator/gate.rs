@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use super::{Book, Operator, now};
-use crate::chat::{Address, Gesture, Message, Outgoing};
+use crate::chat::{Address, Gesture, Message, Outgoing, Why};
 use crate::command::{Command, Grammar, Place, Reading, read};
 use crate::policy::{Actor, Order, Refusal, Topic, judge};
 use crate::reply::{self, Report};
@@ -43,8 +43,10 @@ pub(super) fn txn(event: &str, purpose: &str) -> String {
 
 pub(super) fn outgoing(report: &Report, reply_to: Option<&str>) -> String {
     let words = reply::words(report);
-    let outgoing =
-        Outgoing { plain: words.plain, html: words.html, reply_to: reply_to.map(str::to_owned), mentions: vec![] };
+    // Why a plaintext room does not do is told in that very room.
+    let anywhere = matches!(report, Report::Refused(Refusal::Unproven(Why::PlaintextRoom)));
+    let reply_to = reply_to.map(str::to_owned);
+    let outgoing = Outgoing { plain: words.plain, html: words.html, reply_to, mentions: vec![], anywhere };
     serde_json::to_string(&outgoing).unwrap_or_default()
 }
 

@@ -109,16 +109,23 @@ pub(super) fn put_speech(
             Ok(tx.query_row("SELECT id FROM outbox WHERE txn = ?1", [&draft.txn], |row| row.get(0))?)
         }
         Speech::Revise { row, txn, payload } => {
-            if tx.execute("UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued'", (row, payload))? > 0 {
+            if tx.execute(
+                "UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued' AND NOT joined",
+                (row, payload),
+            )? > 0
+            {
                 return Ok(*row);
             }
             if tx.execute("UPDATE outbox SET payload = ?2 WHERE edits = ?1 AND state = 'queued'", (row, payload))? > 0 {
                 return Ok(*row);
             }
-            let (room, state): (String, String) =
-                tx.query_row("SELECT room, state FROM outbox WHERE id = ?1", [row], |r| Ok((r.get(0)?, r.get(1)?)))?;
-            // A dropped or merged event cannot be edited: its news goes out as an event of its own.
-            let edits = (state == "sent" || state == "trying").then_some(*row);
+            let (room, editable): (String, bool) = tx.query_row(
+                "SELECT room, state IN ('sent', 'trying') AND NOT joined FROM outbox WHERE id = ?1",
+                [row],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            // What was dropped, merged or speaks for others cannot be edited: its news goes out as an event of its own.
+            let edits = editable.then_some(*row);
             tx.execute(
                 "INSERT INTO outbox (txn, room, inbox, edits, state, payload, created_at, not_before)
                  VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?6, 0) ON CONFLICT (txn) DO NOTHING",
@@ -335,7 +342,10 @@ impl Store {
     /// [`StoreError`]: nothing was folded.
     pub async fn merge(&self, first: i64, others: Vec<i64>, payload: String) -> Result<(), StoreError> {
         self.call(move |tx| {
-            tx.execute("UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued'", (first, payload))?;
+            tx.execute(
+                "UPDATE outbox SET payload = ?2, joined = 1 WHERE id = ?1 AND state = 'queued'",
+                (first, payload),
+            )?;
             for other in others {
                 tx.execute("UPDATE outbox SET state = 'merged' WHERE id = ?1 AND state = 'queued'", [other])?;
                 tell_row(tx, other)?;

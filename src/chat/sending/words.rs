@@ -94,6 +94,7 @@ mod tests {
             html: html.to_owned(),
             reply_to: Some("$asked:x".to_owned()),
             mentions: vec!["@anna:x".to_owned(), "nobody".to_owned()],
+            anywhere: false,
         }
     }
 

@@ -63,6 +63,7 @@ impl Outage {
                 plain: words,
                 reply_to: None,
                 mentions: Vec::new(),
+                anywhere: false,
             })?,
         };
         context.store.say(None, Speech::New(draft), now).await?;

@@ -157,6 +157,7 @@ fn words(text: &str, reply_to: Option<&str>) -> String {
         html: format!("<b>{text}</b>"),
         reply_to: reply_to.map(str::to_owned),
         mentions: Vec::new(),
+        anywhere: false,
     };
     serde_json::to_string(&outgoing).expect("JSON")
 }

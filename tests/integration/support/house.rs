@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::control_plane::Namespace;
 use super::person::{Person, RoomEvent, Sent};
-use super::process::{Pilothouse, Running};
+use super::process::{Ended, Pilothouse, Running};
 use super::synapse::{Account, Synapse, synapse};
 
 /// Longest wait for anything that takes a moment.
@@ -17,7 +17,6 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) struct House {
     pub(crate) synapse: Arc<Synapse>,
     pub(crate) bot: Account,
-    pub(crate) account: Account,
     pub(crate) person: Person,
     pub(crate) pilothouse: Pilothouse,
     pub(crate) running: Running,
@@ -81,7 +80,7 @@ impl House {
         running.ready(SOON).await;
         let room = person.create_room(&[&bot.user_id]).await;
         person.member(&room, &bot.user_id, "join", SOON).await;
-        Self { synapse, bot, account, person, pilothouse, running, room }
+        Self { synapse, bot, person, pilothouse, running, room }
     }
 
     /// Says something in the room.
@@ -101,10 +100,29 @@ impl House {
         self.person.expect_text(&answer, end, SOON).await
     }
 
+    /// A subcommand with the daemon's own store, configuration and kubeconfig.
+    pub(crate) fn beside(&self, arguments: &[&str]) -> Beside<'_> {
+        Beside { house: self, arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect() }
+    }
+
     /// Starts the daemon again after it has ended.
     pub(crate) async fn start_again(&mut self) {
         self.running = self.pilothouse.start();
         self.running.ready(SOON).await;
+    }
+}
+
+/// A subcommand beside the running daemon.
+pub(crate) struct Beside<'a> {
+    house: &'a House,
+    arguments: Vec<String>,
+}
+
+impl Beside<'_> {
+    /// Runs it to its end.
+    pub(crate) async fn run(&self, deadline: Duration) -> Ended {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        self.house.pilothouse.run_with(&arguments, deadline).await
     }
 }
 
