@@ -97,8 +97,8 @@ impl Default for Pace {
         Self {
             poll: Duration::from_secs(2),
             look: Duration::from_secs(3),
-            drift: Duration::from_secs(60),
-            steady: Duration::from_secs(60),
+            drift: Duration::from_mins(1),
+            steady: Duration::from_mins(1),
         }
     }
 }

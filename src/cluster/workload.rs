@@ -228,8 +228,8 @@ fn condition<'a>(object: &'a Deployment, kind: &str) -> Option<&'a DeploymentCon
     object.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
 }
 
-/// What a Deployment's own conditions say is wrong. Its controller copies `ReplicaFailure` from the ReplicaSet, so
-/// that a quota is seen without listing ReplicaSets.
+/// What a Deployment's own conditions say is wrong. Its controller copies `ReplicaFailure` from the `ReplicaSet`, so
+/// that a quota is seen without listing any.
 fn complaint(object: &Deployment) -> Option<Trouble> {
     let condition = condition(object, "ReplicaFailure").filter(|condition| condition.status == "True")?;
     let name = object.metadata.name.as_deref().unwrap_or_default();
@@ -271,12 +271,12 @@ mod tests {
     use serde_json::{Value, json};
 
     fn deployment(generation: i64, replicas: Option<i32>, status: Value) -> Deployment {
-        serde_json::from_value(json!({
+        let mut object = json!({
             "metadata": { "name": "web", "generation": generation },
             "spec": { "replicas": replicas, "selector": {}, "template": {} },
-            "status": status,
-        }))
-        .unwrap()
+        });
+        object["status"] = status;
+        serde_json::from_value(object).unwrap()
     }
 
     fn waiting(words: &str) -> RolloutState {
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_deployment_is_rolled_out_when_kubectl_says_so() {
         let exceeded = json!([{ "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded" }]);
-        let table = [
+        let table = vec![
             (
                 "the controller has not seen the change",
                 deployment(
@@ -347,19 +347,20 @@ mod tests {
     }
 
     fn stateful_set(generation: i64, replicas: i32, strategy: Value, status: Value) -> StatefulSet {
-        serde_json::from_value(json!({
+        let mut object = json!({
             "metadata": { "name": "db", "generation": generation },
-            "spec": { "replicas": replicas, "serviceName": "db", "selector": {}, "template": {}, "updateStrategy": strategy },
-            "status": status,
-        }))
-        .unwrap()
+            "spec": { "replicas": replicas, "serviceName": "db", "selector": {}, "template": {} },
+        });
+        object["spec"]["updateStrategy"] = strategy;
+        object["status"] = status;
+        serde_json::from_value(object).unwrap()
     }
 
     #[test]
     fn a_stateful_set_is_rolled_out_when_kubectl_says_so() {
         let rolling = |partition: i32| json!({ "type": "RollingUpdate", "rollingUpdate": { "partition": partition } });
         let bare = json!({ "type": "RollingUpdate" });
-        let table = [
+        let table = vec![
             (
                 "never observed",
                 stateful_set(0, 0, rolling(0), json!({ "replicas": 0 })),

@@ -39,6 +39,10 @@ impl Told {
     }
 }
 
+fn available(object: &Deployment) -> Option<i32> {
+    object.status.as_ref().and_then(|status| status.available_replicas)
+}
+
 /// A ready Deployment `web`, and the drift that is told of it from then on. `fallen` is waited for by a first fall, so
 /// that the lookout has surely seen it ready.
 async fn lookout(namespace: &Namespace, cluster: &Cluster, kubelet: &Kubelet) -> Told {
@@ -55,9 +59,7 @@ async fn lookout(namespace: &Namespace, cluster: &Cluster, kubelet: &Kubelet) ->
             assert!(matches!(fell, Some((_, Drift::Fell { available: 0, desired: 1, .. }, _))), "{fell:?}");
             break;
         }
-        namespace
-            .wait::<Deployment>("web", PATIENCE, |d| d.status.as_ref().unwrap().available_replicas == Some(1))
-            .await;
+        namespace.wait::<Deployment>("web", PATIENCE, |web| available(web) == Some(1)).await;
     }
     let (target, drift) = told.next().await;
     assert_eq!(target, web);
@@ -129,13 +131,9 @@ async fn in_quiet_nothing_is_told() {
         let web = web(&namespace);
         cluster.quiet(&web, now() + SignedDuration::from_mins(5));
         kubelet.decide("image:1", Fate::Unready);
-        namespace
-            .wait::<Deployment>("web", PATIENCE, |d| d.status.as_ref().unwrap().available_replicas.is_none())
-            .await;
+        namespace.wait::<Deployment>("web", PATIENCE, |web| available(web).is_none()).await;
         kubelet.decide("image:1", Fate::Ready);
-        namespace
-            .wait::<Deployment>("web", PATIENCE, |d| d.status.as_ref().unwrap().available_replicas == Some(1))
-            .await;
+        namespace.wait::<Deployment>("web", PATIENCE, |web| available(web) == Some(1)).await;
         namespace.api::<Deployment>().delete("web", &DeleteParams::default()).await.unwrap();
         assert_eq!(told.next().await, (web, Drift::Deleted), "a deletion is told even then");
     })
@@ -178,9 +176,7 @@ async fn targets_come_and_go() {
         };
         assert_eq!(target, shop);
         kubelet.decide("image:1", Fate::Unready);
-        namespace
-            .wait::<Deployment>("web", PATIENCE, |d| d.status.as_ref().unwrap().available_replicas.is_none())
-            .await;
+        namespace.wait::<Deployment>("web", PATIENCE, |web| available(web).is_none()).await;
         namespace.api::<Deployment>().delete("shop", &DeleteParams::default()).await.unwrap();
         loop {
             let (target, drift) = told.next().await;

@@ -12,7 +12,7 @@ use crate::support::kubelet::Fate;
 
 fn at(url: &str, limit: SignedDuration) -> Cluster {
     let settings = config::Kubernetes { timeout: limit, ..settings() };
-    Cluster::with(kube::Config::new(url.parse().unwrap()), &settings).unwrap()
+    Cluster::with(kube::Config::new(url.parse().expect("a URL")), &settings).expect("a client")
 }
 
 #[tokio::test]
