@@ -123,6 +123,29 @@ async fn a_stop_by_somebody_else_is_told() {
 }
 
 #[tokio::test]
+async fn what_an_autoscaler_does_is_its_work() {
+    with_namespace(async |namespace| {
+        let kubelet = namespace.kubelet();
+        let cluster = admin(&namespace).await;
+        let mut told = lookout(&namespace, &cluster, &kubelet).await;
+        let web = web(&namespace);
+        namespace.apply(super::status::AUTOSCALER).await;
+        // Named by the object, and then, after a stop and a start, not.
+        scale_as("kube-controller-manager", &namespace, "web", 2).await;
+        to_the_end(rollout(&cluster, &web, Wanted::Replicas(2))).await;
+        for replicas in [0, 1] {
+            cluster.scale(&web, replicas).await.unwrap();
+            to_the_end(rollout(&cluster, &web, Wanted::Replicas(replicas))).await;
+        }
+        scale_as("kube-controller-manager", &namespace, "web", 3).await;
+        to_the_end(rollout(&cluster, &web, Wanted::Replicas(3))).await;
+        namespace.api::<Deployment>().delete("web", &DeleteParams::default()).await.unwrap();
+        assert_eq!(told.next().await, (web, Drift::Deleted));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn in_quiet_nothing_is_told() {
     with_namespace(async |namespace| {
         let kubelet = namespace.kubelet();

@@ -6,7 +6,7 @@ use pilothouse::config;
 use super::{MINIMAL, PATIENCE, admin, connect, limited, now, scale_as, settings, web};
 use crate::support::control_plane::with_namespace;
 
-const AUTOSCALER: &str = "
+pub(super) const AUTOSCALER: &str = "
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: more}
