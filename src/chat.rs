@@ -1,7 +1,45 @@
 //! The room: what people said, how far it is proven, and what they are told. No SDK type crosses this door.
 
+mod gap;
+mod gestures;
+mod late;
+pub mod outside;
+mod own;
+mod recovery;
+mod rooms;
+mod sending;
+mod session;
+mod sync;
+mod trust;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
 use jiff::Timestamp;
+use matrix_sdk::{Client, SessionChange};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, Notify, broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::session::Session;
+pub use self::session::{OpenError, lock_held};
+use crate::config;
+use crate::retry::Backoff;
+use crate::store::Store;
+
+/// How long a start waits for the process before to let go of the Matrix store.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+/// Signs of life that may wait; more are not worth keeping.
+const GESTURES: usize = 64;
+/// What the loops get to come to their end, before they are ended.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A homeserver that ends a login sooner than this is not asked for the next one at once.
+const LOGIN_LASTS: Duration = Duration::from_mins(5);
 
 /// One thing that a person said, as the inbox keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,4 +132,260 @@ pub struct Outgoing {
     pub reply_to: Option<String>,
     /// People to notify.
     pub mentions: Vec<String>,
+    /// Says nothing that must not be read on the way: may go into a room that is not encrypted.
+    #[serde(default)]
+    pub anywhere: bool,
+}
+
+/// What `/readyz` asks about the room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// When the last sync came back.
+    pub synced_at: Option<Timestamp>,
+    /// Whether the own device may encrypt to the people of a room: it is signed, or the configuration does without.
+    pub can_encrypt: bool,
+    /// What is wrong now, in one sentence.
+    pub trouble: Option<String>,
+}
+
+/// Best-effort signs of life; losing one loses nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gesture {
+    /// Shows or takes back that an answer is being written.
+    Typing {
+        /// Room id.
+        room: String,
+        /// Shows it (`true`) or takes it back.
+        on: bool,
+    },
+    /// Marks an event as read.
+    Seen {
+        /// Room id.
+        room: String,
+        /// Event id.
+        event: String,
+    },
+}
+
+/// What every part of chat shares.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) store: Store,
+    pub(crate) matrix: config::Matrix,
+    pub(crate) trust: config::Trust,
+    /// Allowed people; changes when the rules are read again.
+    pub(crate) users: watch::Receiver<Arc<Vec<String>>>,
+    /// Wakes the operator: something is in the inbox.
+    pub(crate) inbox: Arc<Notify>,
+    /// Wakes the sending loop: something is in the outbox.
+    pub(crate) outbox: Arc<Notify>,
+    /// What `/readyz` asks.
+    pub(crate) health: watch::Sender<Health>,
+}
+
+/// How a sync loop came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was asked to.
+    Shutdown,
+    /// The homeserver wants a new login of the same device.
+    SoftLogout,
+    /// The homeserver has ended the device.
+    HardLogout,
+}
+
+/// The room, opened: logged in, its own device signed, its store locked.
+pub struct Chat {
+    session: Session,
+    client: Client,
+    advice: Vec<String>,
+    user_id: String,
+    store: Store,
+    users: watch::Receiver<Arc<Vec<String>>>,
+    inbox: Arc<Notify>,
+    outbox: Arc<Notify>,
+    health: watch::Sender<Health>,
+    gestures: mpsc::Sender<Gesture>,
+    shown: Arc<Mutex<mpsc::Receiver<Gesture>>>,
+}
+
+impl Chat {
+    /// Logs in, or goes on with the saved login, and has the own device signed.
+    ///
+    /// Waits for as long as the homeserver is away or limits logins (drop the future to give up), and
+    /// [`LOCK_PATIENCE`] for the process before. `inbox` is notified when there is something for the operator; `outbox`
+    /// is waited on for something to send.
+    ///
+    /// # Errors
+    /// [`OpenError`], each variant with its own way out.
+    pub async fn open(
+        matrix: config::Matrix,
+        trust: config::Trust,
+        users: watch::Receiver<Arc<Vec<String>>>,
+        store: Store,
+        inbox: Arc<Notify>,
+        outbox: Arc<Notify>,
+    ) -> Result<Self, OpenError> {
+        Self::open_within(matrix, trust, users, store, inbox, outbox, LOCK_PATIENCE).await
+    }
+
+    /// As [`Chat::open`], with another patience for the process before.
+    ///
+    /// # Errors
+    /// As [`Chat::open`].
+    pub async fn open_within(
+        matrix: config::Matrix,
+        trust: config::Trust,
+        users: watch::Receiver<Arc<Vec<String>>>,
+        store: Store,
+        inbox: Arc<Notify>,
+        outbox: Arc<Notify>,
+        lock_patience: Duration,
+    ) -> Result<Self, OpenError> {
+        let opened = Session::open(matrix, trust, lock_patience).await?;
+        let (gestures, shown) = mpsc::channel(GESTURES);
+        Ok(Self {
+            user_id: opened.session.user_id(),
+            session: opened.session,
+            client: opened.client,
+            advice: opened.advice,
+            store,
+            users,
+            inbox,
+            outbox,
+            health: watch::Sender::new(Health { can_encrypt: true, ..Health::default() }),
+            gestures,
+            shown: Arc::new(Mutex::new(shown)),
+        })
+    }
+
+    /// Full user id of the bot.
+    #[must_use]
+    pub fn user_id(&self) -> &str {
+        &self.user_id
+    }
+
+    /// What the operator of the machine should do about the recovery key and the own device, in sentences.
+    #[must_use]
+    pub fn advice(&self) -> Vec<String> {
+        self.advice.clone()
+    }
+
+    /// Shows how the room is, for `/readyz`.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// Takes signs of life; use `try_send`: a full queue loses nothing.
+    #[must_use]
+    pub fn gestures(&self) -> mpsc::Sender<Gesture> {
+        self.gestures.clone()
+    }
+
+    /// Listens and speaks until `shutdown`, then flushes and closes the stores.
+    ///
+    /// # Errors
+    /// A loop ended by itself or panicked, the homeserver has ended the device, or the store cannot be written.
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
+        loop {
+            let since = Instant::now();
+            let ended = self.turn(&shutdown).await;
+            session::close(&self.client).await;
+            match ended? {
+                Ended::Shutdown => return Ok(()),
+                Ended::HardLogout => return Err(self.session.hard_logout().into()),
+                Ended::SoftLogout => {
+                    if since.elapsed() >= LOGIN_LASTS {
+                        pauses.reset();
+                    }
+                    let pause = pauses.next();
+                    info!(?pause, "the homeserver wants a new login of this device");
+                    let login = async {
+                        tokio::time::sleep(pause).await;
+                        self.session.login_again().await
+                    };
+                    self.client = tokio::select! {
+                        client = login => client?,
+                        () = shutdown.cancelled() => return Ok(()),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Runs every loop on the present client until one of them ends.
+    async fn turn(&mut self, shutdown: &CancellationToken) -> anyhow::Result<Ended> {
+        let context = Arc::new(Context {
+            client: self.client.clone(),
+            store: self.store.clone(),
+            matrix: self.session.matrix().clone(),
+            trust: self.session.trust().clone(),
+            users: self.users.clone(),
+            inbox: Arc::clone(&self.inbox),
+            outbox: Arc::clone(&self.outbox),
+            health: self.health.clone(),
+        });
+        let stop = shutdown.child_token();
+        let mut sessions = self.client.subscribe_to_session_changes();
+        let mut loops = JoinSet::new();
+        loops.spawn(named("sync", sync::run(Arc::clone(&context), stop.clone())));
+        loops.spawn(named("sending", until_shutdown(sending::run(Arc::clone(&context), stop.clone()))));
+        loops.spawn(named(
+            "gestures",
+            until_shutdown(gestures::run(Arc::clone(&context), Arc::clone(&self.shown), stop.clone())),
+        ));
+        loops.spawn(named(
+            "own device",
+            until_shutdown(own::run(Arc::clone(&context), self.session.sends_unsigned(), stop.clone())),
+        ));
+
+        let first = loops.join_next().await.unwrap_or_else(|| Ok(("chat", Ok(Ended::Shutdown))));
+        let asked = shutdown.is_cancelled();
+        stop.cancel();
+        let drained = tokio::time::timeout(DRAIN, async {
+            while let Some(end) = loops.join_next().await {
+                if let Ok((name, Err(error))) = end {
+                    warn!(error = format!("{error:#}"), "the {name} loop ended with an error");
+                }
+            }
+        });
+        if drained.await.is_err() {
+            warn!("a loop of the room did not come to its end in {} s and is ended", DRAIN.as_secs());
+            loops.shutdown().await;
+        }
+        let (name, end) = first.context("a loop of the room panicked")?;
+        match end.with_context(|| format!("the {name} loop failed"))? {
+            Ended::Shutdown if !asked => anyhow::bail!("the {name} loop ended by itself"),
+            Ended::Shutdown => Ok(Ended::Shutdown),
+            // A refused refresh hides what the homeserver said of the login itself.
+            Ended::SoftLogout if hard(&mut sessions) => Ok(Ended::HardLogout),
+            ended => Ok(ended),
+        }
+    }
+}
+
+async fn named<T>(name: &'static str, work: impl Future<Output = T>) -> (&'static str, T) {
+    let end = work.await;
+    tracing::debug!("the {name} loop has ended");
+    (name, end)
+}
+
+async fn until_shutdown(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Ended> {
+    work.await.map(|()| Ended::Shutdown)
+}
+
+/// Whether the homeserver's last word on the login was a hard logout.
+fn hard(sessions: &mut broadcast::Receiver<SessionChange>) -> bool {
+    use broadcast::error::TryRecvError;
+    let mut hard = false;
+    loop {
+        match sessions.try_recv() {
+            Ok(SessionChange::UnknownToken(data)) => hard = !data.soft_logout,
+            Ok(SessionChange::TokensRefreshed) => hard = false,
+            Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return hard,
+        }
+    }
 }

@@ -1,6 +1,30 @@
-//! What the operator of the machine decides: defaults, then `pilothouse.toml`, then the environment.
+//! What the operator of the machine decides, in four layers; a later one wins:
 //!
-//! One struct a section; a part receives its own section and never the whole [`Config`].
+//! 1. the defaults (`config/defaults.toml`),
+//! 2. `pilothouse.toml`: the file of `--config`, else of `PILOTHOUSE_CONFIG`, else `./pilothouse.toml`, else
+//!    `/etc/pilothouse/pilothouse.toml`,
+//! 3. the environment of openclaw-k8s-toggle-operator (`MATRIX_HOMESERVER` …, all of it in [`predecessor`]); what it
+//!    overrides in the file is warned about, because its names are common ones; then `RUST_LOG`,
+//! 4. `PILOTHOUSE__SECTION__KEY`.
+//!
+//! [`Config::load`] reads them all and gives either the typed, validated configuration with the origin of every value, or
+//! every fault at once. One struct a section; a part receives its own section and never the whole [`Config`].
+
+mod environment;
+mod explain;
+mod file;
+mod finding;
+mod keys;
+mod load;
+mod login;
+pub mod predecessor;
+mod reader;
+mod secret;
+mod sources;
+mod validation;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,6 +32,12 @@ use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+
+pub use explain::{explain, reloadable_difference};
+pub use finding::{Finding, Findings, Origin};
+pub use load::Loaded;
+pub use sources::Sources;
+pub use validation::{ALIASES, VERBS};
 
 /// The whole configuration, validated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,7 +91,7 @@ impl Serialize for Secret {
 }
 
 /// `[matrix]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Matrix {
     /// Base URL of the client-server API.
     pub homeserver: url::Url,
@@ -90,6 +120,7 @@ pub struct Matrix {
     /// PEM bundle trusted for the homeserver besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Proxy for the homeserver; without it the usual variables count.
+    #[serde(serialize_with = "secret::without_password")]
     pub proxy: Option<url::Url>,
 }
 
@@ -176,6 +207,7 @@ pub struct Policy {
     /// Allowed people, full user ids.
     pub users: Vec<String>,
     /// Older commands are told, not done.
+    #[serde(serialize_with = "jiff::fmt::serde::duration::friendly::compact::required")]
     pub staleness: SignedDuration,
     /// Who may do what; without a rule every allowed user may do everything.
     pub rules: Vec<Rule>,
@@ -216,7 +248,7 @@ pub struct Target {
 pub enum Kind {
     /// apps/v1 Deployment.
     Deployment,
-    /// apps/v1 StatefulSet.
+    /// apps/v1 `StatefulSet`.
     StatefulSet,
 }
 
@@ -228,8 +260,10 @@ pub struct Kubernetes {
     /// Context of the kubeconfig; its current one if not given.
     pub context: Option<String>,
     /// Limit for one operation.
+    #[serde(serialize_with = "jiff::fmt::serde::duration::friendly::compact::required")]
     pub timeout: SignedDuration,
     /// How long a rollout may take before it is told as unfinished.
+    #[serde(serialize_with = "jiff::fmt::serde::duration::friendly::compact::required")]
     pub rollout_deadline: SignedDuration,
     /// Last log lines of a failing container in answers (they may hold secrets).
     pub show_logs: bool,
@@ -241,9 +275,9 @@ pub struct Kubernetes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KubernetesSource {
-    /// The ServiceAccount inside a cluster, else `KUBECONFIG` or `~/.kube/config`.
+    /// The `ServiceAccount` inside a cluster, else `KUBECONFIG` or `~/.kube/config`.
     Infer,
-    /// The ServiceAccount only.
+    /// The `ServiceAccount` only.
     InCluster,
     /// `KUBECONFIG` or `~/.kube/config` only.
     Kubeconfig,

@@ -1,1 +1,108 @@
-fn main() {}
+//! The TLS provider, the arguments, the log, the error chain and the exit code; everything else is in the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use pilothouse::config::{Config, Sources};
+use pilothouse::{check, config, daemon, shutdown, telemetry, trust};
+
+/// Run your Kubernetes cluster from an end-to-end-encrypted Matrix room.
+///
+/// Without a subcommand it is the running daemon.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Configuration file [default: PILOTHOUSE_CONFIG, ./pilothouse.toml, /etc/pilothouse/pilothouse.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Runs the daemon.
+    Run,
+    /// Tries every part once and says what to do about each failure.
+    #[command(visible_aliases = ["conntest", "connectivity-test"])]
+    Check {
+        /// Prints JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the effective configuration and where each value came from.
+    Config,
+    /// Lists people, their devices and whether their commands count; accepts a changed key.
+    Trust {
+        #[command(subcommand)]
+        action: Option<TrustAction>,
+    },
+    /// Prints the version.
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum TrustAction {
+    /// Trusts a changed identity, or a device, whose fingerprint you have compared.
+    Accept {
+        /// Full user id.
+        user: String,
+        /// Device id (only where devices are pinned), then the fingerprint; spaces do not matter.
+        #[arg(required = true, num_args = 1..)]
+        fingerprint: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match start(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("pilothouse: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Exit code of what could not even be tried.
+const COULD_NOT_RUN: u8 = 2;
+
+fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if matches!(arguments.task, Some(Task::Version)) {
+        println!("pilothouse {}", env!("CARGO_PKG_VERSION"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider is already installed"))?;
+    let sources = Sources::from_process(arguments.config);
+    let loaded = match Config::load(&sources) {
+        Ok(loaded) => loaded,
+        Err(findings) => {
+            eprintln!("pilothouse: {findings}");
+            return Ok(ExitCode::from(COULD_NOT_RUN));
+        }
+    };
+    if matches!(arguments.task, Some(Task::Config)) {
+        print!("{}", config::explain(&loaded));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
+    let code = runtime.block_on(async {
+        match arguments.task {
+            Some(Task::Check { json }) => check::run(&loaded, json).await,
+            Some(Task::Trust { action }) => {
+                let accept = action.map(|TrustAction::Accept { user, fingerprint }| (user, fingerprint));
+                trust::run(&loaded.config, accept).await.map(|()| ExitCode::SUCCESS)
+            }
+            None | Some(Task::Run | Task::Config | Task::Version) => {
+                telemetry::start_log(&loaded.config.log)?;
+                let wishes = shutdown::listen()?;
+                daemon::run(sources, loaded, wishes).await.map(|()| ExitCode::SUCCESS)
+            }
+        }
+    });
+    // Whatever still blocks a thread (a resolver, a slow disk) does not hold the end up.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    code
+}

@@ -2,7 +2,27 @@
 
 #[path = "integration/cluster.rs"]
 mod cluster;
+#[path = "integration/faults.rs"]
+mod faults;
 #[path = "integration/harness.rs"]
 mod harness;
+#[path = "integration/image.rs"]
+mod image;
+#[path = "integration/manifests.rs"]
+mod manifests;
+#[path = "integration/sending.rs"]
+mod sending;
+#[path = "integration/session.rs"]
+mod session;
+#[path = "integration/structure.rs"]
+mod structure;
+#[path = "integration/subcommands.rs"]
+mod subcommands;
 #[path = "integration/support.rs"]
 mod support;
+#[path = "integration/sync.rs"]
+mod sync;
+#[path = "integration/trust.rs"]
+mod trust;
+#[path = "integration/whole.rs"]
+mod whole;

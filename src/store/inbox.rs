@@ -124,6 +124,8 @@ pub struct Done {
     pub outcome: String,
     /// What the room reads.
     pub speech: Option<Speech>,
+    /// Row of the words that the room reads already, if `speech` is none.
+    pub message: Option<i64>,
     /// A rollout to go on watching.
     pub watch: Option<super::watches::NewWatch>,
 }
@@ -162,6 +164,7 @@ impl Store {
             }
             if let Some(position) = &position {
                 put_cursor(tx, "sync", position)?;
+                put_cursor(tx, "synced_at", &now.as_millisecond().to_string())?;
             }
             Ok(new)
         })
@@ -291,14 +294,35 @@ impl Store {
             let outbox = match &done.speech {
                 Some(speech) => Some(put_speech(tx, Some(done.id), speech, now)?),
                 None => {
-                    tx.execute("UPDATE inbox SET state = 'told' WHERE id = ?1", [done.id])?;
-                    None
+                    super::outbox::tell(tx, done.id)?;
+                    done.message
                 }
             };
             if let Some(watch) = &done.watch {
                 super::watches::put(tx, done.id, outbox, watch, now)?;
             }
             Ok(outbox)
+        })
+        .await
+    }
+
+    /// Replaces a command for several targets by one for each, in one transaction: each is journaled, answered and watched
+    /// by itself. A part is its name within the command and the JSON of its message.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was replaced.
+    pub async fn split(&self, id: i64, parts: Vec<(String, String)>, now: Timestamp) -> Result<(), StoreError> {
+        self.call(move |tx| {
+            for (part, payload) in &parts {
+                tx.execute(
+                    "INSERT INTO inbox (event, room, sender, state, sent_at, received_at, payload)
+                     SELECT event || '/' || ?2, room, sender, 'received', sent_at, received_at, ?3 FROM inbox WHERE id = ?1
+                     ON CONFLICT (event) DO NOTHING",
+                    (id, part, payload),
+                )?;
+            }
+            tx.execute("UPDATE inbox SET state = 'told', done_at = ?2 WHERE id = ?1", (id, now.as_millisecond()))?;
+            Ok(())
         })
         .await
     }

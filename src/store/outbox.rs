@@ -54,6 +54,8 @@ pub struct Parcel {
     pub payload: String,
     /// Whether it was tried with this text before.
     pub tried: bool,
+    /// Whether nothing more is to come for this message: its command is done and no rollout is watched for it.
+    pub last_words: bool,
     /// When it was written.
     pub created_at: Timestamp,
 }
@@ -68,7 +70,9 @@ pub struct Edited {
 }
 
 const COLUMNS: &str =
-    "o.id, o.txn, o.room, o.inbox, o.edits, o.state, o.payload, o.created_at, root.event AS root_event";
+    "o.id, o.txn, o.room, o.inbox, o.edits, o.state, o.payload, o.created_at, root.event AS root_event,
+    NOT EXISTS (SELECT 1 FROM watch WHERE watch.inbox = o.inbox)
+      AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.id = o.inbox AND inbox.state = 'started') AS last_words";
 
 fn parcel(row: &Row<'_>) -> rusqlite::Result<Parcel> {
     let edits: Option<i64> = row.get("edits")?;
@@ -81,6 +85,7 @@ fn parcel(row: &Row<'_>) -> rusqlite::Result<Parcel> {
         edits: edits.map(|row| Edited { row, event }),
         payload: row.get("payload")?,
         tried: row.get::<_, String>("state")? == "trying",
+        last_words: row.get("last_words")?,
         created_at: time(row, "created_at")?,
     })
 }
@@ -100,30 +105,56 @@ pub(super) fn put_speech(
                  VALUES (?1, ?2, ?3, 'queued', ?4, ?5, 0) ON CONFLICT (txn) DO NOTHING",
                 (&draft.txn, &draft.room, inbox, &draft.payload, now),
             )?;
+            shed(tx)?;
             Ok(tx.query_row("SELECT id FROM outbox WHERE txn = ?1", [&draft.txn], |row| row.get(0))?)
         }
         Speech::Revise { row, txn, payload } => {
-            if tx.execute("UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued'", (row, payload))? > 0 {
+            if tx.execute(
+                "UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued' AND NOT joined",
+                (row, payload),
+            )? > 0
+            {
                 return Ok(*row);
             }
             if tx.execute("UPDATE outbox SET payload = ?2 WHERE edits = ?1 AND state = 'queued'", (row, payload))? > 0 {
                 return Ok(*row);
             }
-            let (room, state): (String, String) =
-                tx.query_row("SELECT room, state FROM outbox WHERE id = ?1", [row], |r| Ok((r.get(0)?, r.get(1)?)))?;
-            // A dropped or merged event cannot be edited: its news goes out as an event of its own.
-            let root = (state == "sent" || state == "trying").then_some(*row);
+            let (room, editable): (String, bool) = tx.query_row(
+                "SELECT room, state IN ('sent', 'trying') AND NOT joined FROM outbox WHERE id = ?1",
+                [row],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            // What was dropped, merged or speaks for others cannot be edited: its news goes out as an event of its own.
+            let edits = editable.then_some(*row);
             tx.execute(
                 "INSERT INTO outbox (txn, room, inbox, edits, state, payload, created_at, not_before)
                  VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?6, 0) ON CONFLICT (txn) DO NOTHING",
-                (txn, room, inbox, root, payload, now),
+                (txn, room, inbox, edits, payload, now),
             )?;
-            match root {
-                Some(root) => Ok(root),
+            shed(tx)?;
+            match edits {
+                Some(row) => Ok(row),
                 None => Ok(tx.query_row("SELECT id FROM outbox WHERE txn = ?1", [txn], |row| row.get(0))?),
             }
         }
     }
+}
+
+/// Drops what waits beyond [`CAPACITY`]: edits before messages, the oldest first, nothing that was tried.
+fn shed(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    let waiting: i64 =
+        tx.query_row("SELECT count(*) FROM outbox WHERE state IN ('queued', 'trying')", [], |row| row.get(0))?;
+    if waiting <= CAPACITY {
+        return Ok(());
+    }
+    let mut statement =
+        tx.prepare("SELECT id FROM outbox WHERE state = 'queued' ORDER BY edits IS NULL, id LIMIT ?1")?;
+    let rows: Vec<i64> = statement.query_map([waiting - CAPACITY], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for row in rows {
+        tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [row])?;
+        tell_row(tx, row)?;
+    }
+    Ok(())
 }
 
 impl Store {
@@ -133,6 +164,19 @@ impl Store {
     /// [`StoreError`] where the file cannot be written.
     pub async fn say(&self, inbox: Option<i64>, speech: Speech, now: Timestamp) -> Result<i64, StoreError> {
         self.call(move |tx| put_speech(tx, inbox, &speech, now)).await
+    }
+
+    /// Finds the row of the first words that answered a command.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn answer_row(&self, inbox: i64) -> Result<Option<i64>, StoreError> {
+        self.call(move |tx| {
+            Ok(tx.query_row("SELECT min(id) FROM outbox WHERE inbox = ?1 AND edits IS NULL", [inbox], |row| {
+                row.get(0)
+            })?)
+        })
+        .await
     }
 
     /// Lists what may go out now, oldest first. An edit waits for its event.
@@ -188,6 +232,37 @@ impl Store {
         .await
     }
 
+    /// Counts the rows that were given up, as far back as they are kept.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn outbox_dropped(&self) -> Result<u64, StoreError> {
+        self.call(|tx| {
+            Ok(tx
+                .query_row("SELECT count(*) FROM outbox WHERE state = 'dropped'", [], |row| row.get::<_, i64>(0))?
+                .unsigned_abs())
+        })
+        .await
+    }
+
+    /// Forgets rows from before `before` that are in the room or given up, and that nothing refers to any more.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn prune_outbox(&self, before: Timestamp) -> Result<usize, StoreError> {
+        self.call(move |tx| {
+            // An edit goes before its event, in the same run or a later one.
+            Ok(tx.execute(
+                "DELETE FROM outbox WHERE state IN ('sent', 'dropped', 'merged') AND created_at < ?1
+                   AND NOT EXISTS (SELECT 1 FROM outbox edit WHERE edit.edits = outbox.id
+                                    AND (edit.state IN ('queued', 'trying') OR edit.created_at >= ?1))
+                   AND NOT EXISTS (SELECT 1 FROM watch WHERE watch.outbox = outbox.id)",
+                [before.as_millisecond()],
+            )?)
+        })
+        .await
+    }
+
     /// Fixes the text: from now on it goes out with exactly these words and this transaction id.
     ///
     /// Gives the words as they stand now: a revision may have come since they were read.
@@ -213,7 +288,7 @@ impl Store {
                 "UPDATE outbox SET state = 'sent', event = ?2, sent_at = ?3 WHERE id = ?1",
                 (id, event, now.as_millisecond()),
             )?;
-            tell(tx, id)
+            tell_row(tx, id)
         })
         .await
     }
@@ -225,7 +300,7 @@ impl Store {
     pub async fn dropped(&self, id: i64) -> Result<(), StoreError> {
         self.call(move |tx| {
             tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [id])?;
-            tell(tx, id)
+            tell_row(tx, id)
         })
         .await
     }
@@ -267,10 +342,13 @@ impl Store {
     /// [`StoreError`]: nothing was folded.
     pub async fn merge(&self, first: i64, others: Vec<i64>, payload: String) -> Result<(), StoreError> {
         self.call(move |tx| {
-            tx.execute("UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued'", (first, payload))?;
+            tx.execute(
+                "UPDATE outbox SET payload = ?2, joined = 1 WHERE id = ?1 AND state = 'queued'",
+                (first, payload),
+            )?;
             for other in others {
                 tx.execute("UPDATE outbox SET state = 'merged' WHERE id = ?1 AND state = 'queued'", [other])?;
-                tell(tx, other)?;
+                tell_row(tx, other)?;
             }
             Ok(())
         })
@@ -279,11 +357,91 @@ impl Store {
 }
 
 /// A command is told once it is done and none of its words wait.
-fn tell(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
+pub(super) fn tell(tx: &Transaction<'_>, inbox: i64) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE inbox SET state = 'told' WHERE state = 'done' AND id = (SELECT inbox FROM outbox WHERE id = ?1)
+        "UPDATE inbox SET state = 'told' WHERE state = 'done' AND id = ?1
            AND NOT EXISTS (SELECT 1 FROM outbox w WHERE w.inbox = inbox.id AND w.state IN ('queued', 'trying'))",
-        [row],
+        [inbox],
     )?;
     Ok(())
+}
+
+fn tell_row(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
+    let inbox: Option<i64> = tx.query_row("SELECT inbox FROM outbox WHERE id = ?1", [row], |row| row.get(0))?;
+    inbox.map_or(Ok(()), |inbox| tell(tx, inbox))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("a time")
+    }
+
+    fn new(txn: &str) -> Speech {
+        Speech::New(Draft { txn: txn.to_owned(), room: "!room:x".to_owned(), payload: format!("words {txn}") })
+    }
+
+    fn revise(row: i64, txn: &str) -> Speech {
+        Speech::Revise { row, txn: txn.to_owned(), payload: format!("words {txn}") }
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("store")).expect("a store");
+        (folder, store)
+    }
+
+    #[tokio::test]
+    async fn an_untried_text_is_replaced_in_place_and_a_tried_one_is_edited_once_it_is_sent() {
+        let (_folder, store) = store();
+        let row = store.say(None, new("a"), at(0)).await.expect("written");
+        assert_eq!(store.say(None, revise(row, "b"), at(1)).await.expect("written"), row);
+        assert_eq!(store.try_parcel(row).await.expect("written"), "words b");
+        store.say(None, revise(row, "c"), at(2)).await.expect("written");
+        store.say(None, revise(row, "d"), at(3)).await.expect("written");
+        assert_eq!(store.outgoing(at(4), 9).await.expect("read").len(), 1, "an edit waits for its event");
+        store.sent(row, "$event:x", at(5)).await.expect("written");
+        let [edit] = &store.outgoing(at(6), 9).await.expect("read")[..] else { panic!("one edit") };
+        assert_eq!((edit.payload.as_str(), edit.txn.as_str()), ("words d", "c"));
+        assert_eq!(edit.edits, Some(Edited { row, event: Some("$event:x".to_owned()) }));
+    }
+
+    #[tokio::test]
+    async fn beyond_its_capacity_the_queue_drops_the_oldest_edits_first_and_counts_them() {
+        let (_folder, store) = store();
+        let root = store.say(None, new("root"), at(0)).await.expect("written");
+        store.try_parcel(root).await.expect("written");
+        for number in 1..CAPACITY - 1 {
+            store.say(None, new(&number.to_string()), at(number)).await.expect("written");
+        }
+        store.say(None, revise(root, "edit"), at(0)).await.expect("written");
+        assert_eq!(store.outbox_dropped().await.expect("read"), 0);
+        store.say(None, new("more"), at(0)).await.expect("written");
+        store.say(None, new("and more"), at(0)).await.expect("written");
+        assert_eq!(store.outbox_dropped().await.expect("read"), 2);
+        assert_eq!(store.outbox_depth().await.expect("read"), CAPACITY.unsigned_abs());
+        store.sent(root, "$event:x", at(0)).await.expect("written");
+        let waiting = store.outgoing(at(0), u32::MAX).await.expect("read");
+        assert!(waiting.iter().all(|parcel| parcel.edits.is_none()), "the edit went first");
+        assert_eq!(waiting[0].txn, "2", "then the oldest message");
+    }
+
+    #[tokio::test]
+    async fn old_rows_are_forgotten_unless_something_refers_to_them() {
+        let (_folder, store) = store();
+        let old = store.say(None, new("old"), at(0)).await.expect("written");
+        let edited = store.say(None, new("edited"), at(0)).await.expect("written");
+        let waiting = store.say(None, new("waiting"), at(0)).await.expect("written");
+        for row in [old, edited] {
+            store.try_parcel(row).await.expect("written");
+            store.sent(row, "$event:x", at(1)).await.expect("written");
+        }
+        store.say(None, revise(edited, "edit"), at(2)).await.expect("written");
+        assert_eq!(store.prune_outbox(at(10)).await.expect("written"), 1);
+        let rows: Vec<i64> = store.outgoing(at(10), 9).await.expect("read").iter().map(|row| row.id).collect();
+        assert_eq!(rows[0], waiting);
+        assert_eq!(rows.len(), 2);
+    }
 }

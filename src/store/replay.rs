@@ -12,30 +12,35 @@ pub struct Sighting {
 }
 
 impl Store {
-    /// Notes that an event of this session carried this plaintext; gives the earlier ones that did.
+    /// Notes that events of sessions carried plaintexts (session, digest, event); gives for each the earlier ones that did.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
-    pub async fn sighted(&self, session: &str, digest: &str, event: &str) -> Result<Vec<Sighting>, StoreError> {
-        let (session, digest, event) = (session.to_owned(), digest.to_owned(), event.to_owned());
+    pub async fn sighted_all(&self, sights: Vec<(String, String, String)>) -> Result<Vec<Vec<Sighting>>, StoreError> {
+        if sights.is_empty() {
+            return Ok(Vec::new());
+        }
         self.call(move |tx| {
-            let mut statement = tx.prepare(
-                "SELECT event, message_index FROM replay WHERE session = ?1 AND digest = ?2 AND event <> ?3",
+            let mut earlier = tx.prepare(
+                "SELECT event, message_index FROM replay WHERE session = ?1 AND digest = ?2 AND rowid <
+                   (SELECT rowid FROM replay WHERE session = ?1 AND digest = ?2 AND event = ?3)",
             )?;
-            let rows = statement.query_map((&session, &digest, &event), |row| {
-                Ok(Sighting { event: row.get(0)?, message_index: row.get(1)? })
-            })?;
-            let earlier = rows.collect::<Result<_, _>>()?;
-            tx.execute(
-                "INSERT OR IGNORE INTO replay (session, digest, event) VALUES (?1, ?2, ?3)",
-                (&session, &digest, &event),
-            )?;
-            Ok(earlier)
+            let mut note = tx.prepare("INSERT OR IGNORE INTO replay (session, digest, event) VALUES (?1, ?2, ?3)")?;
+            let mut all = Vec::with_capacity(sights.len());
+            for sight in &sights {
+                note.execute((&sight.0, &sight.1, &sight.2))?;
+                let rows = earlier.query_map((&sight.0, &sight.1, &sight.2), |row| {
+                    Ok(Sighting { event: row.get(0)?, message_index: row.get(1)? })
+                })?;
+                all.push(rows.collect::<Result<_, _>>()?);
+            }
+            Ok(all)
         })
         .await
     }
 
-    /// Notes the Megolm message index of an event; gives the other event that has it already: then this is a replay.
+    /// Notes the Megolm message index of an event; gives the event seen before that has it already: then this
+    /// is a replay.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
@@ -45,7 +50,8 @@ impl Store {
             use rusqlite::OptionalExtension;
             let other = tx
                 .query_row(
-                    "SELECT event FROM replay WHERE session = ?1 AND message_index = ?2 AND event <> ?3 LIMIT 1",
+                    "SELECT event FROM replay WHERE session = ?1 AND message_index = ?2 AND rowid <
+                       (SELECT min(rowid) FROM replay WHERE session = ?1 AND event = ?3) LIMIT 1",
                     (&session, message_index, &event),
                     |row| row.get(0),
                 )

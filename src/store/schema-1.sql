@@ -24,7 +24,8 @@ CREATE INDEX inbox_state ON inbox (state, id);
 CREATE INDEX inbox_session ON inbox (session) WHERE session IS NOT NULL;
 CREATE INDEX inbox_target ON inbox (target, id) WHERE target IS NOT NULL;
 
--- state: queued (never tried) -> trying (sent at least once with this text) -> sent | dropped | merged.
+-- state: queued (never tried) -> trying (sent at least once with this text) -> sent | dropped | merged (into another row).
+-- joined: the text speaks for other rows too, so no revision of one of them may replace it.
 CREATE TABLE outbox (
   id         INTEGER PRIMARY KEY AUTOINCREMENT,
   txn        TEXT NOT NULL UNIQUE,
@@ -33,6 +34,7 @@ CREATE TABLE outbox (
   edits      INTEGER REFERENCES outbox (id) ON DELETE CASCADE,
   state      TEXT NOT NULL CHECK (state IN ('queued', 'trying', 'sent', 'dropped', 'merged')),
   payload    TEXT NOT NULL,
+  joined     INTEGER NOT NULL DEFAULT 0,
   event      TEXT,
   created_at INTEGER NOT NULL,
   not_before INTEGER NOT NULL,

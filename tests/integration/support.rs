@@ -8,12 +8,18 @@ use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
+#[path = "support/bot.rs"]
+pub(crate) mod bot;
 #[path = "support/control_plane.rs"]
 pub(crate) mod control_plane;
+#[path = "support/house.rs"]
+pub(crate) mod house;
 #[path = "support/kubelet.rs"]
 pub(crate) mod kubelet;
 #[path = "support/leash.rs"]
 pub(crate) mod leash;
+#[path = "support/manifests.rs"]
+pub(crate) mod manifests;
 #[path = "support/person.rs"]
 pub(crate) mod person;
 #[path = "support/process.rs"]
@@ -23,7 +29,7 @@ pub(crate) mod synapse;
 
 /// Reads what tells a test where the real parts are.
 #[expect(clippy::disallowed_methods, reason = "where the machine keeps its parts is no configuration of the daemon")]
-fn environment(name: &str) -> Option<OsString> {
+pub(crate) fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 

@@ -4,10 +4,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::control_plane::with_namespace;
 use crate::support::leash::{Folder, Leashed};
-use crate::support::process::Pilothouse;
+use crate::support::process::{Pilothouse, Running};
+use crate::support::synapse::synapse;
 
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The first start makes keys and an identity.
+const START: Duration = Duration::from_mins(1);
 
 fn sleeper() -> Leashed {
     let mut command = Command::new("sh");
@@ -40,7 +44,46 @@ async fn a_process_and_a_folder_end_when_the_leash_is_let_go() {
 }
 
 #[tokio::test]
-async fn the_binary_says_its_version() {
+async fn the_binary_says_its_version_and_what_is_wrong() {
     let ended = Pilothouse::new().arguments(&["version"]).run(DEADLINE).await;
-    assert!(ended.status.success(), "{ended:?}");
+    assert!(ended.status.success() && ended.said.contains(env!("CARGO_PKG_VERSION")), "{ended:?}");
+
+    let wrong = Pilothouse::new().configuration("[matrix]\nhomserver = \"http://127.0.0.1\"\n");
+    let ended = wrong.without("RUST_BACKTRACE").run(DEADLINE).await;
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(ended.said.contains("homserver"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_daemon_becomes_ready_is_killed_comes_back_and_stops() {
+    let synapse = synapse().await;
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "web:1", 0).await;
+        let (bot, alice) = (synapse.register("bot").await, synapse.register("alice").await);
+        let pilothouse = Pilothouse::new()
+            .kubeconfig(&namespace.cluster.kubeconfig())
+            .variable("MATRIX_HOMESERVER", synapse.url())
+            .variable("MATRIX_USER", &bot.user_id)
+            .variable("MATRIX_PASSWORD", &bot.password)
+            .variable("ALLOWED_USERS", &alice.user_id)
+            .variable("DEPLOYMENT_NAME", "web")
+            .variable("DEPLOYMENT_NAMESPACE", &namespace.name);
+        let mut running = pilothouse.start();
+        running.ready(START).await;
+        running.kill().await;
+
+        let mut running = pilothouse.start();
+        assert!(running.ready(START).await > Duration::ZERO);
+        assert!(Path::new(&format!("/proc/{}", running.pid())).exists());
+        assert!(pilothouse.store.path().join("store").is_dir());
+        synapse_is_named(&running, &bot.localpart).await;
+        assert_eq!(running.stop(DEADLINE).await.code(), Some(0));
+    })
+    .await;
+}
+
+/// Some line of the log says who the daemon is.
+async fn synapse_is_named(running: &Running, localpart: &str) {
+    let line = running.line(localpart, DEADLINE).await;
+    assert!(running.log().contains(&line));
 }

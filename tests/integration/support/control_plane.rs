@@ -350,7 +350,7 @@ async fn describe(client: &Client, namespace: &str) -> String {
 }
 
 /// Finds a binary of the control plane.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let ours = environment("PILOTHOUSE_CONTROL_PLANE").map(PathBuf::from);
     let assets = environment("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let cache = cached("control-plane", include_bytes!("../../control-plane/go.sum"));

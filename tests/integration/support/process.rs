@@ -77,8 +77,12 @@ impl Pilothouse {
 
     /// Starts it.
     pub(crate) fn start(&self) -> Running {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, more: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pilothouse"));
-        command.args(&self.arguments).envs(&self.environment).current_dir(self.store.path());
+        command.args(&self.arguments).args(more).envs(&self.environment).current_dir(self.store.path());
         Running { child: Leashed::start_clean("pilothouse", &command), ready: self.admin("/readyz") }
     }
 
@@ -87,7 +91,12 @@ impl Pilothouse {
     /// # Panics
     /// With what it has said, when the deadline passes first.
     pub(crate) async fn run(&self, deadline: Duration) -> Ended {
-        let mut running = self.start();
+        self.run_with(&[], deadline).await
+    }
+
+    /// Runs it to its end with more arguments, for a subcommand beside the daemon of the same store.
+    pub(crate) async fn run_with(&self, more: &[&str], deadline: Duration) -> Ended {
+        let mut running = self.start_with(more);
         let status = running.end(deadline).await;
         Ended { status, said: running.log().join("\n") }
     }

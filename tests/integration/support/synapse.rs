@@ -185,6 +185,16 @@ impl Synapse {
         self.restart().await;
     }
 
+    /// Lets every access token of the account expire beyond refreshing, by a restart: only a new login helps.
+    pub(crate) async fn end_sessions(&self, account: &Account) {
+        self.stop();
+        let database = rusqlite::Connection::open(self.folder.join("homeserver.db")).expect("the database");
+        let forget = "DELETE FROM refresh_tokens WHERE user_id = ?1";
+        assert!(database.execute(forget, [&account.user_id]).expect("it is written") > 0, "no refresh token");
+        drop(database);
+        self.expire_access_tokens(account).await;
+    }
+
     /// Logs every device of the account out: the devices are gone (a hard logout).
     pub(crate) async fn log_out_everywhere(&self, account: &Account) {
         let login = self.login(account).await;

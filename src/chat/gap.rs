@@ -1,0 +1,110 @@
+//! What the sync did not bring: read backwards from `/messages`, up to the position that the inbox acknowledged.
+//!
+//! The end of the way is the acknowledged position and not the last event seen: `/messages` goes by the room's topology, in
+//! which an event that came late over federation lies before ones that were seen.
+
+use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
+use matrix_sdk::deserialized_responses::TimelineEvent;
+use matrix_sdk::ruma::api::Direction;
+use matrix_sdk::ruma::api::client::message::get_message_events;
+use matrix_sdk::ruma::events::AnyTimelineEvent;
+use matrix_sdk::ruma::serde::Raw;
+use matrix_sdk::{HttpError, Room};
+use tracing::{info, warn};
+
+use super::sync::event::Event;
+use super::sync::hearing::Heard;
+use super::trust::replay::message_index;
+
+/// Most events of a room that are read.
+pub(crate) const EVENTS: usize = 1000;
+
+/// How far back in time they may lie: older commands are stale a hundred times over.
+pub(crate) const REACH: SignedDuration = SignedDuration::from_hours(24);
+
+/// Events of one answer.
+const PAGE: u32 = 100;
+
+/// What a gap held.
+#[derive(Default)]
+pub(crate) struct Filled {
+    /// What allowed people sent, oldest first.
+    pub(crate) heard: Vec<Heard>,
+    /// The limits ended the reading before the acknowledged position: something older was left unread.
+    pub(crate) cut: bool,
+}
+
+/// Reads a room's events between `from` (newer) and `to` (older), as far as the limits and the bot's own coming allow.
+///
+/// # Errors
+/// Where the homeserver cannot be reached. A room that the bot may not read any more has nothing to say.
+pub(crate) async fn fill(
+    room: &Room,
+    users: &[String],
+    from: String,
+    to: &str,
+    now: Timestamp,
+) -> anyhow::Result<Filled> {
+    let mut filled = Filled::default();
+    let mut from = from;
+    let mut read = 0;
+    'pages: loop {
+        let mut request = get_message_events::v3::Request::new(room.room_id().to_owned(), Direction::Backward);
+        request.from = Some(from);
+        request.to = Some(to.to_owned());
+        request.limit = PAGE.into();
+        // Not `Room::messages`: it forgets `to`, and the ciphertext with its message index.
+        let page = match room.client().send(request).await {
+            Ok(page) => page,
+            Err(error) if is_withheld(&error) => {
+                warn!(room = %room.room_id(), "not read: {error}");
+                break;
+            }
+            Err(error) => return Err(error).context("read what the sync left out"),
+        };
+        for raw in page.chunk {
+            let Some(event) = Event::parse(raw.json().get()) else { continue };
+            // What was said before the bot came was not said to it.
+            if event.is_join_of(room.own_user_id().as_str()) {
+                break 'pages;
+            }
+            if read >= EVENTS || now.duration_since(event.sent_at()) > REACH {
+                filled.cut = true;
+                break 'pages;
+            }
+            read += 1;
+            if users.contains(&event.sender)
+                && let Some(heard) = decrypt(room, raw, &event).await?
+            {
+                filled.heard.push(heard);
+            }
+        }
+        match page.end {
+            Some(end) => from = end,
+            None => break,
+        }
+    }
+    filled.heard.reverse();
+    if filled.cut {
+        warn!(room = %room.room_id(), read, "more was said than the last {EVENTS} events or 24 hours: the rest is left unread");
+    } else if read > 0 {
+        info!(room = %room.room_id(), read, "read what the sync left out");
+    }
+    Ok(filled)
+}
+
+/// Whether the homeserver will not show this now or ever: not a failure that passes.
+pub(crate) fn is_withheld(error: &HttpError) -> bool {
+    error.as_client_api_error().is_some_and(|error| matches!(error.status_code.as_u16(), 403 | 404))
+}
+
+async fn decrypt(room: &Room, raw: Raw<AnyTimelineEvent>, event: &Event) -> anyhow::Result<Option<Heard>> {
+    let room = room.clone();
+    if event.is_encrypted_message() {
+        let decrypted = room.decrypt_event(raw.cast_ref_unchecked(), None).await?;
+        return Ok(Some(Heard { room, event: decrypted, message_index: message_index(event) }));
+    }
+    let plain = event.text().is_some();
+    Ok(plain.then(|| Heard { room, event: TimelineEvent::from_plaintext(raw.cast()), message_index: None }))
+}

@@ -1,0 +1,231 @@
+//! From the outbox to the room: each row once, in order within a room, at the pace that the homeserver allows.
+//!
+//! Rooms do not wait for each other. A row's text is fixed in the store before its first try and goes out with the row's
+//! transaction id, so that a try after a crash or a lost answer is the same event.
+
+mod pace;
+mod verdict;
+mod words;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use jiff::Timestamp;
+use matrix_sdk::config::RequestConfig;
+use matrix_sdk::ruma::{EventId, OwnedTransactionId, RoomId};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::pace::Pace;
+use self::verdict::Verdict;
+use super::{Context, Outgoing};
+use crate::store::outbox::Parcel;
+use crate::store::{Store, StoreError};
+
+/// Rows read at once.
+const BATCH: u32 = 200;
+/// One request of a send; with the exchange of keys a send may need several.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A whole send, with the exchange of keys.
+const SEND_TIMEOUT: Duration = Duration::from_secs(90);
+/// Words that could not be brought to a room for so long are not news any more.
+const OUTDATED: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+/// How long a room may be unknown: it was just joined, and the sync has not brought it yet.
+const UNKNOWN_ROOM: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+/// The loop looks at the outbox at least this often, whether it was woken or not.
+const IDLE: Duration = Duration::from_mins(1);
+/// How long words that were sent are kept: an edit may need their event, a person the count of what was given up.
+const KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+/// How often older ones are forgotten.
+const PRUNE: Duration = Duration::from_hours(6);
+/// After the store failed.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// What came of one try.
+struct Tried {
+    parcel: Parcel,
+    verdict: Verdict,
+}
+
+/// Sends until `stop`; what is on its way then is waited for by the caller's patience alone.
+pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut pace = Pace::default();
+    let mut trying = FuturesUnordered::new();
+    let mut busy: HashSet<String> = HashSet::new();
+    let mut prune = tokio::time::interval(PRUNE);
+    loop {
+        let mut wake = None;
+        if !stop.is_cancelled() {
+            match due(&context.store).await {
+                Ok((parcels, held_until)) => {
+                    for plan in pace.plan(parcels, &busy, now()) {
+                        busy.insert(plan.first.room.clone());
+                        trying.push(attempt(&context, plan));
+                    }
+                    wake = pace.wake().or(held_until);
+                }
+                Err(error) => {
+                    warn!(%error, "the outbox cannot be read");
+                    wake = Some(now() + STORE_PAUSE);
+                }
+            }
+        } else if trying.is_empty() {
+            return Ok(());
+        }
+        let nap = wake.map_or(IDLE, |at| until(at).min(IDLE));
+        tokio::select! {
+            Some(tried) = trying.next(), if !trying.is_empty() => {
+                let tried: Tried = tried;
+                busy.remove(&tried.parcel.room);
+                settle(&context, &mut pace, tried).await;
+            }
+            _ = prune.tick(), if !stop.is_cancelled() => forget(&context.store).await,
+            () = context.outbox.notified(), if !stop.is_cancelled() => {}
+            () = tokio::time::sleep(nap), if !stop.is_cancelled() => {}
+            () = stop.cancelled(), if !stop.is_cancelled() => {}
+        }
+    }
+}
+
+/// The rows that may go out; where there are none, when the first that an earlier process held may.
+async fn due(store: &Store) -> Result<(Vec<Parcel>, Option<Timestamp>), StoreError> {
+    let parcels = store.outgoing(now(), BATCH).await?;
+    let held = if parcels.is_empty() { store.next_outgoing_at().await? } else { None };
+    Ok((parcels, held))
+}
+
+/// Tries one row, after folding the others of the plan into it.
+async fn attempt(context: &Context, plan: pace::Plan) -> Tried {
+    let parcel = plan.first;
+    let fixed = async {
+        if !plan.merged.is_empty() {
+            debug!(room = parcel.room, rows = plan.merged.len() + 1, "merging what waits under the homeserver's limit");
+            context.store.merge(parcel.id, plan.merged, plan.payload).await?;
+        }
+        context.store.try_parcel(parcel.id).await
+    };
+    let verdict = match fixed.await {
+        // Not on the disk: it must not go out, or a crash could send it twice with different words.
+        Err(error) => Verdict::Later(format!("the store failed: {error}")),
+        Ok(payload) => match tokio::time::timeout(SEND_TIMEOUT, send(context, &parcel, &payload)).await {
+            Ok(verdict) => verdict,
+            Err(_) => Verdict::Later(format!("no answer in {} s", SEND_TIMEOUT.as_secs())),
+        },
+    };
+    Tried { parcel, verdict }
+}
+
+async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
+    let outgoing: Outgoing = match serde_json::from_str(payload) {
+        Ok(outgoing) => outgoing,
+        Err(error) => return Verdict::Never(format!("its words cannot be read: {error}")),
+    };
+    let edited = match &parcel.edits {
+        None => None,
+        Some(root) => match root.event.as_deref().map(<&EventId>::try_from) {
+            Some(Ok(event)) => Some(event),
+            _ => return Verdict::Never("the event that it edits has no id".to_owned()),
+        },
+    };
+    let Ok(room_id) = <&RoomId>::try_from(parcel.room.as_str()) else {
+        return Verdict::Never("not a room id".to_owned());
+    };
+    let Some(room) = context.client.get_room(room_id) else {
+        return if now().duration_since(parcel.created_at) < UNKNOWN_ROOM {
+            Verdict::Later("the room is not known yet".to_owned())
+        } else {
+            Verdict::Never("the bot is not in this room".to_owned())
+        };
+    };
+    let encrypted = match room.latest_encryption_state().await {
+        Ok(state) => state.is_encrypted(),
+        Err(error) => return verdict::judge(&error),
+    };
+    if !encrypted && !outgoing.anywhere && !context.trust.plaintext.contains(&parcel.room) {
+        return Verdict::Never("the room is not encrypted, and trust.plaintext does not name it".to_owned());
+    }
+    let sent = room
+        .send(words::content(&outgoing, edited))
+        .with_transaction_id(OwnedTransactionId::from(parcel.txn.as_str()))
+        .with_request_config(RequestConfig::new().disable_retry().timeout(REQUEST_TIMEOUT))
+        .await;
+    match sent {
+        Ok(sent) => Verdict::Sent(sent.response.event_id.to_string()),
+        Err(error) => verdict::judge(&error),
+    }
+}
+
+/// Writes down what came of a try.
+async fn settle(context: &Context, pace: &mut Pace, Tried { parcel, verdict }: Tried) {
+    let now = now();
+    let written = match verdict {
+        Verdict::Sent(event) => {
+            debug!(room = parcel.room, event, "sent");
+            pace.sent(&parcel, now);
+            context.store.sent(parcel.id, &event, now).await
+        }
+        Verdict::Limited(wait) => {
+            info!(room = parcel.room, ?wait, "the homeserver limits sending");
+            let until = now + wait;
+            pace.limited(&parcel.room, until);
+            context.store.hold_room(&parcel.room, until).await
+        }
+        Verdict::Later(why) if now.duration_since(parcel.created_at) < OUTDATED => {
+            let pause = pace.failed(&parcel.room, now);
+            warn!(room = parcel.room, why, ?pause, "sending failed, trying again as the same event");
+            Ok(())
+        }
+        Verdict::Later(why) | Verdict::Never(why) => {
+            warn!(room = parcel.room, row = parcel.id, why, "words are given up");
+            context.store.dropped(parcel.id).await
+        }
+    };
+    if let Err(error) = written {
+        warn!(%error, room = parcel.room, "the outbox cannot be written");
+        pace.failed(&parcel.room, now);
+    }
+}
+
+/// Keeps the outbox small.
+async fn forget(store: &Store) {
+    match store.prune_outbox(now() - KEPT).await {
+        Ok(0) => {}
+        Ok(rows) => debug!(rows, "forgot what was sent long ago"),
+        Err(error) => warn!(%error, "the outbox cannot be written"),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the loop reads the clock")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+fn until(at: Timestamp) -> Duration {
+    at.duration_since(now()).try_into().unwrap_or(Duration::ZERO)
+}
+
+/// Rows of one room, for the tests of the parts below.
+#[cfg(test)]
+fn row(id: i64, room: &str, edits: Option<i64>, tried: bool, last_words: bool) -> Parcel {
+    Parcel {
+        id,
+        txn: format!("t{id}"),
+        room: room.to_owned(),
+        inbox: None,
+        edits: edits.map(|row| crate::store::outbox::Edited { row, event: Some("$root:x".to_owned()) }),
+        payload: serde_json::to_string(&Outgoing {
+            plain: format!("words {id}"),
+            html: format!("words {id}"),
+            reply_to: Some(format!("$asked{id}:x")),
+            mentions: vec!["@anna:x".to_owned()],
+            anywhere: false,
+        })
+        .expect("it is JSON"),
+        tried,
+        last_words,
+        created_at: Timestamp::UNIX_EPOCH,
+    }
+}

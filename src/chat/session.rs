@@ -1,0 +1,256 @@
+//! The login and what outlives it: tokens, the Matrix store, its lock, and the ways out when one of them is lost.
+
+mod connection;
+mod credentials;
+mod error;
+mod lock;
+mod tokens;
+mod wire;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use matrix_sdk::Client;
+use matrix_sdk_base::crypto::CollectStrategy;
+use tracing::{info, warn};
+
+pub(super) use self::connection::close;
+pub(super) use self::credentials::{credentials, same_user};
+pub use self::error::OpenError;
+use self::lock::Lock;
+pub use self::lock::lock_held;
+pub(super) use self::tokens::Folder;
+pub(super) use self::tokens::Saved;
+use self::wire::{LoggedIn, patiently};
+pub(super) use self::wire::{Wire, WireError};
+use super::recovery;
+use crate::config::{self, Login, TrustMode};
+use crate::retry::Backoff;
+
+/// How often signing the own device is tried, with a homeserver that answers.
+const SIGNING_TRIES: u32 = 4;
+
+/// An open login: the one owner of the store folder.
+#[derive(Debug)]
+pub(crate) struct Session {
+    matrix: config::Matrix,
+    trust: config::Trust,
+    folder: Folder,
+    wire: Wire,
+    saved: Arc<Mutex<Saved>>,
+    strategy: CollectStrategy,
+    _lock: Lock,
+}
+
+/// What an opened session tells the rest of chat.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) session: Session,
+    pub(crate) client: Client,
+    /// What the operator of the machine should do.
+    pub(crate) advice: Vec<String>,
+}
+
+impl Session {
+    /// Logs in or goes on with the saved login, and has the own device signed.
+    ///
+    /// Waits out a homeserver that is away or limits logins; everything that waiting does not better is an [`OpenError`].
+    pub(crate) async fn open(
+        matrix: config::Matrix,
+        trust: config::Trust,
+        lock_patience: Duration,
+    ) -> Result<Opened, OpenError> {
+        let folder = Folder::open(&matrix.store)?;
+        let lock = Lock::take(folder.root(), lock_patience).await?;
+        let wire = Wire::new(&matrix)?;
+        let saved = match folder.session()? {
+            Some(saved) => go_on_with(saved, &matrix, &folder)?,
+            None => first_login(&matrix, &folder, &wire).await?,
+        };
+        folder.save_session(&saved)?;
+        let strategy = match trust.mode {
+            TrustMode::Identity => CollectStrategy::IdentityBasedStrategy,
+            // People without cross-signing could not read a word otherwise.
+            TrustMode::Devices | TrustMode::Any => CollectStrategy::AllDevices,
+        };
+        let mut session =
+            Self { matrix, trust, folder, wire, saved: Arc::new(Mutex::new(saved)), strategy, _lock: lock };
+
+        let mut client = session.connect().await?;
+        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
+        let mut tries = 1;
+        let signed = loop {
+            match recovery::sign_own_device(&client, &session.matrix, &session.folder).await {
+                // Perhaps an outage, a limit, or the end of the login: connecting again waits, or renews it.
+                Err(why @ OpenError::Unsigned { .. }) if tries < SIGNING_TRIES => {
+                    tries += 1;
+                    warn!(%why, "the own device could not be signed, trying again");
+                    close(&client).await;
+                    tokio::time::sleep(pauses.next()).await;
+                    client = session.connect().await?;
+                }
+                end => break end,
+            }
+        };
+        let (signed, advice) = match signed {
+            Ok(advice) => (true, advice),
+            Err(why) if session.matrix.require_signed_device => {
+                close(&client).await;
+                return Err(why);
+            }
+            Err(why) => {
+                warn!(%why, "going on with an unsigned device, as configured");
+                (false, vec![format!("the own device is unsigned: {why}")])
+            }
+        };
+        if !signed && session.trust.mode == TrustMode::Identity {
+            // The identity strategy refuses to send from an unsigned device, and it is fixed when a client is built.
+            session.strategy = CollectStrategy::AllDevices;
+            close(&client).await;
+            client = session.connect().await?;
+        }
+        Ok(Opened { session, client, advice })
+    }
+
+    /// Logs in again with the same device, after a soft logout. The old client must be closed.
+    pub(crate) async fn login_again(&self) -> Result<Client, OpenError> {
+        self.renew().await?;
+        self.connect().await
+    }
+
+    /// The section that the session was opened with.
+    pub(crate) fn matrix(&self) -> &config::Matrix {
+        &self.matrix
+    }
+
+    /// The section that the session was opened with.
+    pub(crate) fn trust(&self) -> &config::Trust {
+        &self.trust
+    }
+
+    /// Full user id.
+    pub(crate) fn user_id(&self) -> String {
+        self.current().user_id
+    }
+
+    /// Whether the client may encrypt with this own device, signed or not.
+    pub(crate) fn sends_unsigned(&self) -> bool {
+        self.strategy == CollectStrategy::AllDevices
+    }
+
+    /// The error of a device that the homeserver has ended.
+    pub(crate) fn hard_logout(&self) -> OpenError {
+        OpenError::HardLogout { device: self.current().device_id, folder: self.folder.root().to_owned() }
+    }
+
+    fn current(&self) -> Saved {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, change: impl FnOnce(&mut Saved)) -> Result<(), OpenError> {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut saved);
+        self.folder.save_session(&saved)
+    }
+
+    /// New tokens for the same device.
+    async fn renew(&self) -> Result<(), OpenError> {
+        let saved = self.current();
+        let Some(login) = login(&self.matrix, &self.wire, Some(&saved.device_id)).await? else {
+            return Err(OpenError::TokenExpired { device: saved.device_id });
+        };
+        let LoggedIn { user_id, access_token, refresh_token, .. } = login;
+        let keys = patiently("asking for the own keys", || self.wire.keys(&access_token, &user_id, &saved.device_id))
+            .await
+            .map_err(|error| other(&error))?;
+        if user_id != saved.user_id || keys.device != saved.ed25519 {
+            // The homeserver had deleted the device: this login has made a new one under its name, without its keys.
+            let _ = self.wire.logout(&access_token).await;
+            return Err(self.hard_logout());
+        }
+        info!(device = saved.device_id, "logged in again with the same device");
+        self.remember(|saved| {
+            saved.access_token = access_token;
+            saved.refresh_token = refresh_token;
+        })
+    }
+}
+
+/// Checks a saved login against the configuration and the folder.
+fn go_on_with(mut saved: Saved, matrix: &config::Matrix, folder: &Folder) -> Result<Saved, OpenError> {
+    if !credentials::same_user(&matrix.user, &saved.user_id) {
+        return Err(OpenError::StoreForeign { expected: matrix.user.clone(), found: saved.user_id });
+    }
+    if let Login::Token { access_token, device_id } = &matrix.login {
+        if *device_id != saved.device_id {
+            return Err(OpenError::StoreForeign {
+                expected: format!("device {device_id}"),
+                found: format!("device {}", saved.device_id),
+            });
+        }
+        access_token.expose().trim().clone_into(&mut saved.access_token);
+    }
+    if saved.ed25519.is_some() && !folder.has_matrix_store() {
+        return Err(OpenError::StoreLost { device: saved.device_id, folder: folder.root().to_owned() });
+    }
+    Ok(saved)
+}
+
+/// Makes the first login of an empty folder.
+async fn first_login(matrix: &config::Matrix, folder: &Folder, wire: &Wire) -> Result<Saved, OpenError> {
+    if folder.has_matrix_store() {
+        return Err(OpenError::SessionLost { folder: folder.root().to_owned() });
+    }
+    let Login::Token { access_token, device_id } = &matrix.login else {
+        let LoggedIn { user_id, device_id, access_token, refresh_token } =
+            login(matrix, wire, None).await?.ok_or_else(|| OpenError::Other { why: "no credentials".to_owned() })?;
+        info!(user_id, device_id, "logged in as a new device");
+        return Ok(Saved { user_id, device_id, access_token, refresh_token, ed25519: None });
+    };
+    let token = access_token.expose().trim();
+    let who = patiently("checking the access token", || wire.whoami(token)).await.map_err(|error| match error {
+        WireError::Refused { soft_logout: true, .. } => OpenError::TokenExpired { device: device_id.clone() },
+        WireError::Refused { .. } => OpenError::LoginRefused { why: error.to_string() },
+        error => other(&error),
+    })?;
+    if !credentials::same_user(&matrix.user, &who.user_id) {
+        return Err(OpenError::OtherAccount { expected: matrix.user.clone(), found: who.user_id });
+    }
+    if who.device_id.as_ref() != Some(device_id) {
+        return Err(OpenError::OtherDevice {
+            expected: device_id.clone(),
+            found: who.device_id.map_or_else(|| "no device".to_owned(), |id| format!("device {id}")),
+        });
+    }
+    let keys = patiently("asking for the own keys", || wire.keys(token, &who.user_id, device_id))
+        .await
+        .map_err(|error| other(&error))?;
+    if keys.device.is_some() {
+        return Err(OpenError::TokenStoreLost { device: device_id.clone() });
+    }
+    Ok(Saved {
+        user_id: who.user_id,
+        device_id: device_id.clone(),
+        access_token: token.to_owned(),
+        refresh_token: None,
+        ed25519: None,
+    })
+}
+
+/// One login, waiting out limits and outages but never repeating what was refused; `None` where a token is configured.
+async fn login(matrix: &config::Matrix, wire: &Wire, device: Option<&str>) -> Result<Option<LoggedIn>, OpenError> {
+    let Some(credentials) = credentials::credentials(matrix).await? else { return Ok(None) };
+    let login = patiently("logging in", || wire.login(&credentials, device)).await.map_err(|error| match error {
+        WireError::Refused { .. } => OpenError::LoginRefused { why: error.to_string() },
+        error => other(&error),
+    })?;
+    if !credentials::same_user(&matrix.user, &login.user_id) {
+        let _ = wire.logout(&login.access_token).await;
+        return Err(OpenError::OtherAccount { expected: matrix.user.clone(), found: login.user_id });
+    }
+    Ok(Some(login))
+}
+
+fn other(error: &WireError) -> OpenError {
+    OpenError::Other { why: error.to_string() }
+}

@@ -1,0 +1,149 @@
+//! What is shown to the homeserver at a login: a password, or a JSON Web Token from its source.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::OpenError;
+use super::wire::{USER_AGENT, WireError, chain, patiently};
+use crate::config::{self, JwtSource, Login};
+
+/// Keycloak answers within this time.
+const KEYCLOAK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Gives the body of a `/login` request; `None` for a configured access token, which needs no login.
+pub(crate) async fn credentials(matrix: &config::Matrix) -> Result<Option<Value>, OpenError> {
+    Ok(match &matrix.login {
+        Login::Token { .. } => None,
+        Login::Password { password } => Some(json!({
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": matrix.user },
+            "password": password.expose(),
+        })),
+        Login::Jwt { login_type, source } => {
+            let token = jwt(source, matrix).await?;
+            Some(json!({ "type": login_type, "token": token }))
+        }
+    })
+}
+
+async fn jwt(source: &JwtSource, matrix: &config::Matrix) -> Result<String, OpenError> {
+    match source {
+        JwtSource::Token { token } => Ok(token.expose().trim().to_owned()),
+        JwtSource::File { path } => {
+            let fail = |why: String| OpenError::TokenSource {
+                why: format!("{} {why}; it must hold a JSON Web Token", path.display()),
+            };
+            let text = std::fs::read_to_string(path).map_err(|error| fail(format!("cannot be read: {error}")))?;
+            let token = text.trim();
+            if token.is_empty() { Err(fail("is empty".to_owned())) } else { Ok(token.to_owned()) }
+        }
+        JwtSource::Keycloak { .. } => keycloak(source, matrix).await,
+    }
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Denied {
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    error_description: String,
+}
+
+/// The resource owner password grant; an outage of Keycloak is waited out like one of the homeserver.
+async fn keycloak(source: &JwtSource, matrix: &config::Matrix) -> Result<String, OpenError> {
+    let JwtSource::Keycloak { url, realm, client_id, client_secret, password } = source else {
+        return Err(OpenError::TokenSource { why: "not a Keycloak source".to_owned() });
+    };
+    let fail = |why: String| OpenError::TokenSource {
+        why: format!(
+            "Keycloak at {url}, realm {realm}: {why}; check the keycloak settings and the bot's account there"
+        ),
+    };
+    let http = keycloak_http(matrix).map_err(fail)?;
+    let endpoint = format!("{}/realms/{realm}/protocol/openid-connect/token", url.as_str().trim_end_matches('/'));
+    let mut form = vec![
+        ("grant_type", "password"),
+        ("client_id", client_id),
+        ("username", localpart(&matrix.user)),
+        ("password", password.expose()),
+        ("scope", "openid"),
+    ];
+    if let Some(secret) = client_secret {
+        form.push(("client_secret", secret.expose()));
+    }
+    patiently("asking Keycloak for a token", || grant(http.post(&endpoint).form(&form)))
+        .await
+        .map_err(|error| fail(error.to_string()))
+}
+
+/// Its own client: the homeserver's proxy is not Keycloak's. The private CA usually is.
+fn keycloak_http(matrix: &config::Matrix) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder().user_agent(USER_AGENT).timeout(KEYCLOAK_TIMEOUT);
+    if let Some(path) = &matrix.ca_file {
+        let pem = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
+        builder = builder.tls_certs_merge(bundle);
+    }
+    builder.build().map_err(|error| chain(&error))
+}
+
+async fn grant(request: reqwest::RequestBuilder) -> Result<String, WireError> {
+    let unreachable = |error: reqwest::Error| WireError::Unreachable(chain(&error.without_url()));
+    let answer = request.send().await.map_err(unreachable)?;
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(unreachable)?;
+    if status.is_success() {
+        return serde_json::from_slice::<Granted>(&body)
+            .map(|granted| granted.access_token)
+            .map_err(|_| WireError::Strange("the answer has no access_token".to_owned()));
+    }
+    if status.is_server_error() {
+        return Err(WireError::Unreachable(format!("Keycloak answers {status}")));
+    }
+    let denied: Denied = serde_json::from_slice(&body).unwrap_or_default();
+    Err(WireError::Refused {
+        status: status.as_u16(),
+        code: denied.error,
+        message: denied.error_description,
+        soft_logout: false,
+    })
+}
+
+/// The localpart of a full user id; a localpart stays one.
+pub(crate) fn localpart(user: &str) -> &str {
+    user.strip_prefix('@').map_or(user, |rest| rest.split(':').next().unwrap_or(rest))
+}
+
+/// Whether `found`, a full user id, is what `matrix.user` names.
+pub(crate) fn same_user(configured: &str, found: &str) -> bool {
+    if configured.starts_with('@') && configured.contains(':') {
+        configured == found
+    } else {
+        localpart(configured) == localpart(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_localpart_or_a_full_id_names_the_account() {
+        for (configured, found, same) in [
+            ("bot", "@bot:example.org", true),
+            ("@bot", "@bot:example.org", true),
+            ("@bot:example.org", "@bot:example.org", true),
+            ("@bot:example.com", "@bot:example.org", false),
+            ("bob", "@bot:example.org", false),
+        ] {
+            assert_eq!(same_user(configured, found), same, "{configured} {found}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Why the room cannot be opened, each with its way out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why the room cannot be opened. Every message ends with what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process holds the store.
+    #[error(
+        "another process still holds the Matrix store after {} s ({}): stop it first; two processes on one store would \
+         break its encryption",
+        .waited.as_secs(), .path.display()
+    )]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The store folder cannot be used.
+    #[error("{} cannot be read or written: {source}; matrix.store must name a folder that this user may write", .path.display())]
+    Folder {
+        /// File or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The HTTP client cannot be built.
+    #[error(
+        "no connection to a homeserver can be made: {why}; check matrix.ca_file, matrix.proxy and the system's CA certificates"
+    )]
+    Http {
+        /// The cause.
+        why: String,
+    },
+    /// The file with the tokens is damaged.
+    #[error(
+        "{} is not a session file: {why}; if it cannot be restored from its own last minutes, empty the store folder: the next \
+         start logs in as a new device and recovers with the recovery key", .path.display()
+    )]
+    SessionUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A Matrix store without the session that it belongs to.
+    #[error(
+        "there is a Matrix store in {} but no session.json beside it: put the file back, or empty the folder; the next start then \
+         logs in as a new device and recovers with the recovery key", .folder.display()
+    )]
+    SessionLost {
+        /// The store folder.
+        folder: PathBuf,
+    },
+    /// A session without its Matrix store.
+    #[error(
+        "the Matrix store of device {device} is gone (is the volume mounted? {}); its encryption keys cannot be made again. If it \
+         is lost for good, delete session.json there: the next start logs in as a new device and recovers with the recovery key. \
+         Never bring a Matrix store back from a backup", .folder.display()
+    )]
+    StoreLost {
+        /// The device.
+        device: String,
+        /// The store folder.
+        folder: PathBuf,
+    },
+    /// The configured token's device was used with another store.
+    #[error(
+        "the store is empty, but the homeserver knows device {device} of the configured access token with other keys: a lost \
+         store of a token cannot be cured, since nobody could encrypt to that device any more. Make a new access token with a \
+         new device, configure both, and give the recovery key"
+    )]
+    TokenStoreLost {
+        /// The device.
+        device: String,
+    },
+    /// The device has other keys than it had.
+    #[error(
+        "device {device} had the key {expected} and the Matrix store has {found}: the store was replaced or lost in part. Stop \
+         everything that uses this login, empty the store folder and start again: a new device, recovered with the recovery key"
+    )]
+    DeviceKeyChanged {
+        /// The device.
+        device: String,
+        /// The key that was saved or is published.
+        expected: String,
+        /// The key of the store.
+        found: String,
+    },
+    /// SQLite cannot read the store.
+    #[error(
+        "the Matrix store in {} is damaged: {why}. It cannot be repaired, and a backup of it must not be used; empty the store \
+         folder: the next start logs in as a new device and recovers with the recovery key", .folder.display()
+    )]
+    StoreCorrupted {
+        /// The store folder.
+        folder: PathBuf,
+        /// What SQLite says.
+        why: String,
+    },
+    /// The store belongs to someone else.
+    #[error(
+        "the store belongs to {found}, the configuration asks for {expected}: let matrix.store name the right folder, or an empty \
+         one for a new device"
+    )]
+    StoreForeign {
+        /// Account or device of the configuration.
+        expected: String,
+        /// Account or device of the store.
+        found: String,
+    },
+    /// `store.key` does not open the store.
+    #[error(
+        "{} is missing or does not open the Matrix store beside it: put the right file back, or empty the store folder; the next \
+         start then logs in as a new device and recovers with the recovery key", .path.display()
+    )]
+    WrongStoreKey {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The homeserver refused the login.
+    #[error(
+        "the homeserver refuses the login: {why}; check matrix.user and the credentials of matrix.login (it is not tried again by itself)"
+    )]
+    LoginRefused {
+        /// Its words.
+        why: String,
+    },
+    /// The JSON Web Token could not be had.
+    #[error("no token for the login: {why}")]
+    TokenSource {
+        /// The cause and the remedy.
+        why: String,
+    },
+    /// The login is another account than configured.
+    #[error("the login belongs to {found}, matrix.user says {expected}: correct one of them")]
+    OtherAccount {
+        /// `matrix.user`.
+        expected: String,
+        /// What the homeserver says.
+        found: String,
+    },
+    /// The access token belongs to another device than configured.
+    #[error(
+        "the access token belongs to {found}, matrix.login says device {expected}: correct the device id, or make a token with that device"
+    )]
+    OtherDevice {
+        /// The configured device.
+        expected: String,
+        /// What the homeserver says.
+        found: String,
+    },
+    /// The homeserver ended the device.
+    #[error(
+        "the homeserver has ended device {device} (signed out, or deleted by an administrator): nothing is lost but the device. \
+         Empty the store folder {} and start again: a new device, recovered with the recovery key (with matrix.login.access_token: \
+         a new token and device first)", .folder.display()
+    )]
+    HardLogout {
+        /// The device.
+        device: String,
+        /// The store folder.
+        folder: PathBuf,
+    },
+    /// A configured access token ended and nothing can make a new one.
+    #[error(
+        "the access token of device {device} has expired: make a new one for the same device, or configure a password or JWT login"
+    )]
+    TokenExpired {
+        /// The device.
+        device: String,
+    },
+    /// The account has a cross-signing identity and the key to it is not given.
+    #[error(
+        "{user} already has a cross-signing identity, and this new device cannot be signed without its recovery key: set \
+         matrix.recovery_key (or its file), or matrix.require_signed_device = false to go on unsigned"
+    )]
+    NoRecoveryKey {
+        /// The account.
+        user: String,
+    },
+    /// The recovery key does not fit.
+    #[error("the recovery key does not open the identity of {user}: {why}; correct matrix.recovery_key")]
+    WrongRecoveryKey {
+        /// The account.
+        user: String,
+        /// The cause.
+        why: String,
+    },
+    /// The device could not be signed for another reason.
+    #[error(
+        "the own device {device} is not signed by its owner: {why}; without that nobody can trust it. Set \
+         matrix.require_signed_device = false to go on all the same"
+    )]
+    Unsigned {
+        /// The device.
+        device: String,
+        /// The cause.
+        why: String,
+    },
+    /// Anything else that the homeserver or the SDK says.
+    #[error("the Matrix session cannot be opened: {why}")]
+    Other {
+        /// The cause.
+        why: String,
+    },
+}

@@ -1,0 +1,249 @@
+//! The few requests that are made without the SDK: what happens before a Matrix store may be opened.
+//!
+//! A login over plain HTTP lets its tokens reach the disk before an encryption identity is made for them, and the same
+//! way serves the first login, the login after a soft logout, and the question whether the homeserver knows a device.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tracing::warn;
+use url::Url;
+
+use super::error::OpenError;
+use crate::config;
+use crate::retry::Backoff;
+
+/// A request that takes longer has failed.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pauses between tries grow from here …
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// … to here.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// What a homeserver's limit means when it does not say.
+const LIMITED: Duration = Duration::from_secs(30);
+
+/// How this program names itself to servers.
+pub(crate) const USER_AGENT: &str = concat!("pilothouse/", env!("CARGO_PKG_VERSION"));
+
+/// Builds the HTTP client for the homeserver: private CA, proxy, user agent.
+pub(crate) fn http(matrix: &config::Matrix) -> Result<reqwest::Client, OpenError> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(Duration::from_secs(10))
+        .tls_version_min(reqwest::tls::Version::TLS_1_2);
+    if let Some(path) = &matrix.ca_file {
+        let unusable = |why: String| OpenError::Http { why: format!("matrix.ca_file = {}: {why}", path.display()) };
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+        if bundle.is_empty() {
+            return Err(unusable("no PEM certificate in it".to_owned()));
+        }
+        builder = builder.tls_certs_merge(bundle);
+    }
+    if let Some(proxy) = &matrix.proxy {
+        let proxy = reqwest::Proxy::all(proxy.as_str())
+            .map_err(|error| OpenError::Http { why: format!("matrix.proxy: {error}") })?;
+        builder = builder.proxy(proxy);
+    }
+    builder.build().map_err(|error| OpenError::Http { why: chain(&error) })
+}
+
+/// Why a request had no good answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    /// No answer, or one that a later try may better (5xx).
+    #[error("{0}")]
+    Unreachable(String),
+    /// The homeserver wants fewer requests.
+    #[error("the homeserver asks to wait {} s", .0.as_secs())]
+    Limited(Duration),
+    /// The homeserver said no.
+    #[error("{status} {code}: {message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// `errcode`.
+        code: String,
+        /// `error`.
+        message: String,
+        /// `soft_logout`.
+        soft_logout: bool,
+    },
+    /// An answer that no homeserver gives.
+    #[error("not the answer of a homeserver: {0}")]
+    Strange(String),
+}
+
+#[derive(Deserialize, Default)]
+struct ErrorBody {
+    #[serde(default)]
+    errcode: String,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    retry_after_ms: Option<u64>,
+    #[serde(default)]
+    soft_logout: bool,
+}
+
+/// A successful `/login`.
+#[derive(Deserialize)]
+pub(crate) struct LoggedIn {
+    pub(crate) user_id: String,
+    pub(crate) device_id: String,
+    pub(crate) access_token: String,
+    pub(crate) refresh_token: Option<String>,
+}
+
+/// A successful `/account/whoami`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Whoami {
+    pub(crate) user_id: String,
+    /// `None` for a token that belongs to no device.
+    pub(crate) device_id: Option<String>,
+}
+
+/// What the homeserver serves for one account.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    /// ed25519 key of the device that was asked for.
+    pub(crate) device: Option<String>,
+}
+
+/// Plain HTTP to one homeserver.
+#[derive(Debug, Clone)]
+pub(crate) struct Wire {
+    pub(super) http: reqwest::Client,
+    homeserver: Url,
+}
+
+impl Wire {
+    pub(crate) fn new(matrix: &config::Matrix) -> Result<Self, OpenError> {
+        Ok(Self { http: http(matrix)?, homeserver: matrix.homeserver.clone() })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/_matrix/client/v3/{path}", self.homeserver.as_str().trim_end_matches('/'))
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, WireError> {
+        let answer = request
+            .timeout(REQUEST_TIMEOUT)
+            .send()
+            .await
+            .map_err(|error| WireError::Unreachable(chain(&error.without_url())))?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|error| WireError::Unreachable(chain(&error.without_url())))?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| WireError::Strange(error.to_string()));
+        }
+        let said: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
+        Err(if status.as_u16() == 429 {
+            WireError::Limited(said.retry_after_ms.map_or(LIMITED, Duration::from_millis))
+        } else if status.is_server_error() {
+            WireError::Unreachable(format!("the homeserver answers {status} {}", said.error))
+        } else if said.errcode.is_empty() {
+            WireError::Strange(format!("{status} without an errcode: is matrix.homeserver right?"))
+        } else {
+            WireError::Refused {
+                status: status.as_u16(),
+                code: said.errcode,
+                message: said.error,
+                soft_logout: said.soft_logout,
+            }
+        })
+    }
+
+    /// `POST /login` with these credentials; the same device, where one is given.
+    pub(crate) async fn login(&self, credentials: &Value, device: Option<&str>) -> Result<LoggedIn, WireError> {
+        let mut body = credentials.clone();
+        body["refresh_token"] = json!(true);
+        match device {
+            Some(device) => body["device_id"] = json!(device),
+            None => body["initial_device_display_name"] = json!("Pilothouse"),
+        }
+        self.ask(self.http.post(self.url("login")).json(&body)).await
+    }
+
+    /// `GET` of a path below `/_matrix/client/v3/`.
+    pub(crate) async fn read(&self, token: &str, path: &str) -> Result<Value, WireError> {
+        self.ask(self.http.get(self.url(path)).bearer_auth(token)).await
+    }
+
+    /// `POST /keys/query` for several people, whole.
+    pub(crate) async fn query_keys(&self, token: &str, users: &[String]) -> Result<Value, WireError> {
+        let wanted: serde_json::Map<_, _> = users.iter().map(|user| (user.clone(), json!([]))).collect();
+        let body = json!({ "device_keys": wanted, "timeout": 10_000 });
+        self.ask(self.http.post(self.url("keys/query")).bearer_auth(token).json(&body)).await
+    }
+
+    /// `GET /_matrix/client/versions`.
+    pub(crate) async fn versions(&self) -> Result<Vec<String>, WireError> {
+        #[derive(Deserialize)]
+        struct Versions {
+            versions: Vec<String>,
+        }
+        let url = format!("{}/_matrix/client/versions", self.homeserver.as_str().trim_end_matches('/'));
+        self.ask::<Versions>(self.http.get(url)).await.map(|answer| answer.versions)
+    }
+
+    /// `POST /logout`: for a login that turned out to be of no use.
+    pub(crate) async fn logout(&self, token: &str) -> Result<(), WireError> {
+        self.ask::<Value>(self.http.post(self.url("logout")).bearer_auth(token).json(&json!({}))).await.map(drop)
+    }
+
+    /// `GET /account/whoami`.
+    pub(crate) async fn whoami(&self, token: &str) -> Result<Whoami, WireError> {
+        self.ask(self.http.get(self.url("account/whoami")).bearer_auth(token)).await
+    }
+
+    /// `POST /keys/query` for one account.
+    pub(crate) async fn keys(&self, token: &str, user: &str, device: &str) -> Result<Keys, WireError> {
+        let body = json!({ "device_keys": { user: [] }, "timeout": 10_000 });
+        let answer: Value = self.ask(self.http.post(self.url("keys/query")).bearer_auth(token).json(&body)).await?;
+        let device = &answer["device_keys"][user][device]["keys"][format!("ed25519:{device}")];
+        Ok(Keys { device: device.as_str().map(str::to_owned) })
+    }
+}
+
+/// Asks until the homeserver gives an answer that another try would not better: a daemon waits out an outage and a limit.
+pub(crate) async fn patiently<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T, WireError>
+where
+    F: Future<Output = Result<T, WireError>>,
+{
+    let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        let pause = match ask().await {
+            Err(WireError::Unreachable(why)) => {
+                let pause = pauses.next();
+                warn!(why, ?pause, "{what}: no answer, trying again");
+                pause
+            }
+            Err(WireError::Limited(wait)) => {
+                warn!(?wait, until = %until(wait), "{what}: limited, waiting as the server asks");
+                wait
+            }
+            answer => return answer,
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a waiting loop says until when")]
+fn until(wait: Duration) -> Timestamp {
+    Timestamp::now() + wait
+}
+
+/// An error with its causes, in one line: reqwest hides the interesting one.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

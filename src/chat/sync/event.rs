@@ -1,0 +1,199 @@
+//! One event of a room's timeline, read as far as Pilothouse cares; pure.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+/// An event of a timeline. What stands outside `content` is the homeserver's word.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Event {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) event_id: String,
+    pub(crate) sender: String,
+    #[serde(default)]
+    origin_server_ts: i64,
+    state_key: Option<String>,
+    #[serde(default)]
+    pub(crate) content: Map<String, Value>,
+    #[serde(default)]
+    unsigned: Map<String, Value>,
+}
+
+impl Event {
+    /// Reads an event; gives nothing for what is none.
+    pub(crate) fn parse(json: &str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// The homeserver's time for it; the epoch where it sent nonsense, so that it counts as old.
+    pub(crate) fn sent_at(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.origin_server_ts).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// What a person wrote: a text message of its own, neither an edit nor a notice nor state.
+    pub(crate) fn text(&self) -> Option<&str> {
+        let written = self.kind == "m.room.message"
+            && self.state_key.is_none()
+            && self.content.get("msgtype").and_then(Value::as_str) == Some("m.text");
+        if !written || self.is_edit() { None } else { self.content.get("body").and_then(Value::as_str) }
+    }
+
+    /// Whether it replaces another event. The relation stands outside the ciphertext, where a homeserver can take it away;
+    /// `m.new_content` stands inside.
+    pub(crate) fn is_edit(&self) -> bool {
+        self.content.contains_key("m.new_content")
+            || self.content.get("m.relates_to").and_then(|relation| relation.get("rel_type")).and_then(Value::as_str)
+                == Some("m.replace")
+    }
+
+    /// Whether it is an encrypted message, not an encrypted edit.
+    pub(crate) fn is_encrypted_message(&self) -> bool {
+        self.kind == "m.room.encrypted" && self.state_key.is_none() && !self.is_edit()
+    }
+
+    /// Whether its sender notifies this person.
+    pub(crate) fn mentions(&self, user: &str) -> bool {
+        self.content
+            .get("m.mentions")
+            .and_then(|mentions| mentions.get("user_ids"))
+            .and_then(Value::as_array)
+            .is_some_and(|users| users.iter().any(|id| id.as_str() == Some(user)))
+    }
+
+    /// Fingerprint of what was encrypted: the same ciphertext gives the same one, wherever a homeserver puts it.
+    pub(crate) fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(&self.kind);
+        for (key, value) in self.content.iter().filter(|(key, _)| *key != "m.relates_to") {
+            hash.update([0]);
+            hash.update(key);
+            hash.update([0]);
+            hash.update(value.to_string());
+        }
+        format!("{:x}", hash.finalize())
+    }
+
+    /// The person whose membership it changes, and to what.
+    pub(crate) fn membership(&self) -> Option<(&str, &str)> {
+        let state_key = self.state_key.as_deref().filter(|_| self.kind == "m.room.member")?;
+        Some((state_key, self.content.get("membership")?.as_str()?))
+    }
+
+    /// Whether this person came into the room by it, rather than changing their name in it.
+    pub(crate) fn is_join_of(&self, user: &str) -> bool {
+        if self.membership() != Some((user, "join")) {
+            return false;
+        }
+        let before = self.unsigned.get("prev_content").and_then(|content| content.get("membership"));
+        match before.and_then(Value::as_str) {
+            Some(membership) => membership != "join",
+            None => !self.unsigned.contains_key("replaces_state"),
+        }
+    }
+}
+
+/// Takes the bot's name off the front of a text, where it stands there as an address: `Pilothouse: start`,
+/// `@pilothouse:example.org start`, `[Pilothouse](https://matrix.to/…) start`. A bare name without punctuation is one only
+/// if `mentioned`; otherwise it may be a word like any other. Gives the rest if there was a name.
+pub(crate) fn strip_name<'a>(text: &'a str, names: &[&str], mentioned: bool) -> Option<&'a str> {
+    let text = text.trim();
+    if mentioned
+        && let Some(linked) = text.strip_prefix('[')
+        && let Some((label, rest)) = linked.split_once("](https://matrix.to/#/")
+        && let Some((_, rest)) = rest.split_once(')')
+        && names.iter().any(|name| label.trim_start_matches('@').eq_ignore_ascii_case(name.trim_start_matches('@')))
+    {
+        return Some(rest.trim_start_matches([':', ',']).trim());
+    }
+    let bare = text.trim_start_matches('@');
+    for name in names.iter().map(|name| name.trim_start_matches('@')).filter(|name| !name.is_empty()) {
+        let Some(head) = bare.get(..name.len()) else { continue };
+        if !head.eq_ignore_ascii_case(name) {
+            continue;
+        }
+        let rest = &bare[name.len()..];
+        if let Some(rest) = rest.strip_prefix([':', ','])
+            && (rest.is_empty() || rest.starts_with(char::is_whitespace))
+        {
+            return Some(rest.trim());
+        }
+        if mentioned && (rest.is_empty() || rest.starts_with(char::is_whitespace)) {
+            return Some(rest.trim());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn message(content: &Value) -> Event {
+        let event = json!({
+            "type": "m.room.message", "event_id": "$e", "sender": "@a:b", "origin_server_ts": 1000, "content": content
+        });
+        Event::parse(&event.to_string()).unwrap()
+    }
+
+    #[test]
+    fn only_texts_of_their_own_are_read() {
+        assert_eq!(message(&json!({"msgtype": "m.text", "body": "start"})).text(), Some("start"));
+        assert_eq!(message(&json!({"msgtype": "m.notice", "body": "start"})).text(), None);
+        assert_eq!(message(&json!({"msgtype": "m.emote", "body": "start"})).text(), None);
+        assert_eq!(message(&json!({})).text(), None, "a redacted event has no content");
+        let edit = json!({"msgtype": "m.text", "body": "* start", "m.relates_to": {"rel_type": "m.replace", "event_id": "$x"}});
+        assert_eq!(message(&edit).text(), None);
+        let stripped = json!({"msgtype": "m.text", "body": "* start", "m.new_content": {"body": "start"}});
+        assert_eq!(message(&stripped).text(), None, "an edit whose relation the homeserver took away");
+        let reply = json!({"msgtype": "m.text", "body": "stop", "m.relates_to": {"m.in_reply_to": {"event_id": "$x"}}});
+        assert_eq!(message(&reply).text(), Some("stop"));
+    }
+
+    #[test]
+    fn the_digest_leaves_out_what_the_homeserver_can_change() {
+        let plain = message(&json!({"msgtype": "m.text", "body": "start"}));
+        let related = message(&json!({"msgtype": "m.text", "body": "start", "m.relates_to": {"event_id": "$x"}}));
+        let other = message(&json!({"msgtype": "m.text", "body": "stop"}));
+        assert_eq!(plain.digest(), related.digest());
+        assert_ne!(plain.digest(), other.digest());
+    }
+
+    #[test]
+    fn a_join_is_told_from_a_new_name() {
+        let member = |unsigned: Value| {
+            let event = json!({
+                "type": "m.room.member", "event_id": "$e", "sender": "@bot:b", "state_key": "@bot:b",
+                "origin_server_ts": 1, "content": {"membership": "join"}, "unsigned": unsigned
+            });
+            Event::parse(&event.to_string()).unwrap().is_join_of("@bot:b")
+        };
+        assert!(member(json!({})));
+        assert!(member(json!({"prev_content": {"membership": "invite"}, "replaces_state": "$x"})));
+        assert!(!member(json!({"prev_content": {"membership": "join"}, "replaces_state": "$x"})));
+        assert!(!member(json!({"replaces_state": "$x"})));
+    }
+
+    #[test]
+    fn an_address_at_the_front_is_taken_off() {
+        let names = ["Pilothouse", "@pilothouse:example.org", "pilothouse"];
+        let strip = |text, mentioned| strip_name(text, &names, mentioned);
+        assert_eq!(strip("Pilothouse: start", false), Some("start"));
+        assert_eq!(strip("pilothouse, start web 3", false), Some("start web 3"));
+        assert_eq!(strip("@pilothouse:example.org: start", false), Some("start"));
+        assert_eq!(strip("@pilothouse:example.org start", true), Some("start"));
+        assert_eq!(strip("Pilothouse start", true), Some("start"));
+        assert_eq!(strip("[Pilothouse](https://matrix.to/#/@pilothouse:example.org) start", true), Some("start"));
+        assert_eq!(
+            strip("[@pilothouse:example.org](https://matrix.to/#/@pilothouse:example.org): start", true),
+            Some("start")
+        );
+        assert_eq!(strip("Pilothouse start", false), None, "a word like any other");
+        assert_eq!(strip("Pilothouses: start", true), None);
+        assert_eq!(strip("start", true), None);
+        assert_eq!(strip("pilöthouse: start", false), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! From a timeline event to an entry for the inbox.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use matrix_sdk::Room;
+use matrix_sdk::RoomMemberships;
+use matrix_sdk::deserialized_responses::{EncryptionInfo, TimelineEvent, TimelineEventKind, UnableToDecryptReason};
+use matrix_sdk::ruma::UserId;
+use tracing::{debug, warn};
+
+use super::chores::Chores;
+use super::event::{Event, strip_name};
+use crate::chat::rooms::Rooms;
+use crate::chat::trust::Trust;
+use crate::chat::trust::replay::{Replay, Sight};
+use crate::chat::{Address, Context, Message};
+use crate::store::inbox::Arrival;
+
+/// A timeline event and the room that it was heard in.
+pub(crate) struct Heard {
+    pub(crate) room: Room,
+    pub(crate) event: TimelineEvent,
+    /// Its Megolm message index, where the ciphertext was at hand.
+    pub(crate) message_index: Option<u32>,
+}
+
+/// What an event means for the inbox.
+enum Meaning {
+    /// A text to judge.
+    Text(Text),
+    /// An encrypted event whose key may still come.
+    Locked(Arrival),
+}
+
+struct Text {
+    room: Room,
+    event: Event,
+    body: String,
+    info: Option<Arc<EncryptionInfo>>,
+    message_index: Option<u32>,
+}
+
+/// Turns what was heard into entries for the inbox.
+pub(crate) struct Hearing {
+    context: Arc<Context>,
+    rooms: Arc<Rooms>,
+    trust: Arc<Trust>,
+    replay: Arc<Replay>,
+    chores: Chores,
+}
+
+impl Hearing {
+    pub(crate) fn new(context: Arc<Context>, rooms: Arc<Rooms>, trust: Arc<Trust>, chores: Chores) -> Self {
+        let replay = Arc::new(Replay::new(Arc::clone(&context)));
+        Self { context, rooms, trust, replay, chores }
+    }
+
+    /// Gives the entries for the inbox, in the order of `heard`. Strangers, edits, notices and the like leave none.
+    ///
+    /// # Errors
+    /// Where something could not be judged now: nothing of this batch may be taken in, and it is heard again later.
+    pub(crate) async fn hear(&self, heard: Vec<Heard>) -> anyhow::Result<Vec<Arrival>> {
+        let users = Arc::clone(&self.context.users.borrow());
+        let meanings: Vec<Meaning> = heard.into_iter().filter_map(|heard| meaning(heard, &users)).collect();
+
+        let sights: Vec<Option<Sight>> = meanings.iter().map(sight).collect();
+        let asked = sights.iter().flatten().map(|s| (s.session.clone(), s.digest.clone(), s.event.clone())).collect();
+        let mut earlier = self.context.store.sighted_all(asked).await?.into_iter();
+        let mut known: HashMap<String, u32> = meanings
+            .iter()
+            .filter_map(|meaning| match meaning {
+                Meaning::Text(text) => Some((text.event.event_id.clone(), text.message_index?)),
+                Meaning::Locked(_) => None,
+            })
+            .collect();
+
+        let mut arrivals = Vec::with_capacity(meanings.len());
+        for (meaning, sight) in meanings.into_iter().zip(sights) {
+            let text = match meaning {
+                Meaning::Locked(arrival) => {
+                    arrivals.push(arrival);
+                    continue;
+                }
+                Meaning::Text(text) => text,
+            };
+            let replayed = match &sight {
+                None => false,
+                Some(sight) => {
+                    let earlier = earlier.next().unwrap_or_default();
+                    if !earlier.is_empty() || text.message_index.is_some() {
+                        self.replay.is_replay(&text.room, sight, &earlier, &mut known).await?
+                    } else {
+                        self.index_later(&text.room, sight);
+                        false
+                    }
+                }
+            };
+            arrivals.push(self.arrival(text, replayed).await?);
+        }
+        Ok(arrivals)
+    }
+
+    fn index_later(&self, room: &Room, sight: &Sight) {
+        let (replay, room, sight) = (Arc::clone(&self.replay), room.clone(), sight.clone());
+        self.chores.add(format!("index/{}", sight.event), async move {
+            if let Err(error) = replay.note(&room, &sight).await {
+                // The next event with this text reads it.
+                debug!(event = sight.event, "message index not read: {error:#}");
+            }
+        });
+    }
+
+    async fn arrival(&self, text: Text, replayed: bool) -> anyhow::Result<Arrival> {
+        let Text { room, event, body, info, .. } = text;
+        let sender = UserId::parse(&event.sender).context("an allowed user's id")?;
+        let standing = self.trust.standing(&room, &sender, info.as_deref(), replayed).await?;
+        let (address, text) = self.address(&room, &event, &body).await;
+        let message = Message {
+            who: event.sender.clone(),
+            room: room.room_id().to_string(),
+            event: event.event_id.clone(),
+            text,
+            sent_at: event.sent_at(),
+            device: info.and_then(|info| info.sender_device.clone()).map(|device| device.to_string()),
+            standing,
+            address,
+        };
+        Ok(Arrival {
+            event: message.event.clone(),
+            room: message.room.clone(),
+            sender: message.who.clone(),
+            sent_at: message.sent_at,
+            payload: serde_json::to_string(&message)?,
+            waiting_for: None,
+        })
+    }
+
+    /// Says how the text may be a command here, and takes the bot's name off its front.
+    async fn address(&self, room: &Room, event: &Event, body: &str) -> (Address, String) {
+        let own = room.own_user_id();
+        let mentioned = event.mentions(own.as_str());
+        let names = [self.context.matrix.display_name.as_str(), own.as_str(), own.localpart()];
+        let stripped = strip_name(body, &names, mentioned);
+        let text = stripped.unwrap_or_else(|| body.trim()).to_owned();
+        let address = if self.rooms.speaks_bare(room) || company(room).await == Some(2) {
+            Address::Bare
+        } else if mentioned || stripped.is_some() {
+            Address::Mentioned
+        } else {
+            Address::Overheard
+        };
+        (address, text)
+    }
+}
+
+/// People who are in the room or invited to it; nothing where that cannot be known.
+async fn company(room: &Room) -> Option<u64> {
+    let counted = room.joined_members_count() + room.invited_members_count();
+    if counted > 0 {
+        return Some(counted);
+    }
+    match room.members(RoomMemberships::ACTIVE).await {
+        Ok(members) => u64::try_from(members.len()).ok(),
+        Err(error) => {
+            warn!(room = %room.room_id(), "members unknown, so only addressed commands count in it: {error}");
+            None
+        }
+    }
+}
+
+fn sight(meaning: &Meaning) -> Option<Sight> {
+    let Meaning::Text(text) = meaning else { return None };
+    let session = text.info.as_ref()?.session_id()?.to_owned();
+    Some(Sight { session, digest: text.event.digest(), event: text.event.event_id.clone() })
+}
+
+fn meaning(heard: Heard, users: &[String]) -> Option<Meaning> {
+    let Heard { room, event: timeline, message_index } = heard;
+    let event = Event::parse(timeline.raw().json().get())?;
+    if event.sender == room.own_user_id().as_str() || !users.contains(&event.sender) {
+        return None;
+    }
+    match &timeline.kind {
+        TimelineEventKind::UnableToDecrypt { utd_info, .. } => {
+            if !event.is_encrypted_message() {
+                return None;
+            }
+            let can_come = matches!(
+                utd_info.reason,
+                UnableToDecryptReason::MissingMegolmSession { .. } | UnableToDecryptReason::UnknownMegolmMessageIndex
+            );
+            let Some(session) = utd_info.session_id.clone().filter(|_| can_come) else {
+                warn!(event = event.event_id, sender = event.sender, reason = ?utd_info.reason, "can never be read");
+                return None;
+            };
+            Some(Meaning::Locked(Arrival {
+                room: room.room_id().to_string(),
+                sent_at: event.sent_at(),
+                payload: timeline.raw().json().get().to_owned(),
+                waiting_for: Some(session),
+                sender: event.sender,
+                event: event.event_id,
+            }))
+        }
+        TimelineEventKind::Decrypted(_) | TimelineEventKind::PlainText { .. } => {
+            let body = event.text()?.to_owned();
+            let info = timeline.encryption_info().cloned();
+            Some(Meaning::Text(Text { room, event, body, info, message_index }))
+        }
+    }
+}

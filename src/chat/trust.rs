@@ -1,0 +1,337 @@
+//! Whose word a message is: gathers what the rule in [`standing`] looks at, and keeps the store's view of people's keys
+//! fresh.
+
+pub(crate) mod replay;
+pub(crate) mod standing;
+
+use std::collections::{BTreeSet, HashSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use matrix_sdk::Room;
+use matrix_sdk::deserialized_responses::{
+    AlgorithmInfo, DeviceLinkProblem, EncryptionInfo, VerificationLevel, VerificationState,
+};
+use matrix_sdk::ruma::{OwnedUserId, UserId};
+use tracing::{info, warn};
+
+use self::standing::{Cipher, Device, Evidence, Identity, Link, PinnedKey, judge};
+use super::rooms::Rooms;
+use super::{Context, Standing};
+use crate::config::TrustMode;
+use crate::retry::Backoff;
+use crate::store::pins::{Keys, SeenDevice};
+
+/// Sessions whose device was asked for once; the set begins anew when it is full.
+const ASKED_SESSIONS: usize = 10_000;
+
+/// Where an observation takes its keys from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// The homeserver, now.
+    Server,
+    /// The Matrix store, which follows the homeserver's device lists.
+    Local,
+}
+
+/// Judges messages and watches the keys of the allowed people.
+pub(crate) struct Trust {
+    context: Arc<Context>,
+    rooms: Arc<Rooms>,
+    /// People whose keys the homeserver was asked for since the start.
+    fresh: Mutex<HashSet<OwnedUserId>>,
+    /// Sessions of unknown or unsigned devices about which the homeserver was asked.
+    asked: Mutex<HashSet<String>>,
+}
+
+impl Trust {
+    pub(crate) fn new(context: Arc<Context>, rooms: Arc<Rooms>) -> Self {
+        Self { context, rooms, fresh: Mutex::default(), asked: Mutex::default() }
+    }
+
+    /// Says whether a message is its sender's word. In the steady state this reads only what lies here.
+    ///
+    /// # Errors
+    /// Where the room's encryption is unknown and cannot be asked for, or a store cannot be read.
+    pub(crate) async fn standing(
+        &self,
+        room: &Room,
+        sender: &UserId,
+        info: Option<&EncryptionInfo>,
+        replayed: bool,
+    ) -> anyhow::Result<Standing> {
+        let evidence = self.evidence(room, sender, info, replayed).await?;
+        Ok(judge(self.context.trust.mode, &evidence))
+    }
+
+    async fn evidence(
+        &self,
+        room: &Room,
+        sender: &UserId,
+        info: Option<&EncryptionInfo>,
+        replayed: bool,
+    ) -> anyhow::Result<Evidence> {
+        let mut evidence = Evidence {
+            room_encrypted: is_encrypted(room).await?,
+            plaintext_allowed: self.rooms.is_named(&self.context.trust.plaintext, room.room_id()),
+            cipher: None,
+            identity: None,
+            pin: None,
+            device: None,
+            replayed,
+        };
+        let Some(info) = info.filter(|_| evidence.room_encrypted) else { return Ok(evidence) };
+
+        let new_here = !self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(sender);
+        let mut info = info.clone();
+        let mut cipher = cipher(&info, sender);
+        // A device may have been made or signed a moment ago: ask once, then look at the session again.
+        let doubtful = matches!(cipher.link, Link::Missing | Link::Unsigned);
+        let session = info.session_id().map(str::to_owned);
+        if new_here || (doubtful && session.as_ref().is_some_and(|session| self.is_first_doubt(session))) {
+            self.observe_or_warn(sender, From::Server).await;
+        }
+        if doubtful
+            && let Some(session) = &session
+            && let Some(now) = room.get_encryption_info(session, sender).await
+        {
+            info = (*now).clone();
+            cipher = self::cipher(&info, sender);
+        }
+        evidence.cipher = Some(cipher);
+
+        let encryption = self.context.client.encryption();
+        evidence.identity = encryption.get_user_identity(sender).await?.as_ref().and_then(identity);
+        let keys = self.context.store.keys(sender.as_str()).await?;
+        evidence.pin = match (self.pin(sender, &keys), &evidence.identity) {
+            (Some(pin), _) => Some(pin),
+            (None, Some(identity)) => {
+                let master = self.context.store.pin_first(sender.as_str(), &identity.master, now()).await?;
+                Some(PinnedKey { master, deliberate: false })
+            }
+            (None, None) => None,
+        };
+        if let Some(id) = &info.sender_device
+            && let Some(device) = encryption.get_device(sender, id).await?.filter(|device| !device.is_deleted())
+            && let (Some(ed25519), Some(curve25519)) = (device.ed25519_key(), device.curve25519_key())
+        {
+            evidence.device = Some(Device {
+                id: id.to_string(),
+                ed25519: ed25519.to_base64(),
+                curve25519: curve25519.to_base64(),
+                signed: device.is_cross_signed_by_owner(),
+                pinned: keys.device_pins.get(id.as_str()).cloned(),
+            });
+        }
+        Ok(evidence)
+    }
+
+    /// The pinned master key: the configuration's before the store's.
+    fn pin(&self, user: &UserId, keys: &Keys) -> Option<PinnedKey> {
+        match self.configured(user) {
+            Some(master) => Some(PinnedKey { master: master.to_owned(), deliberate: true }),
+            None => keys
+                .pin
+                .as_ref()
+                .map(|pin| PinnedKey { master: pin.master.clone(), deliberate: pin.by != "first contact" }),
+        }
+    }
+
+    fn configured(&self, user: &UserId) -> Option<&str> {
+        self.context.trust.pins.get(user.as_str()).map(|key| key.trim().trim_end_matches('='))
+    }
+
+    fn is_first_doubt(&self, session: &str) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() >= ASKED_SESSIONS {
+            asked.clear();
+        }
+        asked.insert(session.to_owned())
+    }
+
+    async fn observe_or_warn(&self, user: &UserId, from: From) -> bool {
+        match self.observe(user, from).await {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(%user, "the keys could not be read again, what is known of them counts: {error:#}");
+                false
+            }
+        }
+    }
+
+    /// Notes whose keys the homeserver serves for a person, pins them at first contact and warns of what changed.
+    async fn observe(&self, user: &UserId, from: From) -> anyhow::Result<()> {
+        let encryption = self.context.client.encryption();
+        let identity = match from {
+            From::Server => {
+                encryption.request_user_identity(user).await.context("the homeserver was asked for them")?
+            }
+            From::Local => encryption.get_user_identity(user).await?,
+        };
+        let master = identity.as_ref().and_then(self::identity).map(|identity| identity.master);
+        let devices: Vec<SeenDevice> = encryption
+            .get_user_devices(user)
+            .await?
+            .devices()
+            .filter_map(|device| {
+                Some(SeenDevice {
+                    device: device.device_id().to_string(),
+                    ed25519: device.ed25519_key()?.to_base64(),
+                    name: device.display_name().map(str::to_owned),
+                    signed: device.is_cross_signed_by_owner(),
+                })
+            })
+            .collect();
+        let store = &self.context.store;
+        let before = store.keys(user.as_str()).await?;
+        store.observe_keys(user.as_str(), master.clone(), devices.clone(), now()).await?;
+        match (self.configured(user), &master) {
+            (Some(pin), _) if before.pin.as_ref().is_none_or(|before| before.master != pin) => {
+                store.repin(user.as_str(), None, pin, "configuration", now()).await?;
+            }
+            (None, Some(master)) => {
+                store.pin_first(user.as_str(), master, now()).await?;
+            }
+            _ => {}
+        }
+        if self.context.trust.mode == TrustMode::Devices {
+            store.pin_first_devices(user.as_str(), devices.clone(), now()).await?;
+        }
+        let first =
+            from == From::Server && self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned());
+        self.tell(user, &before, master.as_deref(), &devices, first);
+        Ok(())
+    }
+
+    fn tell(&self, user: &UserId, before: &Keys, master: Option<&str>, devices: &[SeenDevice], first: bool) {
+        let pinned = self.pin(user, before).map(|pin| pin.master);
+        let mode = self.context.trust.mode;
+        match (&pinned, master) {
+            (Some(pinned), Some(master)) if pinned != master && (first || before.master.as_deref() != Some(master)) => {
+                warn!(
+                    %user, pinned, now = master,
+                    "the cross-signing identity changed: their commands do not count until somebody accepts the new \
+                     fingerprint, with `trust accept` in a room or `pilothouse trust` on this machine"
+                );
+            }
+            (None, Some(master)) => info!(%user, fingerprint = master, "met for the first time: identity pinned"),
+            (_, None) if mode == TrustMode::Identity && (first || before.master.is_some()) => warn!(
+                %user,
+                "has no cross-signing identity: their commands do not count and they cannot read what Pilothouse says. \
+                 They set it up in their client's security settings, or `trust.mode` is changed"
+            ),
+            _ => {}
+        }
+        // At a start before anything was seen every device would be new.
+        if before.devices.is_empty() || mode == TrustMode::Any {
+            return;
+        }
+        for device in devices {
+            let known =
+                before.devices.iter().any(|seen| seen.device == device.device && seen.ed25519 == device.ed25519);
+            if !known && (mode == TrustMode::Devices || !device.signed) {
+                warn!(
+                    %user, device = device.device, fingerprint = device.ed25519, signed = device.signed,
+                    "a new device appeared that does not count as theirs yet"
+                );
+            }
+        }
+    }
+
+    fn allowed(&self) -> BTreeSet<OwnedUserId> {
+        self.context.users.borrow().iter().filter_map(|user| UserId::parse(user).ok()).collect()
+    }
+
+    /// Keeps the store's view of the allowed people's keys fresh, from the first sync on; ends only by being dropped.
+    ///
+    /// # Errors
+    /// Where the SDK has no encryption, or its streams end.
+    pub(crate) async fn watch(self: Arc<Self>) -> anyhow::Result<()> {
+        let encryption = self.context.client.encryption();
+        let mut devices = pin!(encryption.devices_stream().await?);
+        let mut identities = pin!(encryption.user_identities_stream().await?);
+        let mut users = self.context.users.clone();
+        let mut health = self.context.health.subscribe();
+        health.wait_for(|health| health.synced_at.is_some()).await?;
+        let mut pauses = Backoff::new(Duration::from_secs(2), Duration::from_secs(300));
+        let mut complete = self.observe_missing().await;
+        loop {
+            let changed: BTreeSet<OwnedUserId> = tokio::select! {
+                update = devices.next() => {
+                    let update = update.context("the stream of devices ended")?;
+                    update.new.into_keys().chain(update.changed.into_keys()).collect()
+                }
+                update = identities.next() => {
+                    let update = update.context("the stream of identities ended")?;
+                    update.new.into_keys().chain(update.changed.into_keys()).collect()
+                }
+                changed = users.changed() => {
+                    changed.context("the rules are gone")?;
+                    complete = self.observe_missing().await;
+                    continue;
+                }
+                () = tokio::time::sleep(pauses.next()), if !complete => {
+                    complete = self.observe_missing().await;
+                    continue;
+                }
+            };
+            for user in self.allowed().intersection(&changed) {
+                self.observe_or_warn(user, From::Local).await;
+            }
+        }
+    }
+
+    /// Asks for the keys of the allowed people that were not asked for since the start; says whether all answered.
+    async fn observe_missing(&self) -> bool {
+        let mut complete = true;
+        for user in self.allowed() {
+            let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&user);
+            if !fresh {
+                complete &= self.observe_or_warn(&user, From::Server).await;
+            }
+        }
+        complete
+    }
+}
+
+async fn is_encrypted(room: &Room) -> anyhow::Result<bool> {
+    let known = room.encryption_state();
+    if known.is_unknown() {
+        return Ok(room.latest_encryption_state().await.context("ask whether the room is encrypted")?.is_encrypted());
+    }
+    Ok(known.is_encrypted())
+}
+
+fn identity(identity: &matrix_sdk::encryption::identities::UserIdentity) -> Option<Identity> {
+    Some(Identity {
+        master: identity.master_key().get_first_key()?.to_base64(),
+        violation: identity.has_verification_violation(),
+    })
+}
+
+fn cipher(info: &EncryptionInfo, sender: &UserId) -> Cipher {
+    let AlgorithmInfo::MegolmV1AesSha2 { curve25519_key, .. } = &info.algorithm_info else {
+        return Cipher { curve25519: String::new(), link: Link::Insecure, forwarded: true };
+    };
+    let link = match &info.verification_state {
+        _ if info.sender != sender => Link::Mismatched,
+        VerificationState::Verified
+        | VerificationState::Unverified(VerificationLevel::UnverifiedIdentity)
+        // The own pin judges a changed identity, not the SDK's.
+        | VerificationState::Unverified(VerificationLevel::VerificationViolation) => Link::Signed,
+        VerificationState::Unverified(VerificationLevel::UnsignedDevice) => Link::Unsigned,
+        VerificationState::Unverified(VerificationLevel::None(DeviceLinkProblem::MissingDevice)) => Link::Missing,
+        VerificationState::Unverified(VerificationLevel::None(DeviceLinkProblem::InsecureSource)) => Link::Insecure,
+        VerificationState::Unverified(VerificationLevel::MismatchedSender) => Link::Mismatched,
+    };
+    Cipher { curve25519: curve25519_key.clone(), link, forwarded: info.forwarder.is_some() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "keys are noted with the time at which they were seen")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

@@ -1,0 +1,119 @@
+//! `pilothouse check`: the same parts, each tried once, with the remedy of each failure.
+//!
+//! Beside a running daemon it uses the saved token, refreshes nothing and leaves the locked store alone.
+
+mod cluster;
+mod room;
+mod table;
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::config::{Config, Loaded};
+
+/// How a part fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// It works, and something is missing or not safe.
+    Warning,
+    /// It does not work.
+    Failure,
+    /// Not looked at, and why.
+    Skipped,
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What belongs together: `configuration`, `matrix`, `store`, `trust`, `rooms`, `kubernetes`, `permissions`, `targets`.
+    pub area: &'static str,
+    /// What was tried.
+    pub subject: String,
+    /// How it fares.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub detail: String,
+    /// What to do, for everything that is not good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    fn good(area: &'static str, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { area, subject: subject.into(), verdict: Verdict::Good, detail: detail.into(), remedy: None }
+    }
+
+    fn skipped(area: &'static str, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { area, subject: subject.into(), verdict: Verdict::Skipped, detail: detail.into(), remedy: None }
+    }
+
+    fn warning(
+        area: &'static str,
+        subject: impl Into<String>,
+        detail: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let remedy = Some(remedy.into());
+        Self { area, subject: subject.into(), verdict: Verdict::Warning, detail: detail.into(), remedy }
+    }
+
+    fn failure(
+        area: &'static str,
+        subject: impl Into<String>,
+        detail: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { verdict: Verdict::Failure, ..Self::warning(area, subject, detail, remedy) }
+    }
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: &'static str,
+    good: bool,
+    findings: &'a [Finding],
+}
+
+/// Tries everything and prints what it found. Exit code 0: no failure; 1: failures.
+///
+/// # Errors
+/// Where the answer cannot be written as JSON.
+pub async fn run(loaded: &Loaded, json: bool) -> anyhow::Result<ExitCode> {
+    let config = &loaded.config;
+    let mut findings = configuration(loaded);
+    // The room and the cluster do not wait for each other: one that hangs costs its own limit only.
+    let (room, cluster) = tokio::join!(room::findings(config), cluster::findings(config));
+    findings.extend(room);
+    findings.extend(cluster);
+    let good = findings.iter().all(|finding| finding.verdict != Verdict::Failure);
+    if json {
+        let answer = Answer { version: env!("CARGO_PKG_VERSION"), good, findings: &findings };
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        print!("{}", table::text(&findings));
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn configuration(loaded: &Loaded) -> Vec<Finding> {
+    let Config { policy, targets, .. } = &loaded.config;
+    let from = match &loaded.file {
+        Some(file) => file.display().to_string(),
+        None => "the environment".to_owned(),
+    };
+    let detail = format!("{from}: {} people, {} targets", policy.users.len(), targets.len());
+    let mut findings = vec![Finding::good("configuration", "read", detail)];
+    findings.extend(loaded.warnings.iter().map(|warning| {
+        Finding::warning(
+            "configuration",
+            "warning",
+            warning.clone(),
+            "`pilothouse config` shows where each value came from",
+        )
+    }));
+    findings
+}

@@ -1,0 +1,237 @@
+//! The homeserver, the store, the own device, the people and the rooms.
+
+use super::Finding;
+use crate::chat::lock_held;
+use crate::chat::outside::{Entered, Outside, Served, is_logged_in, recovery_key_on_the_volume};
+use crate::config::{Config, TrustMode};
+use crate::daemon;
+use crate::store::Store;
+use crate::store::pins::Keys;
+
+pub(super) async fn findings(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let store = store(config, &mut findings);
+    let mut outside = match Outside::new(&config.matrix) {
+        Ok(outside) => outside,
+        Err(fault) => {
+            findings.push(Finding::failure(
+                "matrix",
+                "client",
+                fault.to_string(),
+                "correct matrix.ca_file or matrix.proxy",
+            ));
+            return findings;
+        }
+    };
+    match outside.versions().await {
+        Ok(versions) => {
+            let newest = versions.last().cloned().unwrap_or_default();
+            findings.push(Finding::good(
+                "matrix",
+                "homeserver",
+                format!("{} speaks {newest}", config.matrix.homeserver),
+            ));
+        }
+        Err(fault) => {
+            let detail = format!("{}: {fault}", config.matrix.homeserver);
+            let remedy = "is matrix.homeserver the base URL of the client-server API, and can it be reached from here?";
+            findings.push(Finding::failure("matrix", "homeserver", detail, remedy));
+            return findings;
+        }
+    }
+    match outside.enter().await {
+        Ok(entered) => {
+            let how = if entered.temporary { "logged in for this check alone" } else { "the saved login is good" };
+            findings.push(Finding::good(
+                "matrix",
+                "login",
+                format!("{}, device {}: {how}", entered.user, entered.device),
+            ));
+            people(config, &outside, &entered, store.as_ref(), &mut findings).await;
+            rooms(config, &outside, &entered, &mut findings).await;
+        }
+        Err(fault) => findings.push(Finding::failure(
+            "matrix",
+            "login",
+            fault.to_string(),
+            "check matrix.user and the password, token or JWT; a daemon that was logged out says in its log what to do",
+        )),
+    }
+    if let Err(fault) = outside.leave().await {
+        findings.push(Finding::warning("matrix", "logout", fault.to_string(), "Element: Settings, Sessions"));
+    }
+    findings
+}
+
+fn store(config: &Config, findings: &mut Vec<Finding>) -> Option<Store> {
+    let folder = &config.matrix.store;
+    let opened = match daemon::open_store(folder) {
+        Ok(store) => store,
+        Err(error) => {
+            let remedy = "mount a writable volume there, or set matrix.store";
+            findings.push(Finding::failure("store", "journal", format!("{error:#}"), remedy));
+            return None;
+        }
+    };
+    findings.push(Finding::good("store", "journal", format!("{} can be opened", folder.display())));
+    if lock_held(folder) {
+        let detail = "a running Pilothouse holds it, so it was left alone";
+        findings.push(Finding::skipped("store", "Matrix store", detail));
+    } else {
+        let detail = match is_logged_in(folder) {
+            Ok(true) => "free, with a saved login",
+            _ => "free, without a login yet: the first start makes one",
+        };
+        findings.push(Finding::good("store", "Matrix store", detail));
+    }
+    Some(opened)
+}
+
+async fn people(
+    config: &Config,
+    outside: &Outside,
+    entered: &Entered,
+    store: Option<&Store>,
+    findings: &mut Vec<Finding>,
+) {
+    let mut asked = config.policy.users.clone();
+    asked.push(entered.user.clone());
+    let served = match outside.keys(&asked).await {
+        Ok(served) => served,
+        Err(fault) => {
+            findings.push(Finding::failure("trust", "keys", fault.to_string(), "try again"));
+            return;
+        }
+    };
+    let own = served.get(&entered.user).cloned().unwrap_or_default();
+    findings.push(own_device(config, entered, &own));
+    if config.matrix.recovery_key.is_none() {
+        findings.push(recovery(config, &own));
+    }
+    for user in &config.policy.users {
+        let keys = match store {
+            Some(store) => store.keys(user).await.unwrap_or_default(),
+            None => Keys::default(),
+        };
+        let pinned = config.trust.pins.get(user).cloned().or(keys.pin.map(|pin| pin.master));
+        findings.push(person(config.trust.mode, user, pinned.as_deref(), served.get(user)));
+    }
+}
+
+fn own_device(config: &Config, entered: &Entered, own: &Served) -> Finding {
+    let subject = "own device";
+    let signed = own.devices.iter().any(|device| device.device == entered.device && device.signed);
+    let found = |verdict: fn(&'static str, String, String, String) -> Finding, detail: &str, remedy: &str| {
+        verdict("trust", subject.to_owned(), detail.to_owned(), remedy.to_owned())
+    };
+    match (&own.master, signed) {
+        (Some(_), true) => Finding::good("trust", subject, "signed by its owner's identity"),
+        (_, false) if entered.temporary => {
+            Finding::skipped("trust", subject, "this check's login is not the daemon's, whose device is not known yet")
+        }
+        (_, _) if !config.matrix.require_signed_device => found(
+            Finding::warning,
+            "not signed: people's clients warn, and some send it no keys",
+            "give matrix.recovery_key_file; the next start signs it",
+        ),
+        (None, _) => {
+            found(Finding::failure, "the bot's account has no identity yet", "start Pilothouse once: it makes one")
+        }
+        (Some(_), false) => found(
+            Finding::failure,
+            "not signed by its owner's identity",
+            "give matrix.recovery_key_file; the next start signs it",
+        ),
+    }
+}
+
+fn recovery(config: &Config, own: &Served) -> Finding {
+    let subject = "recovery key";
+    match recovery_key_on_the_volume(&config.matrix.store) {
+        Some(path) => Finding::warning(
+            "trust",
+            subject,
+            format!("lies on the same volume as the store: {}", path.display()),
+            "move it to a Secret and set matrix.recovery_key_file: a lost volume then does not cost the identity",
+        ),
+        None if own.master.is_none() => {
+            Finding::skipped("trust", subject, "not made yet: the first start makes the identity and the key")
+        }
+        None => Finding::warning(
+            "trust",
+            subject,
+            "not configured",
+            "set matrix.recovery_key_file: without it a lost volume cannot be recovered from",
+        ),
+    }
+}
+
+fn person(mode: TrustMode, user: &str, pinned: Option<&str>, served: Option<&Served>) -> Finding {
+    let master = served.and_then(|served| served.master.as_deref());
+    match (mode, pinned, master) {
+        (TrustMode::Any, _, _) => Finding::warning(
+            "trust",
+            user,
+            "any device counts (trust.mode = any): whoever controls the homeserver or one session commands the cluster",
+            "set trust.mode = \"identity\"",
+        ),
+        (TrustMode::Devices, _, _) => Finding::good("trust", user, "known by their devices (trust.mode = devices)"),
+        (_, Some(pin), Some(master)) if pin == master => Finding::good("trust", user, format!("pinned as {master}")),
+        (_, Some(pin), Some(master)) => Finding::failure(
+            "trust",
+            user,
+            format!("suspended: the identity was {pin} and is now {master}"),
+            format!("compare it with them, then `pilothouse trust accept {user} {master}`"),
+        ),
+        (_, None, Some(master)) => {
+            Finding::good("trust", user, format!("not met yet; the first contact pins {master}"))
+        }
+        (_, _, None) => Finding::failure(
+            "trust",
+            user,
+            "has no cross-signing identity: cannot read here, and no command of theirs counts",
+            "they set one up (Element: Settings, Encryption, Set up recovery), or you set trust.mode = \"devices\"",
+        ),
+    }
+}
+
+async fn rooms(config: &Config, outside: &Outside, entered: &Entered, findings: &mut Vec<Finding>) {
+    if entered.temporary {
+        findings.push(Finding::skipped(
+            "rooms",
+            "joined",
+            "this check's login sees rooms, but the daemon has not run yet",
+        ));
+    }
+    let rooms = match outside.rooms().await {
+        Ok(rooms) => rooms,
+        Err(fault) => {
+            findings.push(Finding::failure("rooms", "joined", fault.to_string(), "try again"));
+            return;
+        }
+    };
+    if rooms.is_empty() {
+        let remedy = format!("invite {} to an encrypted room", entered.user);
+        findings.push(Finding::warning("rooms", "joined", "none yet", remedy));
+    }
+    for room in rooms {
+        let people = room.members.iter().filter(|member| config.policy.users.contains(member)).count();
+        let detail = format!("{} members, {people} of them allowed", room.members.len());
+        let plaintext = config.trust.plaintext.contains(&room.id);
+        findings.push(match (room.encrypted, plaintext) {
+            (true, _) => Finding::good("rooms", room.id, format!("encrypted, {detail}")),
+            (false, true) => Finding::warning(
+                "rooms",
+                room.id,
+                format!("not encrypted, allowed by trust.plaintext; {detail}"),
+                "the homeserver can forge commands there: use an encrypted room",
+            ),
+            (false, false) => Finding::warning(
+                "rooms",
+                room.id,
+                format!("not encrypted: no command counts there; {detail}"),
+                "use an encrypted room",
+            ),
+        });
+    }
+}

@@ -1,0 +1,599 @@
+//! Text → [`Command`]: pure, and the only place that knows how people write.
+//!
+//! Case, spaces and commas do not matter. A target is named by its name or a unique beginning of it; a near miss is a
+//! [`Mistake`] that carries what was probably meant. What is no command is [`Reading::Talk`] and is left in peace.
+
+use std::fmt;
+
+/// What people can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// What can be said here.
+    Help,
+    /// How a workload is.
+    Status,
+    /// Give a workload its replicas.
+    Start,
+    /// Take them away.
+    Stop,
+    /// Replace its pods, one after the other.
+    Restart,
+    /// Who did what.
+    History,
+    /// How much of the AI subscription is used.
+    Usage,
+    /// Whose devices count, and accepting a changed one.
+    Trust,
+    /// Which Pilothouse this is.
+    Version,
+}
+
+impl Verb {
+    /// Every verb, in the order of `help`.
+    pub const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Status,
+        Self::History,
+        Self::Usage,
+        Self::Trust,
+        Self::Version,
+        Self::Help,
+    ];
+
+    /// The word that people write and that rules name.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Help => "help",
+            Self::Status => "status",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::History => "history",
+            Self::Usage => "usage",
+            Self::Trust => "trust",
+            Self::Version => "version",
+        }
+    }
+
+    /// How it is written in full.
+    #[must_use]
+    pub const fn syntax(self) -> &'static str {
+        match self {
+            Self::Help => "help [command]",
+            Self::Status => "status [target]",
+            Self::Start => "start <target> [replicas]",
+            Self::Stop => "stop <target>",
+            Self::Restart => "restart <target>",
+            Self::History => "history [target]",
+            Self::Usage => "usage",
+            Self::Trust => "trust [accept @user [device] <fingerprint>]",
+            Self::Version => "version",
+        }
+    }
+
+    /// What it does, in one sentence.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Help => "Lists the commands, or explains one.",
+            Self::Status => "Says how a workload is: replicas, image, since when, what is wrong, who scaled it last.",
+            Self::Start => {
+                "Gives a workload the replicas that the last stop took away, or as many as you say. \
+                 Without a number it changes nothing on a workload that runs. Also: on."
+            }
+            Self::Stop => "Takes all replicas away, and remembers how many there were. Also: off.",
+            Self::Restart => "Replaces the pods one after the other, without changing how many there are.",
+            Self::History => "Says who did what, newest first.",
+            Self::Usage => "Says how much of the AI subscription is used.",
+            Self::Trust => {
+                "Lists people, their devices and whether their commands count. \
+                 With accept, trusts a changed identity or a new device whose fingerprint you have compared."
+            }
+            Self::Version => "Says which Pilothouse this is.",
+        }
+    }
+
+    /// Whether it changes something: such words need an address in a room of many.
+    #[must_use]
+    pub const fn changes(self) -> bool {
+        matches!(self, Self::Start | Self::Stop | Self::Restart)
+    }
+
+    /// Reads a word, aliases included.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        match word.to_lowercase().as_str() {
+            "on" => Some(Self::Start),
+            "off" => Some(Self::Stop),
+            word => Self::ALL.into_iter().find(|verb| verb.word() == word),
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// A command, as somebody meant it; targets are names of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// `help [command]`.
+    Help(Option<Verb>),
+    /// `status [target…]`; empty means all.
+    Status(Vec<String>),
+    /// `start <target…> [n]`.
+    Start {
+        /// Names of targets.
+        targets: Vec<String>,
+        /// Replicas, if a number was given.
+        replicas: Option<u32>,
+        /// Whether `all` was written.
+        all: bool,
+    },
+    /// `stop <target…>`.
+    Stop {
+        /// Names of targets.
+        targets: Vec<String>,
+        /// Whether `all` was written.
+        all: bool,
+    },
+    /// `restart <target…>`.
+    Restart {
+        /// Names of targets.
+        targets: Vec<String>,
+        /// Whether `all` was written.
+        all: bool,
+    },
+    /// `history [target]`.
+    History(Option<String>),
+    /// `usage`.
+    Usage,
+    /// `trust`.
+    Trust,
+    /// `trust accept @user [device] <fingerprint>`.
+    Accept {
+        /// Full user id.
+        user: String,
+        /// The device, for a device's key; without it the user's identity is meant.
+        device: Option<String>,
+        /// The fingerprint that was shown, without spaces.
+        fingerprint: String,
+    },
+    /// `version`.
+    Version,
+}
+
+impl Command {
+    /// Gives the verb.
+    #[must_use]
+    pub const fn verb(&self) -> Verb {
+        match self {
+            Self::Help(_) => Verb::Help,
+            Self::Status(_) => Verb::Status,
+            Self::Start { .. } => Verb::Start,
+            Self::Stop { .. } => Verb::Stop,
+            Self::Restart { .. } => Verb::Restart,
+            Self::History(_) => Verb::History,
+            Self::Usage => Verb::Usage,
+            Self::Trust | Self::Accept { .. } => Verb::Trust,
+            Self::Version => Verb::Version,
+        }
+    }
+
+    /// Gives the named targets.
+    #[must_use]
+    pub fn targets(&self) -> &[String] {
+        match self {
+            Self::Status(targets)
+            | Self::Start { targets, .. }
+            | Self::Stop { targets, .. }
+            | Self::Restart { targets, .. } => targets,
+            Self::History(Some(target)) => std::slice::from_ref(target),
+            _ => &[],
+        }
+    }
+}
+
+/// Why something that was meant as a command is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mistake {
+    /// No such command.
+    UnknownVerb {
+        /// As written.
+        word: String,
+        /// Probably meant.
+        meant: Option<Verb>,
+    },
+    /// No such target.
+    UnknownTarget {
+        /// As written.
+        word: String,
+        /// Probably meant.
+        meant: Option<String>,
+    },
+    /// The beginning fits several targets.
+    AmbiguousTarget {
+        /// As written.
+        word: String,
+        /// What it fits.
+        fits: Vec<String>,
+    },
+    /// Several targets exist and none was named.
+    MissingTarget(Verb),
+    /// Not a number of replicas.
+    BadNumber(String),
+    /// More words than the command takes.
+    Surplus {
+        /// The command.
+        verb: Verb,
+        /// The first word too many.
+        word: String,
+    },
+    /// `trust` with something else than `accept @user [device] <fingerprint>`.
+    BadTrust,
+}
+
+/// What a text is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// Nothing that Pilothouse should answer.
+    Talk,
+    /// A command.
+    Command(Command),
+    /// Meant as a command, but wrong.
+    Mistake(Mistake),
+}
+
+/// How a text reached Pilothouse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Bare words are commands: talk is possible, so only what looks like a command counts.
+    Bare,
+    /// Somebody spoke to Pilothouse: whatever it is, it gets an answer.
+    Addressed,
+    /// A room of many: reading commands count when they are the whole text, everything else needs the prefix.
+    Overheard,
+}
+
+/// What a text is read against.
+#[derive(Debug, Clone, Copy)]
+pub struct Grammar<'a> {
+    /// Names of all targets.
+    pub targets: &'a [String],
+    /// What a command begins with in a room of many.
+    pub prefix: &'a str,
+}
+
+/// In a bare room a sentence of more words is talk, unless every word fits.
+const LONGEST_GUESS: usize = 4;
+
+/// Reads a text.
+#[must_use]
+pub fn read(text: &str, grammar: Grammar<'_>, place: Place) -> Reading {
+    let (text, place) = match strip_prefix(text, grammar.prefix) {
+        Some(rest) => (rest, Place::Addressed),
+        None => (text, place),
+    };
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty()).collect();
+    let Some((&first, rest)) = words.split_first() else {
+        return match place {
+            Place::Addressed => Reading::Command(Command::Help(None)),
+            Place::Bare | Place::Overheard => Reading::Talk,
+        };
+    };
+    let reading = match Verb::parse(first) {
+        Some(verb) => match arguments(verb, rest, grammar.targets) {
+            Ok(command) => Reading::Command(command),
+            Err(mistake) => Reading::Mistake(mistake),
+        },
+        None => Reading::Mistake(Mistake::UnknownVerb {
+            word: first.to_lowercase(),
+            meant: closest_verb(&first.to_lowercase()),
+        }),
+    };
+    match (place, reading) {
+        (Place::Overheard, Reading::Command(command)) if command.verb().changes() => Reading::Talk,
+        (Place::Overheard, Reading::Command(Command::Accept { .. }) | Reading::Mistake(_)) => Reading::Talk,
+        // "Have you seen this?" is no command, "statsu" is one.
+        (Place::Bare, Reading::Mistake(Mistake::UnknownVerb { meant: None, .. })) => Reading::Talk,
+        (Place::Bare, Reading::Mistake(_)) if words.len() > LONGEST_GUESS => Reading::Talk,
+        (_, reading) => reading,
+    }
+}
+
+fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let text = text.trim();
+    let head = text.get(..prefix.len())?;
+    let rest = &text[prefix.len()..];
+    let whole_word = rest.is_empty() || rest.starts_with(char::is_whitespace);
+    (!prefix.is_empty() && head.eq_ignore_ascii_case(prefix) && whole_word).then_some(rest)
+}
+
+fn arguments(verb: Verb, words: &[&str], names: &[String]) -> Result<Command, Mistake> {
+    match verb {
+        Verb::Help => match words {
+            [] => Ok(Command::Help(None)),
+            [word] => {
+                let word = word.to_lowercase();
+                Verb::parse(&word)
+                    .map(|verb| Command::Help(Some(verb)))
+                    .ok_or_else(|| Mistake::UnknownVerb { meant: closest_verb(&word), word })
+            }
+            [_, word, ..] => Err(surplus(verb, word)),
+        },
+        Verb::Usage | Verb::Version => match words {
+            [] if verb == Verb::Usage => Ok(Command::Usage),
+            [] => Ok(Command::Version),
+            [word, ..] => Err(surplus(verb, word)),
+        },
+        Verb::Status => selection(words, names).map(|(targets, _)| Command::Status(targets)),
+        Verb::History => match words {
+            [] => Ok(Command::History(None)),
+            [word] if word.eq_ignore_ascii_case("all") => Ok(Command::History(None)),
+            [word] => resolve(word, names).map(|name| Command::History(Some(name))),
+            [_, word, ..] => Err(surplus(verb, word)),
+        },
+        Verb::Start => {
+            let (words, replicas) = match words.split_last() {
+                Some((last, rest)) if looks_numeric(last) && !is_name(last, names) => {
+                    let number = last.parse().map_err(|_| Mistake::BadNumber((*last).to_owned()))?;
+                    (rest, Some(number))
+                }
+                _ => (words, None),
+            };
+            let (targets, all) = change(verb, words, names)?;
+            Ok(Command::Start { targets, replicas, all })
+        }
+        Verb::Stop => change(verb, words, names).map(|(targets, all)| Command::Stop { targets, all }),
+        Verb::Restart => change(verb, words, names).map(|(targets, all)| Command::Restart { targets, all }),
+        Verb::Trust => trust(words),
+    }
+}
+
+fn surplus(verb: Verb, word: &str) -> Mistake {
+    Mistake::Surplus { verb, word: word.to_owned() }
+}
+
+fn looks_numeric(word: &str) -> bool {
+    word.strip_prefix(['-', '+']).unwrap_or(word).starts_with(|c: char| c.is_ascii_digit())
+}
+
+fn is_name(word: &str, names: &[String]) -> bool {
+    names.iter().any(|name| name.eq_ignore_ascii_case(word))
+}
+
+/// Names of a command that changes something: with one target its name may be left out.
+fn change(verb: Verb, words: &[&str], names: &[String]) -> Result<(Vec<String>, bool), Mistake> {
+    match (words, names) {
+        ([], [only]) => Ok((vec![only.clone()], false)),
+        ([], _) => Err(Mistake::MissingTarget(verb)),
+        _ => selection(words, names),
+    }
+}
+
+fn selection(words: &[&str], names: &[String]) -> Result<(Vec<String>, bool), Mistake> {
+    if let [word] = words
+        && word.eq_ignore_ascii_case("all")
+        && !is_name("all", names)
+    {
+        return Ok((names.to_vec(), true));
+    }
+    let mut targets: Vec<String> = Vec::new();
+    for word in words {
+        let name = resolve(word, names)?;
+        if !targets.contains(&name) {
+            targets.push(name);
+        }
+    }
+    Ok((targets, false))
+}
+
+fn resolve(word: &str, names: &[String]) -> Result<String, Mistake> {
+    if let Some(name) = names.iter().find(|name| name.eq_ignore_ascii_case(word)) {
+        return Ok(name.clone());
+    }
+    let lower = word.to_lowercase();
+    let fits: Vec<String> = names.iter().filter(|name| name.to_lowercase().starts_with(&lower)).cloned().collect();
+    match fits.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Mistake::UnknownTarget {
+            meant: closest(&lower, names.iter().map(String::as_str)).map(str::to_owned),
+            word: word.to_owned(),
+        }),
+        _ => Err(Mistake::AmbiguousTarget { word: word.to_owned(), fits }),
+    }
+}
+
+fn trust(words: &[&str]) -> Result<Command, Mistake> {
+    let Some((first, rest)) = words.split_first() else { return Ok(Command::Trust) };
+    let (user, rest) = match rest.split_first() {
+        Some((user, rest)) if first.eq_ignore_ascii_case("accept") && user.starts_with('@') => (user, rest),
+        _ => return Err(Mistake::BadTrust),
+    };
+    // Clients show a fingerprint in groups of four; an ed25519 key is 43 letters of unpadded base64.
+    let joined = |words: &[&str]| words.concat().trim_end_matches('=').to_owned();
+    let whole = joined(rest);
+    if whole.len() == FINGERPRINT_LENGTH {
+        return Ok(Command::Accept { user: (*user).to_owned(), device: None, fingerprint: whole });
+    }
+    match rest.split_first() {
+        Some((device, rest)) if joined(rest).len() == FINGERPRINT_LENGTH => Ok(Command::Accept {
+            user: (*user).to_owned(),
+            device: Some((*device).to_owned()),
+            fingerprint: joined(rest),
+        }),
+        _ => Err(Mistake::BadTrust),
+    }
+}
+
+/// Letters of 32 bytes in unpadded base64.
+const FINGERPRINT_LENGTH: usize = 43;
+
+fn closest_verb(word: &str) -> Option<Verb> {
+    closest(word, Verb::ALL.into_iter().map(Verb::word)).and_then(Verb::parse)
+}
+
+/// Finds the name that differs least, if one slip of the finger (two in a long word) explains the difference.
+fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::osa_distance(word, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= if name.chars().count() > 5 { 2 } else { 1 })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(words: &str) -> Vec<String> {
+        words.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn at(place: Place, targets: &str, text: &str) -> Reading {
+        read(text, Grammar { targets: &names(targets), prefix: "!ph" }, place)
+    }
+
+    fn start(targets: &str, replicas: Option<u32>) -> Reading {
+        Reading::Command(Command::Start { targets: names(targets), replicas, all: false })
+    }
+
+    #[test]
+    fn case_spaces_and_commas_do_not_matter() {
+        for text in ["start web 2", "  START   Web  2 ", "Start, web, 2", "on web 2", "!ph start web 2", "!PH ON we 2"]
+        {
+            assert_eq!(at(Place::Bare, "web db", text), start("web", Some(2)), "{text}");
+        }
+    }
+
+    #[test]
+    fn with_one_target_its_name_may_be_left_out() {
+        assert_eq!(at(Place::Bare, "web", "start"), start("web", None));
+        assert_eq!(at(Place::Bare, "web", "start 3"), start("web", Some(3)));
+        assert_eq!(
+            at(Place::Bare, "web", "off"),
+            Reading::Command(Command::Stop { targets: names("web"), all: false })
+        );
+        assert_eq!(at(Place::Bare, "web db", "stop"), Reading::Mistake(Mistake::MissingTarget(Verb::Stop)));
+    }
+
+    #[test]
+    fn a_target_is_known_by_a_unique_beginning_and_an_exact_name_wins() {
+        assert_eq!(at(Place::Bare, "web web-admin db", "start web"), start("web", None));
+        assert_eq!(at(Place::Bare, "web web-admin db", "start d web-"), start("db web-admin", None));
+        assert_eq!(
+            at(Place::Bare, "web-a web-b", "start web"),
+            Reading::Mistake(Mistake::AmbiguousTarget { word: "web".to_owned(), fits: names("web-a web-b") })
+        );
+    }
+
+    #[test]
+    fn several_targets_or_all() {
+        assert_eq!(
+            at(Place::Bare, "web db", "stop all"),
+            Reading::Command(Command::Stop { targets: names("web db"), all: true })
+        );
+        assert_eq!(at(Place::Bare, "web db", "start web db web 4"), start("web db", Some(4)));
+        assert_eq!(at(Place::Bare, "web db", "status"), Reading::Command(Command::Status(vec![])));
+    }
+
+    #[test]
+    fn a_target_that_is_a_number_is_a_name_first() {
+        assert_eq!(at(Place::Bare, "7 web", "start 7"), start("7", None));
+        assert_eq!(
+            at(Place::Bare, "7 web", "start 7 7"),
+            Reading::Command(Command::Start { targets: names("7"), replicas: None, all: false })
+        );
+    }
+
+    #[test]
+    fn a_wrong_number_is_told() {
+        for word in ["-1", "2x", "99999999999"] {
+            assert_eq!(
+                at(Place::Bare, "web", &format!("start web {word}")),
+                Reading::Mistake(Mistake::BadNumber(word.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn near_misses_carry_what_was_meant() {
+        assert_eq!(
+            at(Place::Bare, "web", "statsu"),
+            Reading::Mistake(Mistake::UnknownVerb { word: "statsu".to_owned(), meant: Some(Verb::Status) })
+        );
+        assert_eq!(
+            at(Place::Bare, "gateway db", "stop gatewya"),
+            Reading::Mistake(Mistake::UnknownTarget { word: "gatewya".to_owned(), meant: Some("gateway".to_owned()) })
+        );
+        assert_eq!(
+            at(Place::Addressed, "web", "!ph make coffee"),
+            Reading::Mistake(Mistake::UnknownVerb { word: "make".to_owned(), meant: None })
+        );
+    }
+
+    #[test]
+    fn talk_is_left_in_peace() {
+        for text in
+            ["", "hello", "good morning all", "start of the week was really awful", "stop it you two, both of you"]
+        {
+            assert_eq!(at(Place::Bare, "web db", text), Reading::Talk, "{text}");
+        }
+    }
+
+    #[test]
+    fn in_a_room_of_many_changes_need_the_prefix_and_reading_must_be_the_whole_text() {
+        assert_eq!(at(Place::Overheard, "web", "stop"), Reading::Talk);
+        assert_eq!(at(Place::Overheard, "web", "restart web"), Reading::Talk);
+        assert_eq!(at(Place::Overheard, "web", "status web"), Reading::Command(Command::Status(names("web"))));
+        assert_eq!(at(Place::Overheard, "web", "status of the project"), Reading::Talk);
+        assert_eq!(
+            at(Place::Overheard, "web", "!ph stop"),
+            Reading::Command(Command::Stop { targets: names("web"), all: false })
+        );
+        assert_eq!(at(Place::Overheard, "web", "!phstop"), Reading::Talk);
+        assert_eq!(at(Place::Overheard, "web", "!ph"), Reading::Command(Command::Help(None)));
+    }
+
+    #[test]
+    fn a_fingerprint_may_be_written_in_groups() {
+        let key = "AbCd".repeat(10) + "xyz";
+        let grouped = "AbCd ".repeat(10) + "xyz";
+        assert_eq!(
+            at(Place::Bare, "web", &format!("trust accept @bob:hs {grouped}")),
+            // Eleven groups: long texts are talk only where they are mistakes.
+            Reading::Command(Command::Accept { user: "@bob:hs".to_owned(), device: None, fingerprint: key.clone() })
+        );
+        assert_eq!(
+            at(Place::Bare, "web", &format!("trust accept @bob:hs JLAFKJWSCS {key}")),
+            Reading::Command(Command::Accept {
+                user: "@bob:hs".to_owned(),
+                device: Some("JLAFKJWSCS".to_owned()),
+                fingerprint: key
+            })
+        );
+        assert_eq!(at(Place::Bare, "web", "trust accept @bob:hs short"), Reading::Mistake(Mistake::BadTrust));
+    }
+
+    #[test]
+    fn surplus_words_are_told() {
+        assert_eq!(
+            at(Place::Bare, "web", "version now"),
+            Reading::Mistake(Mistake::Surplus { verb: Verb::Version, word: "now".to_owned() })
+        );
+    }
+
+    #[test]
+    fn every_verb_reads_itself() {
+        for verb in Verb::ALL {
+            assert_eq!(Verb::parse(verb.word()), Some(verb));
+            assert!(verb.syntax().starts_with(verb.word()));
+        }
+    }
+}

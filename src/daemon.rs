@@ -1,0 +1,273 @@
+//! The daemon: builds every part, spawns every task, ends when any ends.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::admin::{self, Admin};
+use crate::chat::{Chat, Health};
+use crate::cluster::{Cluster, Target};
+use crate::command::Verb;
+use crate::config::{self, Config, Loaded, Sources};
+use crate::operator::{self, Book, Doors};
+use crate::policy::{Bounds, Grant, Rules};
+use crate::shutdown::Wishes;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// Name of Pilothouse's own database, beside the Matrix store.
+pub const DATABASE: &str = "pilothouse.sqlite3";
+/// All tasks end within this time after the wish to end; under the 10 s that a stop may take.
+const GRACE: Duration = Duration::from_secs(9);
+/// Between two looks at the configuration file: a mounted ConfigMap changes without a signal.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// Runs until the wish to end, or until a part ends by itself.
+///
+/// # Errors
+/// Where a part cannot be built, or ended although nobody wished it.
+pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Result<()> {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let Config { matrix, trust, kubernetes, admin, .. } = loaded.config.clone();
+    let store = open_store(&matrix.store)?;
+    let cluster = Cluster::connect(&kubernetes).await.context("building the Kubernetes client")?;
+    let metrics = Metrics::default();
+    let (book_tx, book) = watch::channel(Arc::new(self::book(&loaded.config)));
+    let (users_tx, users) = watch::channel(Arc::new(loaded.config.policy.users.clone()));
+    let (inbox, outbox) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (health_tx, health) = watch::channel(Health::default());
+    let (pulse_tx, pulse) = watch::channel(now());
+
+    // A token of its own, so that the end of one part is not taken for somebody's wish.
+    let end = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let probes =
+        Admin { chat: health, cluster: cluster.clone(), store: store.clone(), metrics: metrics.clone(), pulse };
+    spawn(&mut tasks, "admin", admin::serve(admin.listen, probes, end.clone()));
+    let reading =
+        reload(sources, loaded, wishes.reload.clone(), Readers { book: book_tx, users: users_tx }, end.clone());
+    spawn(&mut tasks, "reload", reading);
+    spawn(&mut tasks, "pulse", beat(pulse_tx, end.clone()));
+
+    let opening = Chat::open(matrix, trust, users, store.clone(), Arc::clone(&inbox), Arc::clone(&outbox));
+    let chat = tokio::select! {
+        chat = opening => Some(chat?),
+        () = wishes.end.cancelled() => None,
+        Some(ended) = tasks.join_next() => return Err(unasked(ended)),
+    };
+    if let Some(chat) = chat {
+        tracing::info!(user = chat.user_id(), version = env!("CARGO_PKG_VERSION"), "Pilothouse runs");
+        for advice in chat.advice() {
+            tracing::warn!("{advice}");
+        }
+        spawn(&mut tasks, "health", relay(chat.health(), health_tx, end.clone()));
+        let doors = Doors { store: store.clone(), cluster, book, inbox, outbox, gestures: chat.gestures(), metrics };
+        spawn(&mut tasks, "operator", operator::run(doors, end.clone()));
+        spawn(&mut tasks, "chat", chat.run(end.clone()));
+    }
+    let result = tokio::select! {
+        () = wishes.end.cancelled() => Ok(()),
+        Some(ended) = tasks.join_next() => Err(unasked(ended)),
+    };
+    end.cancel();
+    let ended = wind_down(tasks).await;
+    if let Err(error) = store.close() {
+        tracing::warn!(%error, "the store's log could not be folded into its file; the next start does it");
+    }
+    result.and(ended)
+}
+
+type Ended = (&'static str, anyhow::Result<()>);
+
+fn spawn(
+    tasks: &mut JoinSet<Ended>,
+    name: &'static str,
+    part: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    let span = tracing::info_span!("part", name);
+    tasks.spawn(async move { (name, part.await) }.instrument(span));
+}
+
+/// Says why a part that nobody asked to end has ended: the process must not go on without it.
+fn unasked(ended: Result<Ended, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok((name, Ok(()))) => anyhow::anyhow!("the part `{name}` ended although nobody asked it to"),
+        Ok((name, Err(error))) => error.context(format!("the part `{name}` failed")),
+        Err(error) => anyhow::Error::new(error).context("a part panicked"),
+    }
+}
+
+async fn wind_down(mut tasks: JoinSet<Ended>) -> anyhow::Result<()> {
+    let join = async {
+        let mut result = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                ended => result = result.and(Err(unasked(ended))),
+            }
+        }
+        result
+    };
+    match tokio::time::timeout(GRACE, join).await {
+        Ok(result) => result,
+        Err(_) => {
+            tracing::warn!("not every part ended in time; the journal has what is not done");
+            Ok(())
+        }
+    }
+}
+
+/// Opens Pilothouse's own database in the folder of the Matrix store.
+///
+/// # Errors
+/// Where the folder cannot be made or the file cannot be opened.
+pub fn open_store(folder: &Path) -> anyhow::Result<Store> {
+    std::fs::create_dir_all(folder).with_context(|| {
+        format!("matrix.store = {}: the folder cannot be made; mount a writable volume there", folder.display())
+    })?;
+    let path = folder.join(DATABASE);
+    Store::open(&path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// Hands on what the chat says of its health.
+async fn relay(
+    mut from: watch::Receiver<Health>,
+    to: watch::Sender<Health>,
+    end: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        to.send_replace(from.borrow_and_update().clone());
+        tokio::select! {
+            changed = from.changed() => if changed.is_err() {
+                // The chat has ended: its own task says so.
+                end.cancelled().await;
+                return Ok(());
+            },
+            () = end.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Shows that the runtime turns: `/livez` asks.
+async fn beat(pulse: watch::Sender<Timestamp>, end: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => pulse.send_replace(now()),
+            () = end.cancelled() => return Ok(()),
+        };
+    }
+}
+
+struct Readers {
+    book: watch::Sender<Arc<Book>>,
+    users: watch::Sender<Arc<Vec<String>>>,
+}
+
+/// Reads rules and targets again when the file changes and on SIGHUP, or says why not.
+async fn reload(
+    sources: Sources,
+    first: Loaded,
+    asked: Arc<Notify>,
+    readers: Readers,
+    end: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut current = first;
+    let mut seen = contents(&current);
+    loop {
+        let by_signal = tokio::select! {
+            () = asked.notified() => true,
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+            () = end.cancelled() => return Ok(()),
+        };
+        let now_there = contents(&current);
+        if !by_signal && now_there == seen {
+            continue;
+        }
+        seen = now_there;
+        match Config::load(&sources) {
+            Err(findings) => tracing::error!("the configuration was not read again: {findings}"),
+            Ok(new) => {
+                if let Err(keys) = config::reloadable_difference(&current.config, &new.config) {
+                    tracing::warn!("these keys need a restart and stay as they were: {}", keys.join(", "));
+                }
+                // What needs a restart stays: rules, targets and drift alone are taken over.
+                let Config { policy, targets, drift, .. } = new.config;
+                current.config = Config { policy, targets, drift, ..current.config };
+                readers.users.send_replace(Arc::new(current.config.policy.users.clone()));
+                readers.book.send_replace(Arc::new(book(&current.config)));
+                tracing::info!(targets = current.config.targets.len(), "rules and targets were read again");
+            }
+        }
+    }
+}
+
+fn contents(loaded: &Loaded) -> Option<Vec<u8>> {
+    loaded.file.as_ref().and_then(|file| std::fs::read(file).ok())
+}
+
+/// Makes the operator's book from the configuration.
+#[must_use]
+pub fn book(config: &Config) -> Book {
+    let targets = config.targets.iter().map(target).collect();
+    Book {
+        rules: rules(config),
+        targets,
+        prefix: config.matrix.prefix.clone(),
+        home_room: config.matrix.home_room.clone(),
+        rollout_deadline: config.kubernetes.rollout_deadline,
+        echo: config.matrix.echo,
+        drift: config.drift.enabled,
+        pins: config.trust.pins.clone(),
+        events: config.kubernetes.events,
+    }
+}
+
+/// Makes the cluster's target from the configuration's.
+#[must_use]
+pub fn target(target: &config::Target) -> Target {
+    Target {
+        name: target.name.clone(),
+        label: target.label.clone(),
+        kind: target.kind,
+        namespace: target.namespace.clone(),
+        object: target.object.clone(),
+    }
+}
+
+/// Makes the policy's rules from the configuration's.
+#[must_use]
+pub fn rules(config: &Config) -> Rules {
+    let some = |list: &[String]| list.iter().filter(|item| *item != "*").cloned().collect();
+    let grants = config.policy.rules.iter().map(|rule| Grant {
+        users: some(&rule.users),
+        verbs: rule.verbs.iter().filter_map(|verb| Verb::parse(verb)).collect(),
+        targets: some(&rule.targets),
+    });
+    let bounds = config.targets.iter().map(|target| Bounds {
+        name: target.name.clone(),
+        replicas: target.replicas,
+        max_replicas: target.max_replicas,
+    });
+    Rules {
+        users: config.policy.users.iter().cloned().collect(),
+        grants: grants.collect(),
+        bounds: bounds.collect(),
+        staleness: config.policy.staleness,
+        pins_devices: config.trust.mode == config::TrustMode::Devices,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the pulse is a clock")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

@@ -1,0 +1,290 @@
+//! The gate: takes from the inbox, asks [`policy`](crate::policy), performs, puts into the outbox, watches.
+//!
+//! One *lane* a target: commands for it are done one after the other, in the order of arrival, while other targets go
+//! on. Everything durable is in the store, so any of these tasks may be killed at any instant: a command that was not
+//! started is taken again, one that was is judged by [`resume`].
+
+mod drift;
+mod gate;
+mod resume;
+mod telling;
+mod watching;
+mod work;
+
+pub use work::accept;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::chat::Gesture;
+use crate::cluster::{Cluster, Target};
+use crate::policy::Rules;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Metrics;
+
+/// Commands in work at one time: enough for every target of a small cluster, few enough not to flood its API server.
+const IN_WORK: usize = 8;
+/// Rows looked at in one scan of the inbox.
+const SCAN: u32 = 256;
+/// How long a stop waits for commands in work; what is not done then is in the journal. Under the 10 s of a stop.
+const GRACE: Duration = Duration::from_secs(7);
+/// Between two tries to read the inbox while the store fails.
+const STORE_PAUSE: Duration = Duration::from_secs(2);
+/// Finished commands are kept this long for `history`.
+const KEPT: SignedDuration = SignedDuration::from_hours(24 * 90);
+
+/// What may change while Pilothouse runs: made anew when the configuration is read again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Book {
+    /// Who may do what.
+    pub rules: Rules,
+    /// The workloads that people may name.
+    pub targets: Vec<Target>,
+    /// What a command begins with in a room of many.
+    pub prefix: String,
+    /// Room for what nobody asked for.
+    pub home_room: Option<String>,
+    /// How long a rollout may take.
+    pub rollout_deadline: SignedDuration,
+    /// Repeat what is no command.
+    pub echo: bool,
+    /// Tell what nobody asked for.
+    pub drift: bool,
+    /// Master keys that the configuration pins.
+    pub pins: std::collections::BTreeMap<String, String>,
+    /// Write a Kubernetes Event for every change.
+    pub events: bool,
+}
+
+impl Book {
+    fn target(&self, name: &str) -> Option<&Target> {
+        self.targets.iter().find(|target| target.name == name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.targets.iter().map(|target| target.name.clone()).collect()
+    }
+}
+
+/// Everything that the operator works with.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    store: Store,
+    cluster: Cluster,
+    book: watch::Receiver<Arc<Book>>,
+    inbox: Arc<Notify>,
+    outbox: Arc<Notify>,
+    gestures: mpsc::Sender<Gesture>,
+    metrics: Metrics,
+    watchers: mpsc::UnboundedSender<watching::Job>,
+}
+
+/// The doors of the operator to the rest of the daemon.
+#[derive(Debug)]
+pub struct Doors {
+    /// The journal.
+    pub store: Store,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The rules, read again when they change.
+    pub book: watch::Receiver<Arc<Book>>,
+    /// Something is in the inbox.
+    pub inbox: Arc<Notify>,
+    /// Something is in the outbox.
+    pub outbox: Arc<Notify>,
+    /// Signs of life for the room.
+    pub gestures: mpsc::Sender<Gesture>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// Runs until `shutdown`, then finishes what is in work for a few seconds.
+///
+/// # Errors
+/// Where a task panicked: that is a defect, and the process must end.
+pub async fn run(doors: Doors, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (watchers, jobs) = mpsc::unbounded_channel();
+    let Doors { store, cluster, book, inbox, outbox, gestures, metrics } = doors;
+    let operator = Arc::new(Operator { store, cluster, book, inbox, outbox, gestures, metrics, watchers });
+    operator.resume().await.context("reading the journal at the start")?;
+    Floor::new(operator, jobs).run(shutdown).await
+}
+
+/// The loop's own state: who works where.
+struct Floor {
+    operator: Arc<Operator>,
+    jobs: mpsc::UnboundedReceiver<watching::Job>,
+    works: JoinSet<(i64, String, Result<(), StoreError>)>,
+    busy: HashSet<String>,
+    taken: HashSet<i64>,
+    watches: JoinSet<i64>,
+    watched: HashMap<i64, (String, AbortHandle)>,
+}
+
+impl Floor {
+    fn new(operator: Arc<Operator>, jobs: mpsc::UnboundedReceiver<watching::Job>) -> Self {
+        Self {
+            operator,
+            jobs,
+            works: JoinSet::new(),
+            busy: HashSet::new(),
+            taken: HashSet::new(),
+            watches: JoinSet::new(),
+            watched: HashMap::new(),
+        }
+    }
+
+    async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut drift = std::pin::pin!(Arc::clone(&self.operator).tell_drift());
+        let mut pruning = tokio::time::interval(Duration::from_secs(3600));
+        let inbox = Arc::clone(&self.operator.inbox);
+        loop {
+            // Asked for before the scan, so that nothing that comes in meanwhile is overslept.
+            let woken = inbox.notified();
+            let pause = self.scan().await;
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = woken => {}
+                () = tokio::time::sleep(pause.unwrap_or(Duration::MAX)), if pause.is_some() => {}
+                Some(done) = self.works.join_next() => self.finished(done)?,
+                Some(job) = self.jobs.recv() => self.watch(job),
+                Some(ended) = self.watches.join_next() => self.unwatched(ended)?,
+                ended = &mut drift => anyhow::bail!("the watch over unasked changes ended: {ended:?}"),
+                _ = pruning.tick() => self.prune().await,
+            }
+        }
+        self.wind_down().await
+    }
+
+    /// Gives every command whose lane is free to a task. Gives how long to wait where the store could not be read.
+    async fn scan(&mut self) -> Option<Duration> {
+        let entries = match self.operator.store.received(SCAN).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::error!(%error, "the inbox cannot be read: nothing is acted on");
+                return Some(STORE_PAUSE);
+            }
+        };
+        let mut blocked = HashSet::new();
+        let fresh: Vec<_> = entries.into_iter().filter(|entry| !self.taken.contains(&entry.id)).collect();
+        let fresh = match self.operator.tell_stale(fresh, now()).await {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be written: nothing is acted on");
+                return Some(STORE_PAUSE);
+            }
+        };
+        for entry in fresh {
+            if self.works.len() >= IN_WORK {
+                break;
+            }
+            let lane = self.operator.lane(&entry);
+            if self.busy.contains(&lane) || !blocked.insert(lane.clone()) {
+                // Whoever comes later for this lane waits too: the order of arrival holds.
+                blocked.insert(lane);
+                continue;
+            }
+            self.busy.insert(lane.clone());
+            self.taken.insert(entry.id);
+            let operator = Arc::clone(&self.operator);
+            let span = tracing::info_span!("command", id = entry.id, who = %entry.sender);
+            self.works.spawn(
+                async move {
+                    let id = entry.id;
+                    let result = operator.handle(entry).await;
+                    (id, lane, result)
+                }
+                .instrument(span),
+            );
+        }
+        None
+    }
+
+    fn finished(
+        &mut self,
+        done: Result<(i64, String, Result<(), StoreError>), tokio::task::JoinError>,
+    ) -> anyhow::Result<()> {
+        let (id, lane, result) = done.context("a command's task panicked")?;
+        self.busy.remove(&lane);
+        self.taken.remove(&id);
+        if let Err(error) = result {
+            // What was not written is still `received` or `started`: it is looked at again, here or after a restart.
+            tracing::error!(id, %error, "the journal cannot be written");
+            self.taken.insert(id);
+        }
+        self.operator.outbox.notify_one();
+        Ok(())
+    }
+
+    fn watch(&mut self, job: watching::Job) {
+        let key = job.target.key();
+        // The older watches of this target have had their last words in the transaction that began the new order.
+        self.watched.retain(|_, (target, handle)| {
+            let older = *target == key;
+            if older {
+                handle.abort();
+            }
+            !older
+        });
+        let inbox = job.inbox;
+        let operator = Arc::clone(&self.operator);
+        let span = tracing::info_span!("rollout", id = inbox, target = %key);
+        let handle = self.watches.spawn(
+            async move {
+                operator.watch(job).await;
+                inbox
+            }
+            .instrument(span),
+        );
+        self.watched.insert(inbox, (key, handle));
+    }
+
+    fn unwatched(&mut self, ended: Result<i64, tokio::task::JoinError>) -> anyhow::Result<()> {
+        match ended {
+            Ok(inbox) => {
+                self.watched.remove(&inbox);
+                Ok(())
+            }
+            Err(error) if error.is_cancelled() => Ok(()),
+            Err(error) => Err(error).context("a rollout's task panicked"),
+        }
+    }
+
+    async fn prune(&self) {
+        if let Err(error) = self.operator.store.prune(now() - KEPT).await {
+            tracing::warn!(%error, "old entries of the journal could not be removed");
+        }
+    }
+
+    /// Finishes what is in work; watches go on after the next start.
+    async fn wind_down(mut self) -> anyhow::Result<()> {
+        self.watches.abort_all();
+        let finish = async {
+            while let Some(done) = self.works.join_next().await {
+                self.finished(done)?;
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(GRACE, finish).await {
+            Ok(result) => result,
+            Err(_) => {
+                tracing::warn!("commands in work did not end in time; the journal has them");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Reads the clock: the loops of the operator are the only place in it that does.
+#[expect(clippy::disallowed_methods, reason = "the operator's loops read the clock and pass the time on")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

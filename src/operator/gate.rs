@@ -1,0 +1,253 @@
+//! From a message to what is done about it.
+
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use super::{Book, Operator, now};
+use crate::chat::{Address, Gesture, Message, Outgoing, Why};
+use crate::command::{Command, Grammar, Place, Reading, read};
+use crate::policy::{Actor, Order, Refusal, Topic, judge};
+use crate::reply::{self, Report};
+use crate::store::StoreError;
+use crate::store::inbox::{Done, Entry};
+use crate::store::outbox::{Draft, Speech};
+
+/// The same refusal is told to the same person once in this time.
+const REFUSAL_PAUSE: SignedDuration = SignedDuration::from_mins(10);
+/// Cursor with the room of the last accepted command: where news goes without a home room.
+pub(super) const LAST_ROOM: &str = "last_command_room";
+
+pub(super) fn message(entry: &Entry) -> Option<Message> {
+    serde_json::from_str(&entry.payload)
+        .inspect_err(|error| tracing::error!(id = entry.id, %error, "an inbox entry cannot be read"))
+        .ok()
+}
+
+fn place(address: Address) -> Place {
+    match address {
+        Address::Bare => Place::Bare,
+        Address::Mentioned => Place::Addressed,
+        Address::Overheard => Place::Overheard,
+    }
+}
+
+pub(super) fn reading(message: &Message, book: &Book) -> Reading {
+    read(&message.text, Grammar { targets: &book.names(), prefix: &book.prefix }, place(message.address))
+}
+
+/// Makes a transaction id that no other event, purpose or store shares.
+pub(super) fn txn(event: &str, purpose: &str) -> String {
+    let digest = Sha256::new().chain_update(event).chain_update([0]).chain_update(purpose).finalize();
+    digest.iter().take(16).fold("ph".to_owned(), |txn, byte| format!("{txn}{byte:02x}"))
+}
+
+pub(super) fn outgoing(report: &Report, reply_to: Option<&str>) -> String {
+    let words = reply::words(report);
+    // Why a plaintext room does not do is told in that very room.
+    let anywhere = matches!(report, Report::Refused(Refusal::Unproven(Why::PlaintextRoom)));
+    let reply_to = reply_to.map(str::to_owned);
+    let outgoing = Outgoing { plain: words.plain, html: words.html, reply_to, mentions: vec![], anywhere };
+    serde_json::to_string(&outgoing).unwrap_or_default()
+}
+
+/// The first words of an answer.
+pub(super) fn draft(entry: &Entry, message: &Message, report: &Report) -> Draft {
+    Draft {
+        txn: txn(&entry.event, "answer"),
+        room: entry.room.clone(),
+        payload: outgoing(report, Some(&message.event)),
+    }
+}
+
+impl Operator {
+    pub(super) fn read_book(&self) -> std::sync::Arc<Book> {
+        std::sync::Arc::clone(&self.book.borrow())
+    }
+
+    /// Names the lane of an entry: the target that it is about, or a lane of its own.
+    pub(super) fn lane(&self, entry: &Entry) -> String {
+        let book = self.read_book();
+        match message(entry).map(|message| reading(&message, &book)) {
+            Some(Reading::Command(command)) if command.targets().len() == 1 => command.targets()[0].clone(),
+            _ => format!("#{}", entry.id),
+        }
+    }
+
+    /// Tells what came too late to act on, many in one line, and gives back the rest.
+    pub(super) async fn tell_stale(&self, entries: Vec<Entry>, now: Timestamp) -> Result<Vec<Entry>, StoreError> {
+        let book = self.read_book();
+        let (stale, fresh): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| book.rules.is_stale(entry.sent_at, now));
+        let mut told: Vec<(String, Vec<(Entry, Message)>)> = Vec::new();
+        for entry in stale {
+            let Some(message) = message(&entry) else {
+                self.store.ignore(entry.id, now).await?;
+                continue;
+            };
+            let actor = Actor::Person(message.who.clone());
+            let counts = matches!(&reading(&message, &book), Reading::Command(command)
+                if judge(&book.rules, &actor, &message.standing, command).is_ok());
+            if !counts {
+                self.store.ignore(entry.id, now).await?;
+                continue;
+            }
+            match told.iter_mut().find(|(room, _)| *room == entry.room) {
+                Some((_, entries)) => entries.push((entry, message)),
+                None => told.push((entry.room.clone(), vec![(entry, message)])),
+            }
+        }
+        for (_, entries) in told {
+            let texts = entries.iter().map(|(_, message)| message.text.trim().to_owned()).collect();
+            let report = Report::Stale { texts, limit: book.rules.staleness };
+            for (i, (entry, message)) in entries.iter().enumerate().rev() {
+                let speech = (i == 0).then(|| Speech::New(draft(entry, message, &report)));
+                let outcome = "too old to act on".to_owned();
+                self.store.finish(Done { id: entry.id, outcome, speech, message: None, watch: None }, now).await?;
+                self.metrics.command("any", "stale");
+            }
+            self.outbox.notify_one();
+        }
+        Ok(fresh)
+    }
+
+    /// Does what an entry asks for, up to its last word in the journal.
+    pub(super) async fn handle(&self, entry: Entry) -> Result<(), StoreError> {
+        let book = self.read_book();
+        let Some(message) = message(&entry) else { return self.store.ignore(entry.id, now()).await };
+        let actor = Actor::Person(message.who.clone());
+        match reading(&message, &book) {
+            Reading::Talk if book.echo && book.rules.users.contains(&message.who) => {
+                self.answer(&entry, &message, "echo", &Report::Echo(message.text.clone())).await
+            }
+            Reading::Talk => self.store.ignore(entry.id, now()).await,
+            Reading::Mistake(mistake) => match judge(&book.rules, &actor, &message.standing, &Command::Help(None)) {
+                Ok(_) => {
+                    let report = Report::Mistaken { mistake, targets: book.names() };
+                    self.answer(&entry, &message, "not understood", &report).await
+                }
+                Err(refusal) => self.refuse(&entry, &message, refusal).await,
+            },
+            Reading::Command(command) => match judge(&book.rules, &actor, &message.standing, &command) {
+                Err(refusal) => {
+                    self.metrics.command(command.verb().word(), "refused");
+                    self.refuse(&entry, &message, refusal).await
+                }
+                Ok(orders) => {
+                    self.typing(&entry.room, true);
+                    let result = self.carry_out(&entry, &message, &command, orders, &book).await;
+                    self.typing(&entry.room, false);
+                    self.note_room(&entry.room).await;
+                    result
+                }
+            },
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        command: &Command,
+        orders: Vec<Order>,
+        book: &Book,
+    ) -> Result<(), StoreError> {
+        let verb = command.verb();
+        tracing::info!(verb = verb.word(), room = %entry.room, "granted");
+        match orders.as_slice() {
+            [Order::Scale(order)] => self.scale(entry, message, order, book).await,
+            [Order::Restart(order)] => self.restart(entry, message, order, book).await,
+            [Order::Repin(order)] => self.repin(entry, message, order).await,
+            [Order::Tell(order)] => {
+                let report = self.tell(order.topic(), book).await?;
+                self.metrics.command(verb.word(), "told");
+                // A status read changes nothing worth a line in `history`; the trust list neither.
+                let outcome = match order.topic() {
+                    Topic::Help { .. } => "help",
+                    _ => "told",
+                };
+                self.answer(entry, message, outcome, &report).await
+            }
+            _ => self.split(entry, message, command, &orders).await,
+        }
+    }
+
+    /// Makes one command for each target of a command for several.
+    async fn split(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        command: &Command,
+        orders: &[Order],
+    ) -> Result<(), StoreError> {
+        let number = match command {
+            Command::Start { replicas: Some(replicas), .. } => format!(" {replicas}"),
+            _ => String::new(),
+        };
+        let parts = orders
+            .iter()
+            .filter_map(|order| match order {
+                Order::Scale(order) => Some(order.target()),
+                Order::Restart(order) => Some(order.target()),
+                Order::Repin(_) | Order::Tell(_) => None,
+            })
+            .map(|target| {
+                let text = format!("{} {target}{number}", command.verb());
+                let part = Message { text, address: Address::Mentioned, ..message.clone() };
+                (target.to_owned(), serde_json::to_string(&part).unwrap_or_default())
+            })
+            .collect();
+        self.store.split(entry.id, parts, now()).await?;
+        self.inbox.notify_one();
+        Ok(())
+    }
+
+    /// Closes an entry with words.
+    pub(super) async fn answer(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        outcome: &str,
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        let done = Done {
+            id: entry.id,
+            outcome: outcome.to_owned(),
+            speech: Some(Speech::New(draft(entry, message, report))),
+            message: None,
+            watch: None,
+        };
+        self.store.finish(done, now()).await?;
+        self.outbox.notify_one();
+        Ok(())
+    }
+
+    async fn refuse(&self, entry: &Entry, message: &Message, refusal: Refusal) -> Result<(), StoreError> {
+        if refusal == Refusal::Stranger {
+            return self.store.ignore(entry.id, now()).await;
+        }
+        tracing::warn!(?refusal, room = %entry.room, "refused");
+        let key = format!("refusal/{}/{}", message.who, refusal.key());
+        let told = self.store.claim_notice(&key, now(), REFUSAL_PAUSE).await?;
+        if told {
+            return self.answer(entry, message, "refused", &Report::Refused(refusal)).await;
+        }
+        let done = Done { id: entry.id, outcome: "refused".to_owned(), speech: None, message: None, watch: None };
+        self.store.finish(done, now()).await.map(|_| ())
+    }
+
+    fn typing(&self, room: &str, on: bool) {
+        // Best effort: a full queue means that the room has signs of life enough.
+        drop(self.gestures.try_send(Gesture::Typing { room: room.to_owned(), on }));
+    }
+
+    async fn note_room(&self, room: &str) {
+        let result = match self.store.cursor(LAST_ROOM).await {
+            Ok(Some(last)) if last == room => Ok(()),
+            Ok(_) => self.store.set_cursor(LAST_ROOM, room).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "the room of the last command could not be noted");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a kill interrupted: finished where that is certainly still wanted, told otherwise.
+
+use super::gate::{message, outgoing, txn};
+use super::work::Work;
+use super::{Operator, now, watching};
+use crate::chat::Message;
+use crate::reply::{Change, Report};
+use crate::store::StoreError;
+use crate::store::inbox::{Done, Entry};
+use crate::store::outbox::{Draft, Speech};
+
+impl Operator {
+    /// Goes on with the watches, and with the orders that were started and have no outcome.
+    pub(super) async fn resume(&self) -> Result<(), StoreError> {
+        for watch in self.store.watches().await? {
+            if let Some(job) = watching::Job::restore(&watch) {
+                self.cluster.quiet(&job.target, watch.deadline);
+                drop(self.watchers.send(job));
+            }
+        }
+        for entry in self.store.unfinished().await? {
+            let work = entry.work.as_deref().and_then(|work| serde_json::from_str::<Work>(work).ok());
+            match (message(&entry), work) {
+                (Some(message), Some(work)) => self.take_up(&entry, &message, &work).await?,
+                _ => self.store.ignore(entry.id, now()).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_up(&self, entry: &Entry, message: &Message, work: &Work) -> Result<(), StoreError> {
+        let book = self.read_book();
+        let row = self.store.answer_row(entry.id).await?;
+        let late = book.rules.is_stale(entry.sent_at, now());
+        let overtaken = self.store.has_newer(entry.id, &work.target.key()).await?;
+        let known = book.targets.contains(&work.target);
+        if known && !late && !overtaken && self.is_between(work).await {
+            tracing::info!(id = entry.id, "an interrupted order is finished");
+            return self.act(entry, message, work, row, &book).await;
+        }
+        tracing::warn!(id = entry.id, late, overtaken, "an interrupted order is told, not finished");
+        let report = Report::Interrupted { target: work.target.clone(), verb: work.change.verb() };
+        let payload = outgoing(&report, Some(&message.event));
+        let txn = txn(&entry.event, "interrupted");
+        let speech = match row {
+            Some(row) => Speech::Revise { row, txn, payload },
+            None => Speech::New(Draft { txn, room: entry.room.clone(), payload }),
+        };
+        let outcome = "interrupted".to_owned();
+        self.store
+            .finish(Done { id: entry.id, outcome, speech: Some(speech), message: None, watch: None }, now())
+            .await?;
+        self.outbox.notify_one();
+        Ok(())
+    }
+
+    /// Says whether the replicas are what they were before the order or what it wanted: then nobody else has moved them.
+    /// A restart cannot be told from its result, so it is never repeated.
+    async fn is_between(&self, work: &Work) -> bool {
+        let Change::Scale { from, to } = work.change else { return false };
+        match self.cluster.workload(&work.target).await {
+            Ok(workload) => workload.desired == from || workload.desired == to,
+            Err(error) => {
+                tracing::warn!(%error, "the workload of an interrupted order cannot be read");
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What people may read, gathered.
+
+use futures_util::future::join_all;
+use jiff::tz::TimeZone;
+
+use super::gate::message;
+use super::{Book, Operator, now};
+use crate::policy::Topic;
+use crate::reply::{Deed, Person, Report};
+use crate::store::StoreError;
+
+/// Lines of `history`.
+const DEEDS: u32 = 10;
+
+impl Operator {
+    pub(super) async fn tell(&self, topic: &Topic, book: &Book) -> Result<Report, StoreError> {
+        Ok(match topic {
+            Topic::Help { about, offered, targets } => Report::Help {
+                about: *about,
+                offered: offered.clone(),
+                targets: targets.clone(),
+                prefix: book.prefix.clone(),
+            },
+            Topic::Status(names) => self.status(names, book).await,
+            Topic::History(names) => self.history(names, book).await?,
+            Topic::Trust => self.trust(book).await?,
+            Topic::Usage => Report::NoUsage,
+            Topic::Version => Report::Version,
+        })
+    }
+
+    async fn status(&self, names: &[String], book: &Book) -> Report {
+        let now = now();
+        let targets = names.iter().filter_map(|name| book.target(name)).cloned();
+        let read = targets.map(|target| async {
+            let description = self.cluster.describe(&target, now).await;
+            if let Err(error) = &description {
+                self.metrics.cluster_error(error);
+            }
+            (target, description)
+        });
+        Report::Status { targets: join_all(read).await, now }
+    }
+
+    async fn history(&self, names: &[String], book: &Book) -> Result<Report, StoreError> {
+        let mut entries = Vec::new();
+        for target in names.iter().filter_map(|name| book.target(name)) {
+            entries.extend(self.store.history(Some(target.key()), DEEDS).await?);
+        }
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.id));
+        entries.truncate(DEEDS as usize);
+        let deeds = entries
+            .iter()
+            .filter_map(|entry| {
+                let message = message(entry)?;
+                Some(Deed {
+                    at: entry.sent_at,
+                    who: message.who,
+                    text: message.text.trim().to_owned(),
+                    outcome: entry.outcome.clone().unwrap_or_else(|| "underway".to_owned()),
+                })
+            })
+            .collect();
+        Ok(Report::History { deeds, zone: TimeZone::system() })
+    }
+
+    async fn trust(&self, book: &Book) -> Result<Report, StoreError> {
+        let mut people = Vec::new();
+        for user in &book.rules.users {
+            let keys = self.store.keys(user).await?;
+            people.push(Person { user: user.clone(), keys, configured: book.pins.get(user).cloned() });
+        }
+        Ok(Report::Trust(people))
+    }
+}

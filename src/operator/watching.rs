@@ -1,0 +1,173 @@
+//! Rollouts under watch: one message, edited until it says how it ended.
+
+use futures_util::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Duration, Instant};
+
+use super::gate::{outgoing, txn};
+use super::work::Work;
+use super::{Operator, now};
+use crate::chat::Message;
+use crate::cluster::{Progress, Target};
+use crate::reply::Report;
+use crate::store::inbox::Entry;
+use crate::store::outbox::{Draft, Speech};
+use crate::store::watches::Watch;
+
+/// Between two edits of one message: homeservers let a bot write about one event in five seconds.
+const EDIT_PAUSE: Duration = Duration::from_secs(5);
+/// Between two tries to write the last words while the store fails.
+const STORE_PAUSE: Duration = Duration::from_secs(2);
+
+/// A watch, with all that its words need.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Job {
+    pub(super) inbox: i64,
+    pub(super) target: Target,
+    pub(super) work: Work,
+    event: String,
+    reply_to: String,
+    room: String,
+    row: Option<i64>,
+    began: Timestamp,
+    deadline: Timestamp,
+}
+
+impl Job {
+    pub(super) fn new(
+        entry: &Entry,
+        message: &Message,
+        work: &Work,
+        row: Option<i64>,
+        began: Timestamp,
+        deadline: Timestamp,
+    ) -> Self {
+        Self {
+            inbox: entry.id,
+            target: work.target.clone(),
+            work: work.clone(),
+            event: entry.event.clone(),
+            reply_to: message.event.clone(),
+            room: entry.room.clone(),
+            row,
+            began,
+            deadline,
+        }
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    pub(super) fn restore(watch: &Watch) -> Option<Self> {
+        serde_json::from_str(&watch.payload)
+            .inspect_err(|error| tracing::error!(id = watch.inbox, %error, "a watch cannot be read"))
+            .ok()
+    }
+
+    /// Makes the words replace those of the command's message.
+    pub(super) fn speech(&self, report: &Report, purpose: &str) -> Speech {
+        let txn = txn(&self.event, purpose);
+        let payload = outgoing(report, Some(&self.reply_to));
+        match self.row {
+            Some(row) => Speech::Revise { row, txn, payload },
+            None => Speech::New(Draft { txn, room: self.room.clone(), payload }),
+        }
+    }
+
+    fn report(&self, progress: &Progress, at: Timestamp) -> Report {
+        Report::Rollout {
+            target: self.target.clone(),
+            deed: self.work.change,
+            progress: progress.clone(),
+            after: at.duration_since(self.began),
+            owners: self.work.owners.clone(),
+        }
+    }
+}
+
+/// Says how a watch ended, for `history`; `None` while it goes on.
+fn outcome(work: &Work, progress: &Progress, after: SignedDuration) -> Option<String> {
+    let took = crate::reply::span(after);
+    let done = work.outcome();
+    match progress {
+        Progress::Waiting { .. } | Progress::Blind { .. } => None,
+        Progress::Done { .. } => Some(format!("{done}, done in {took}")),
+        Progress::Overruled { desired, .. } => Some(format!("{done}, then set to {desired} by somebody else")),
+        Progress::Deleted => Some(format!("{done}, then deleted")),
+        Progress::Expired { .. } => Some(format!("{done}, not ready after {took}")),
+    }
+}
+
+/// Whether words may wait for the next edit, or people should read them at once.
+fn urgent(progress: &Progress) -> bool {
+    matches!(progress, Progress::Waiting { troubles, .. } if !troubles.is_empty())
+}
+
+impl Operator {
+    /// Follows a rollout to its end.
+    pub(super) async fn watch(&self, job: Job) {
+        let steps = self.cluster.rollout(job.target.clone(), job.work.wanted(), job.deadline);
+        let mut steps = std::pin::pin!(steps);
+        let mut edit_at = Instant::now() + EDIT_PAUSE;
+        let mut waiting: Option<Progress> = None;
+        let mut troubled = false;
+        loop {
+            let step = tokio::select! {
+                step = steps.next() => step,
+                () = tokio::time::sleep_until(edit_at), if waiting.is_some() => {
+                    if let Some(progress) = waiting.take() {
+                        self.edit(&job, &progress).await;
+                        edit_at = Instant::now() + EDIT_PAUSE;
+                    }
+                    continue;
+                }
+            };
+            let Some(progress) = step else {
+                // The stream ends only with a last step; without one the row stays and a restart goes on with it.
+                tracing::error!("a rollout's stream ended without an end");
+                return;
+            };
+            let at = now();
+            if let Some(outcome) = outcome(&job.work, &progress, at.duration_since(job.began)) {
+                return self.end(&job, &progress, outcome, at).await;
+            }
+            if urgent(&progress) && !troubled {
+                troubled = true;
+                self.edit(&job, &progress).await;
+                edit_at = Instant::now() + EDIT_PAUSE;
+                waiting = None;
+            } else {
+                waiting = Some(progress);
+            }
+        }
+    }
+
+    async fn edit(&self, job: &Job, progress: &Progress) {
+        let at = now();
+        let speech = job.speech(&job.report(progress, at), &format!("progress {}", at.as_millisecond()));
+        match self.store.say(Some(job.inbox), speech, at).await {
+            Ok(_) => self.outbox.notify_one(),
+            Err(error) => tracing::warn!(%error, "progress could not be written"),
+        }
+    }
+
+    async fn end(&self, job: &Job, progress: &Progress, outcome: String, at: Timestamp) {
+        self.cluster.quiet(&job.target, at);
+        let speech = job.speech(&job.report(progress, at), "end");
+        loop {
+            match self.store.end_watch(job.inbox, outcome.clone(), Some(speech.clone()), at).await {
+                Ok(_) => {
+                    tracing::info!(outcome, "the rollout ended");
+                    self.outbox.notify_one();
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the end of a rollout could not be written");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+            }
+        }
+    }
+}

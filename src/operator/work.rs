@@ -1,0 +1,245 @@
+//! Orders that change something: resolved to absolute numbers, journaled, carried out, journaled again.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::gate::{draft, outgoing, txn};
+use super::{Book, Operator, now, watching};
+use crate::chat::Message;
+use crate::cluster::{ClusterError, Target, Wanted};
+use crate::policy::{Repin, Restart, Scale};
+use crate::reply::{Change, Report};
+use crate::store::inbox::{Done, Entry, Started};
+use crate::store::outbox::Speech;
+use crate::store::watches::NewWatch;
+use crate::store::{Store, StoreError};
+
+/// An absolute order, as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Work {
+    pub(super) target: Target,
+    pub(super) change: Change,
+    /// What else owns the replicas, as it was known when the order was written.
+    pub(super) owners: Vec<String>,
+}
+
+impl Work {
+    pub(super) fn wanted(&self) -> Wanted {
+        match self.change {
+            Change::Scale { to: 0, .. } => Wanted::Gone,
+            Change::Scale { to, .. } => Wanted::Replicas(to),
+            Change::Restart => Wanted::Restarted,
+        }
+    }
+
+    pub(super) fn outcome(&self) -> String {
+        match self.change {
+            Change::Scale { from, to } => format!("scaled {from} → {to}"),
+            Change::Restart => "restarted".to_owned(),
+        }
+    }
+
+    pub(super) fn underway(&self) -> Report {
+        Report::Underway { target: self.target.clone(), deed: self.change, owners: self.owners.clone() }
+    }
+
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Operator {
+    pub(super) async fn scale(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        order: &Scale,
+        book: &Book,
+    ) -> Result<(), StoreError> {
+        let Some(target) = book.target(order.target()).cloned() else {
+            return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
+        };
+        // Owners are read beside the workload: they cost no time of their own.
+        let (workload, owners) = tokio::join!(self.cluster.workload(&target), self.cluster.owners(&target));
+        let workload = match workload {
+            Ok(workload) => workload,
+            Err(error) => {
+                let verb = order_verb(order);
+                return self.failed(entry, message, None, &target, verb, error).await;
+            }
+        };
+        let remembered = self.store.remembered(&target.key()).await?;
+        let Some(to) = order.resolve(workload.desired, remembered) else {
+            self.metrics.command(order_verb(order).word(), "unchanged");
+            let report = Report::AlreadySo { target, replicas: workload.desired, ready: workload.ready };
+            return self.answer(entry, message, "nothing to change", &report).await;
+        };
+        let change = Change::Scale { from: workload.desired, to };
+        let work = Work { target, change, owners };
+        let remember = (to == 0).then_some(workload.desired);
+        self.perform(entry, message, &work, remember, book).await
+    }
+
+    pub(super) async fn restart(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        order: &Restart,
+        book: &Book,
+    ) -> Result<(), StoreError> {
+        let Some(target) = book.target(order.target()).cloned() else {
+            return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
+        };
+        let verb = crate::command::Verb::Restart;
+        match self.cluster.may_restart(&target).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.metrics.command(verb.word(), "refused");
+                return self.answer(entry, message, "not offered", &Report::RestartNotOffered { target }).await;
+            }
+            Err(error) => return self.failed(entry, message, None, &target, verb, error).await,
+        }
+        let work = Work { target, change: Change::Restart, owners: vec![] };
+        self.perform(entry, message, &work, None, book).await
+    }
+
+    async fn perform(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        work: &Work,
+        remember: Option<i32>,
+        book: &Book,
+    ) -> Result<(), StoreError> {
+        let started = Started {
+            id: entry.id,
+            target: work.target.key(),
+            work: work.to_json(),
+            remember,
+            progress: Some(draft(entry, message, &work.underway())),
+        };
+        let row = self.store.start(started, now()).await?;
+        self.outbox.notify_one();
+        self.supersede(entry, message, work).await?;
+        self.act(entry, message, work, row, book).await
+    }
+
+    /// Carries a journaled order out and journals what came of it. Absolute, so that it may be done twice.
+    pub(super) async fn act(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        work: &Work,
+        row: Option<i64>,
+        book: &Book,
+    ) -> Result<(), StoreError> {
+        let began = now();
+        self.cluster.quiet(&work.target, began + book.rollout_deadline);
+        let verb = work.change.verb();
+        let result = match work.change {
+            Change::Scale { to, .. } => self.cluster.scale(&work.target, to).await,
+            Change::Restart => self.cluster.restart(&work.target, began).await,
+        };
+        if let Err(error) = result {
+            return self.failed(entry, message, row, &work.target, verb, error).await;
+        }
+        self.metrics.command(verb.word(), "done");
+        let deadline = began + book.rollout_deadline;
+        let job = watching::Job::new(entry, message, work, row, began, deadline);
+        let watch = NewWatch { target: work.target.key(), payload: job.to_json(), deadline };
+        let done = Done { id: entry.id, outcome: work.outcome(), speech: None, message: row, watch: Some(watch) };
+        self.store.finish(done, now()).await?;
+        // Unbounded but small: one job a command in work. It fails only while the process ends, and the row is written.
+        drop(self.watchers.send(job));
+        if book.events {
+            self.record(message, work).await;
+        }
+        Ok(())
+    }
+
+    /// Leaves a Kubernetes Event on the object: who asked, from where.
+    async fn record(&self, message: &Message, work: &Work) {
+        let (reason, note) = match work.change {
+            Change::Scale { from, to } => ("ScaledByChat", format!("Scaled from {from} to {to}")),
+            Change::Restart => ("RestartedByChat", "Restarted".to_owned()),
+        };
+        let note = format!("{note} for {} in room {}", message.who, message.room);
+        if let Err(error) = self.cluster.record(&work.target, reason, &note).await {
+            tracing::info!(%error, target = %work.target.key(), "no Kubernetes Event was written");
+        }
+    }
+
+    /// Ends the older watches of the target: their messages say who took over.
+    async fn supersede(&self, entry: &Entry, message: &Message, work: &Work) -> Result<(), StoreError> {
+        let key = work.target.key();
+        for watch in self.store.watches().await?.into_iter().filter(|w| w.target == key && w.inbox < entry.id) {
+            let Some(older) = watching::Job::restore(&watch) else { continue };
+            let report = Report::Superseded {
+                target: older.target.clone(),
+                deed: older.work.change,
+                by: message.who.clone(),
+                newer: work.change.verb(),
+            };
+            let speech = older.speech(&report, "superseded");
+            self.store.end_watch(watch.inbox, "superseded".to_owned(), Some(speech), now()).await?;
+        }
+        Ok(())
+    }
+
+    async fn failed(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        row: Option<i64>,
+        target: &Target,
+        verb: crate::command::Verb,
+        error: ClusterError,
+    ) -> Result<(), StoreError> {
+        tracing::warn!(%error, target = %target.key(), "the cluster said no");
+        self.metrics.command(verb.word(), "failed");
+        self.metrics.cluster_error(&error);
+        let outcome = format!("failed: {error}");
+        let report = Report::Failed { target: target.clone(), verb, error };
+        let speech = match row {
+            None => Speech::New(draft(entry, message, &report)),
+            Some(row) => Speech::Revise {
+                row,
+                txn: txn(&entry.event, "failed"),
+                payload: outgoing(&report, Some(&message.event)),
+            },
+        };
+        let done = Done { id: entry.id, outcome, speech: Some(speech), message: None, watch: None };
+        self.store.finish(done, now()).await?;
+        self.outbox.notify_one();
+        Ok(())
+    }
+
+    pub(super) async fn repin(&self, entry: &Entry, message: &Message, order: &Repin) -> Result<(), StoreError> {
+        let report = accept(&self.store, order, now()).await?;
+        let outcome = if matches!(report, Report::Repinned { .. }) { "accepted" } else { "not the key" };
+        self.answer(entry, message, outcome, &report).await
+    }
+}
+
+/// Moves a pin to the key that the homeserver serves now, if it is the one that was compared.
+///
+/// # Errors
+/// [`StoreError`]: the pin is where it was.
+pub async fn accept(store: &Store, order: &Repin, now: Timestamp) -> Result<Report, StoreError> {
+    let keys = store.keys(order.user()).await?;
+    let shown = match order.device() {
+        None => keys.master,
+        Some(device) => keys.devices.into_iter().find(|seen| seen.device == device).map(|seen| seen.ed25519),
+    };
+    let (user, device) = (order.user().to_owned(), order.device().map(str::to_owned));
+    if shown.as_deref() != Some(order.fingerprint()) {
+        return Ok(Report::NotShown { user, device, shown });
+    }
+    store.repin(order.user(), order.device(), order.fingerprint(), order.by(), now).await?;
+    tracing::warn!(user, device, by = order.by(), "a key was accepted");
+    Ok(Report::Repinned { user, device, fingerprint: order.fingerprint().to_owned() })
+}
+
+fn order_verb(order: &Scale) -> crate::command::Verb {
+    if order.resolve(1, None) == Some(0) { crate::command::Verb::Stop } else { crate::command::Verb::Start }
+}

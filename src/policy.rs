@@ -1,0 +1,525 @@
+//! Who may do what: `(Rules, Actor, Standing, Command)` → [`Order`]s or a [`Refusal`]. Pure.
+//!
+//! Only this module makes an [`Order`] (its parts are private), and only an `Order` moves the cluster or a pin.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::chat::{Standing, Why};
+use crate::command::{Command, Verb};
+
+/// Who wants something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// A person in a room, by full user id.
+    Person(String),
+    /// Whoever has a shell on the machine that Pilothouse runs on.
+    Machine,
+}
+
+impl Actor {
+    /// Gives the name that history and pins record.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Person(user) => user,
+            Self::Machine => "the machine",
+        }
+    }
+}
+
+/// What the configuration allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// Allowed people.
+    pub users: BTreeSet<String>,
+    /// Who may do what; without any, every allowed person may do everything.
+    pub grants: Vec<Grant>,
+    /// The workloads, with their limits.
+    pub bounds: Vec<Bounds>,
+    /// Older commands are told, not done.
+    pub staleness: SignedDuration,
+    /// Whether `trust accept` may name a device.
+    pub pins_devices: bool,
+}
+
+/// These users may use these verbs on these targets; an empty set means any.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grant {
+    /// User ids.
+    pub users: BTreeSet<String>,
+    /// Verbs.
+    pub verbs: BTreeSet<Verb>,
+    /// Names of targets.
+    pub targets: BTreeSet<String>,
+}
+
+/// The limits of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// Name of the target.
+    pub name: String,
+    /// Replicas of a `start` when nothing is remembered.
+    pub replicas: i32,
+    /// Most replicas.
+    pub max_replicas: i32,
+}
+
+impl Rules {
+    /// Says whether a command of this time is too old to act on. The time is the homeserver's.
+    #[must_use]
+    pub fn is_stale(&self, sent_at: Timestamp, now: Timestamp) -> bool {
+        now.duration_since(sent_at) > self.staleness
+    }
+
+    fn allows(&self, user: &str, verb: Verb, target: Option<&str>) -> bool {
+        self.grants.is_empty()
+            || self.grants.iter().any(|grant| {
+                (grant.users.is_empty() || grant.users.contains(user))
+                    && (grant.verbs.is_empty() || grant.verbs.contains(&verb))
+                    && target.is_none_or(|target| grant.targets.is_empty() || grant.targets.contains(target))
+            })
+    }
+}
+
+/// Something granted. Its parts can be read but not made outside this module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Give a target so many replicas.
+    Scale(Scale),
+    /// Replace a target's pods.
+    Restart(Restart),
+    /// Trust another key of a person.
+    Repin(Repin),
+    /// Say something.
+    Tell(Tell),
+}
+
+/// See [`Order::Scale`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scale {
+    target: String,
+    replicas: Replicas,
+}
+
+/// How many replicas an order asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replicas {
+    /// None.
+    Zero,
+    /// So many.
+    Exactly(i32),
+    /// What the last `stop` took away, else the configured number; nothing where the target runs.
+    Remembered {
+        /// The configured number.
+        configured: i32,
+        /// Most replicas: what is remembered from before the limit was lowered is cut to it.
+        max: i32,
+    },
+}
+
+impl Scale {
+    /// Name of the target.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Makes the order absolute; `None` where nothing has to change.
+    #[must_use]
+    pub fn resolve(&self, desired: i32, remembered: Option<i32>) -> Option<i32> {
+        let wanted = match self.replicas {
+            Replicas::Zero => 0,
+            Replicas::Exactly(replicas) => replicas,
+            Replicas::Remembered { .. } if desired > 0 => desired,
+            Replicas::Remembered { configured, max } => remembered.unwrap_or(configured).min(max),
+        };
+        (wanted != desired).then_some(wanted)
+    }
+}
+
+/// See [`Order::Restart`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    target: String,
+}
+
+impl Restart {
+    /// Name of the target.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+}
+
+/// See [`Order::Repin`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repin {
+    user: String,
+    device: Option<String>,
+    fingerprint: String,
+    by: String,
+}
+
+impl Repin {
+    /// Whose key.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The device, if it is a device's key.
+    #[must_use]
+    pub fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
+    /// The key that was compared.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Who accepted it.
+    #[must_use]
+    pub fn by(&self) -> &str {
+        &self.by
+    }
+}
+
+/// See [`Order::Tell`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tell {
+    topic: Topic,
+}
+
+impl Tell {
+    /// What to speak about.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+}
+
+/// What somebody may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topic {
+    /// The commands that this person may use, or one of them.
+    Help {
+        /// The one, or all of `offered`.
+        about: Option<Verb>,
+        /// What this person may use.
+        offered: Vec<Verb>,
+        /// On these targets.
+        targets: Vec<String>,
+    },
+    /// Workloads.
+    Status(Vec<String>),
+    /// Who did what, on these targets.
+    History(Vec<String>),
+    /// The subscription.
+    Usage,
+    /// People and devices.
+    Trust,
+    /// The version.
+    Version,
+}
+
+/// Why somebody may not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not an allowed person: silence.
+    Stranger,
+    /// The message is not proven to be this person's.
+    Unproven(Why),
+    /// No rule lets this person use this verb on this target.
+    NotAllowed {
+        /// The verb.
+        verb: Verb,
+        /// The target, if the command has one.
+        target: Option<String>,
+    },
+    /// More replicas than the configuration allows.
+    TooMany {
+        /// The target.
+        target: String,
+        /// Its limit.
+        max: i32,
+    },
+    /// `start x 0`: that is what `stop` is for, and what is remembered would be lost.
+    StartZero,
+    /// Nobody vouches for their own changed key.
+    OwnKey,
+    /// `trust accept` for somebody who is not allowed anyway.
+    NotAPerson(String),
+    /// `trust accept @user device …` where devices are not pinned.
+    DevicesNotPinned,
+}
+
+impl Refusal {
+    /// Gives a short key: the same refusal is told once in ten minutes.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Stranger => "stranger".to_owned(),
+            Self::Unproven(why) => format!("unproven {why:?}"),
+            Self::NotAllowed { verb, target } => format!("not-allowed {verb} {}", target.as_deref().unwrap_or("")),
+            Self::TooMany { target, .. } => format!("too-many {target}"),
+            Self::StartZero => "start-zero".to_owned(),
+            Self::OwnKey => "own-key".to_owned(),
+            Self::NotAPerson(user) => format!("not-a-person {user}"),
+            Self::DevicesNotPinned => "devices-not-pinned".to_owned(),
+        }
+    }
+}
+
+/// Judges a command: every order that it stands for, or why not.
+///
+/// # Errors
+/// The first [`Refusal`] that applies. `all` means all that the actor may touch.
+pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Command) -> Result<Vec<Order>, Refusal> {
+    let person = match actor {
+        Actor::Machine => None,
+        Actor::Person(user) if !rules.users.contains(user) => return Err(Refusal::Stranger),
+        Actor::Person(user) => Some(user.as_str()),
+    };
+    if let Standing::Unproven(why) = standing {
+        return Err(Refusal::Unproven(why.clone()));
+    }
+    let allows = |verb, target: Option<&str>| person.is_none_or(|user| rules.allows(user, verb, target));
+    let verb = command.verb();
+    let not_allowed = |target: Option<&str>| Refusal::NotAllowed { verb, target: target.map(str::to_owned) };
+    let visible = |verb| -> Vec<String> {
+        rules
+            .bounds
+            .iter()
+            .filter(|bounds| allows(verb, Some(&bounds.name)))
+            .map(|bounds| bounds.name.clone())
+            .collect()
+    };
+    let tell = |topic| Ok(vec![Order::Tell(Tell { topic })]);
+    match command {
+        Command::Help(about) => {
+            let offered = Verb::ALL.into_iter().filter(|&verb| allows(verb, None)).collect();
+            tell(Topic::Help { about: *about, offered, targets: rules.bounds.iter().map(|b| b.name.clone()).collect() })
+        }
+        _ if !allows(verb, None) => Err(not_allowed(None)),
+        Command::Status(named) => tell(Topic::Status(readable(named, verb, &visible, &allows)?)),
+        Command::History(named) => tell(Topic::History(readable(named.as_slice(), verb, &visible, &allows)?)),
+        Command::Usage => tell(Topic::Usage),
+        Command::Trust => tell(Topic::Trust),
+        Command::Version => tell(Topic::Version),
+        Command::Start { targets, replicas, all } => {
+            each(rules, targets, *all, verb, &allows, |bounds| match replicas {
+                Some(0) => Err(Refusal::StartZero),
+                None => Ok(Order::Scale(Scale {
+                    target: bounds.name.clone(),
+                    replicas: Replicas::Remembered { configured: bounds.replicas, max: bounds.max_replicas },
+                })),
+                Some(replicas) => match i32::try_from(*replicas) {
+                    Ok(replicas) if replicas <= bounds.max_replicas => {
+                        Ok(Order::Scale(Scale { target: bounds.name.clone(), replicas: Replicas::Exactly(replicas) }))
+                    }
+                    _ => Err(Refusal::TooMany { target: bounds.name.clone(), max: bounds.max_replicas }),
+                },
+            })
+        }
+        Command::Stop { targets, all } => each(rules, targets, *all, verb, &allows, |bounds| {
+            Ok(Order::Scale(Scale { target: bounds.name.clone(), replicas: Replicas::Zero }))
+        }),
+        Command::Restart { targets, all } => each(rules, targets, *all, verb, &allows, |bounds| {
+            Ok(Order::Restart(Restart { target: bounds.name.clone() }))
+        }),
+        Command::Accept { user, device, fingerprint } => {
+            if person == Some(user) {
+                return Err(Refusal::OwnKey);
+            }
+            if !rules.users.contains(user) {
+                return Err(Refusal::NotAPerson(user.clone()));
+            }
+            if device.is_some() && !rules.pins_devices {
+                return Err(Refusal::DevicesNotPinned);
+            }
+            Ok(vec![Order::Repin(Repin {
+                user: user.clone(),
+                device: device.clone(),
+                fingerprint: fingerprint.clone(),
+                by: actor.name().to_owned(),
+            })])
+        }
+    }
+}
+
+fn readable(
+    named: impl IntoIterator<Item = impl AsRef<str>>,
+    verb: Verb,
+    visible: &impl Fn(Verb) -> Vec<String>,
+    allows: &impl Fn(Verb, Option<&str>) -> bool,
+) -> Result<Vec<String>, Refusal> {
+    let mut targets = Vec::new();
+    for name in named {
+        let name = name.as_ref();
+        if !allows(verb, Some(name)) {
+            return Err(Refusal::NotAllowed { verb, target: Some(name.to_owned()) });
+        }
+        targets.push(name.to_owned());
+    }
+    Ok(if targets.is_empty() { visible(verb) } else { targets })
+}
+
+/// Makes an order for each target: all or nothing where they were named, what is allowed where `all` was.
+fn each(
+    rules: &Rules,
+    targets: &[String],
+    all: bool,
+    verb: Verb,
+    allows: &impl Fn(Verb, Option<&str>) -> bool,
+    order: impl Fn(&Bounds) -> Result<Order, Refusal>,
+) -> Result<Vec<Order>, Refusal> {
+    let mut orders = Vec::new();
+    for name in targets {
+        let refusal = || Refusal::NotAllowed { verb, target: Some(name.clone()) };
+        let Some(bounds) = rules.bounds.iter().find(|bounds| bounds.name == *name) else { return Err(refusal()) };
+        if allows(verb, Some(name)) {
+            orders.push(order(bounds)?);
+        } else if !all {
+            return Err(refusal());
+        }
+    }
+    if orders.is_empty() { Err(Refusal::NotAllowed { verb, target: None }) } else { Ok(orders) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
+        items.into_iter().collect()
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            users: set(["@alice:hs".to_owned(), "@bob:hs".to_owned()]),
+            grants: vec![],
+            bounds: vec![
+                Bounds { name: "web".to_owned(), replicas: 1, max_replicas: 10 },
+                Bounds { name: "gpu".to_owned(), replicas: 2, max_replicas: 2 },
+            ],
+            staleness: SignedDuration::from_mins(5),
+            pins_devices: false,
+        }
+    }
+
+    fn person(user: &str) -> Actor {
+        Actor::Person(user.to_owned())
+    }
+
+    fn start(target: &str, replicas: Option<u32>) -> Command {
+        Command::Start { targets: vec![target.to_owned()], replicas, all: false }
+    }
+
+    fn judged(rules: &Rules, user: &str, command: &Command) -> Result<Vec<Order>, Refusal> {
+        judge(rules, &person(user), &Standing::Proven, command)
+    }
+
+    #[test]
+    fn strangers_are_refused_before_anything_else() {
+        let standing = Standing::Unproven(Why::PlaintextRoom);
+        assert_eq!(judge(&rules(), &person("@eve:hs"), &standing, &Command::Version), Err(Refusal::Stranger));
+    }
+
+    #[test]
+    fn nothing_unproven_counts_not_even_reading() {
+        for why in [Why::PlaintextRoom, Why::Replayed, Why::UnsignedDevice { device: "X".to_owned() }] {
+            let standing = Standing::Unproven(why.clone());
+            for command in [Command::Version, Command::Help(None), start("web", None)] {
+                assert_eq!(
+                    judge(&rules(), &person("@alice:hs"), &standing, &command),
+                    Err(Refusal::Unproven(why.clone()))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn start_is_bounded_and_zero_is_not_a_start() {
+        assert!(judged(&rules(), "@alice:hs", &start("web", Some(10))).is_ok());
+        assert_eq!(
+            judged(&rules(), "@alice:hs", &start("web", Some(11))),
+            Err(Refusal::TooMany { target: "web".to_owned(), max: 10 })
+        );
+        assert_eq!(
+            judged(&rules(), "@alice:hs", &start("web", Some(u32::MAX))),
+            Err(Refusal::TooMany { target: "web".to_owned(), max: 10 })
+        );
+        assert_eq!(judged(&rules(), "@alice:hs", &start("web", Some(0))), Err(Refusal::StartZero));
+    }
+
+    #[test]
+    fn rules_join_users_verbs_and_targets() {
+        let mut rules = rules();
+        rules.grants = vec![
+            Grant { users: set(["@alice:hs".to_owned()]), ..Grant::default() },
+            Grant {
+                users: set(["@bob:hs".to_owned()]),
+                verbs: set([Verb::Status, Verb::Start]),
+                targets: set(["web".to_owned()]),
+            },
+        ];
+        assert!(judged(&rules, "@alice:hs", &start("gpu", None)).is_ok());
+        assert!(judged(&rules, "@bob:hs", &start("web", None)).is_ok());
+        assert_eq!(
+            judged(&rules, "@bob:hs", &start("gpu", None)),
+            Err(Refusal::NotAllowed { verb: Verb::Start, target: Some("gpu".to_owned()) })
+        );
+        let all = Command::Start { targets: vec!["web".to_owned(), "gpu".to_owned()], replicas: None, all: true };
+        assert_eq!(judged(&rules, "@bob:hs", &all).map(|orders| orders.len()), Ok(1));
+        let both = Command::Start { targets: vec!["web".to_owned(), "gpu".to_owned()], replicas: None, all: false };
+        assert!(judged(&rules, "@bob:hs", &both).is_err());
+        let stop = Command::Stop { targets: vec!["web".to_owned()], all: false };
+        assert_eq!(judged(&rules, "@bob:hs", &stop), Err(Refusal::NotAllowed { verb: Verb::Stop, target: None }));
+        match judged(&rules, "@bob:hs", &Command::Status(vec![])).as_deref() {
+            Ok([Order::Tell(tell)]) => assert_eq!(tell.topic(), &Topic::Status(vec!["web".to_owned()])),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_vouches_for_themselves_but_the_machine_may() {
+        let accept = |user: &str| Command::Accept { user: user.to_owned(), device: None, fingerprint: "k".repeat(43) };
+        assert_eq!(judged(&rules(), "@alice:hs", &accept("@alice:hs")), Err(Refusal::OwnKey));
+        assert!(judged(&rules(), "@bob:hs", &accept("@alice:hs")).is_ok());
+        assert!(judge(&rules(), &Actor::Machine, &Standing::Proven, &accept("@alice:hs")).is_ok());
+        assert_eq!(judged(&rules(), "@bob:hs", &accept("@eve:hs")), Err(Refusal::NotAPerson("@eve:hs".to_owned())));
+    }
+
+    #[test]
+    fn an_order_becomes_absolute() {
+        let scale = |replicas| Scale { target: "web".to_owned(), replicas };
+        let remembered = scale(Replicas::Remembered { configured: 1, max: 4 });
+        // (order, desired now, remembered) -> wanted
+        for (order, desired, memory, wanted) in [
+            (scale(Replicas::Zero), 3, None, Some(0)),
+            (scale(Replicas::Zero), 0, None, None),
+            (scale(Replicas::Exactly(2)), 0, Some(5), Some(2)),
+            (scale(Replicas::Exactly(2)), 2, None, None),
+            (remembered.clone(), 0, None, Some(1)),
+            (remembered.clone(), 0, Some(3), Some(3)),
+            (remembered.clone(), 0, Some(9), Some(4)),
+            (remembered, 2, Some(3), None),
+        ] {
+            assert_eq!(order.resolve(desired, memory), wanted, "{order:?} at {desired}, remembered {memory:?}");
+        }
+    }
+
+    #[test]
+    fn staleness_is_the_homeservers_time_against_ours() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        assert!(!rules().is_stale(now - SignedDuration::from_mins(5), now));
+        assert!(rules().is_stale(now - SignedDuration::from_millis(300_001), now));
+        assert!(!rules().is_stale(now + SignedDuration::from_mins(1), now));
+    }
+}

@@ -1,0 +1,430 @@
+//! [`Report`] → the words that people read, as plain text and as HTML. Pure, and the only place that speaks.
+//!
+//! Both forms are written by one [`Text`], so they cannot say different things, and every foreign word (names, log
+//! lines, the cluster's own messages) is escaped by construction.
+
+mod rollout;
+mod status;
+mod text;
+mod trust;
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+pub use text::{Text, Words, span};
+pub use trust::Person;
+
+use crate::chat::Why;
+use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
+use crate::command::{Mistake, Verb};
+use crate::policy::Refusal;
+
+/// Something to tell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// What can be said here.
+    Help {
+        /// One command, or all that are offered.
+        about: Option<Verb>,
+        /// What this person may use.
+        offered: Vec<Verb>,
+        /// Names of the targets.
+        targets: Vec<String>,
+        /// What a command begins with in a room of many.
+        prefix: String,
+    },
+    /// How workloads are.
+    Status {
+        /// Each target with what is known of it.
+        targets: Vec<(Target, Result<Description, ClusterError>)>,
+        /// The time of reading.
+        now: Timestamp,
+    },
+    /// Who did what, newest first.
+    History {
+        /// The commands.
+        deeds: Vec<Deed>,
+        /// The zone for times.
+        zone: TimeZone,
+    },
+    /// People and their keys.
+    Trust(Vec<Person>),
+    /// A key was accepted.
+    Repinned {
+        /// Whose.
+        user: String,
+        /// Which device; the identity otherwise.
+        device: Option<String>,
+        /// The key.
+        fingerprint: String,
+    },
+    /// The fingerprint is not the one that the homeserver serves now.
+    NotShown {
+        /// Whose.
+        user: String,
+        /// Which device; the identity otherwise.
+        device: Option<String>,
+        /// What is served now, if anything.
+        shown: Option<String>,
+    },
+    /// The version.
+    Version,
+    /// Usage is not watched by this version.
+    NoUsage,
+    /// The order is written and on its way.
+    Underway {
+        /// The target.
+        target: Target,
+        /// What is done.
+        deed: Change,
+        /// What else owns the replicas.
+        owners: Vec<String>,
+    },
+    /// Nothing had to change.
+    AlreadySo {
+        /// The target.
+        target: Target,
+        /// Replicas.
+        replicas: i32,
+        /// Ready ones.
+        ready: i32,
+    },
+    /// A step or the end of a rollout.
+    Rollout {
+        /// The target.
+        target: Target,
+        /// What is done.
+        deed: Change,
+        /// The step.
+        progress: Progress,
+        /// How long it takes so far.
+        after: SignedDuration,
+        /// What else owns the replicas.
+        owners: Vec<String>,
+    },
+    /// A newer command for the target ended this one's watch.
+    Superseded {
+        /// The target.
+        target: Target,
+        /// What was done.
+        deed: Change,
+        /// Who gave the newer one.
+        by: String,
+        /// The newer one.
+        newer: Verb,
+    },
+    /// The cluster said no, or nothing.
+    Failed {
+        /// The target.
+        target: Target,
+        /// What was tried.
+        verb: Verb,
+        /// The answer.
+        error: ClusterError,
+    },
+    /// `restart` without its permission.
+    RestartNotOffered {
+        /// The target.
+        target: Target,
+    },
+    /// An order that a restart of Pilothouse interrupted and that was not finished.
+    Interrupted {
+        /// The target.
+        target: Target,
+        /// What was done.
+        verb: Verb,
+    },
+    /// Commands that came too late to act on.
+    Stale {
+        /// Their texts.
+        texts: Vec<String>,
+        /// The limit.
+        limit: SignedDuration,
+    },
+    /// Why not.
+    Refused(Refusal),
+    /// What was probably meant.
+    Mistaken {
+        /// What is wrong.
+        mistake: Mistake,
+        /// Names of the targets.
+        targets: Vec<String>,
+    },
+    /// Something that nobody asked for.
+    Drifted {
+        /// The target.
+        target: Target,
+        /// What happened.
+        drift: Drift,
+    },
+    /// A message whose key did not come.
+    Unreadable {
+        /// Who should send it again.
+        who: String,
+    },
+    /// Back after an outage of the homeserver.
+    Back {
+        /// How long it lasted.
+        after: SignedDuration,
+        /// Messages that waited.
+        waited: usize,
+        /// Messages that were too many or too old to be fetched.
+        beyond: usize,
+    },
+    /// The predecessor's habit of repeating what is no command.
+    Echo(String),
+    /// Pilothouse itself failed; the log says more.
+    Trouble,
+}
+
+/// A change to a workload, absolute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Replicas from, to.
+    Scale {
+        /// Before.
+        from: i32,
+        /// After.
+        to: i32,
+    },
+    /// Pods are replaced.
+    Restart,
+}
+
+impl Change {
+    /// Gives the verb that people know it by.
+    #[must_use]
+    pub fn verb(self) -> Verb {
+        match self {
+            Self::Scale { to: 0, .. } => Verb::Stop,
+            Self::Scale { .. } => Verb::Start,
+            Self::Restart => Verb::Restart,
+        }
+    }
+}
+
+/// One line of `history`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deed {
+    /// When it was sent.
+    pub at: Timestamp,
+    /// Who sent it.
+    pub who: String,
+    /// What was written.
+    pub text: String,
+    /// What came of it.
+    pub outcome: String,
+}
+
+/// Writes the words.
+#[must_use]
+pub fn words(report: &Report) -> Words {
+    match report {
+        Report::Help { about, offered, targets, prefix } => help(*about, offered, targets, prefix),
+        Report::Status { targets, now } => status::words(targets, *now),
+        Report::History { deeds, zone } => history(deeds, zone),
+        Report::Trust(people) => trust::words(people),
+        Report::Repinned { user, device, fingerprint } => trust::repinned(user, device.as_deref(), fingerprint),
+        Report::NotShown { user, device, shown } => trust::not_shown(user, device.as_deref(), shown.as_deref()),
+        Report::Version => Text::new().say("Pilothouse ").say(env!("CARGO_PKG_VERSION")).words(),
+        Report::NoUsage => Text::new().say("This version of Pilothouse does not watch a subscription.").words(),
+        Report::Underway { target, deed, owners } => rollout::underway(target, *deed, owners),
+        Report::AlreadySo { target, replicas, ready } => rollout::already(target, *replicas, *ready),
+        Report::Rollout { target, deed, progress, after, owners } => {
+            rollout::words(target, *deed, progress, *after, owners)
+        }
+        Report::Superseded { target, deed, by, newer } => rollout::superseded(target, *deed, by, *newer),
+        Report::Failed { target, verb, error } => rollout::failed(target, *verb, error),
+        Report::RestartNotOffered { target } => Text::new()
+            .say("🚫 ")
+            .strong(&target.label)
+            .say(": restart is not offered. It needs the permission to patch the object, which would also allow changing its image; ")
+            .say("whoever runs Pilothouse can add it with the overlay k8s/overlays/restart.")
+            .words(),
+        Report::Interrupted { target, verb } => Text::new()
+            .say("⚠️ ")
+            .strong(&target.label)
+            .say(": Pilothouse was interrupted during this ")
+            .say(verb.word())
+            .say(" and did not go on with it. Look at ")
+            .code(&format!("status {}", target.name))
+            .say(", and say it again if it is still wanted.")
+            .words(),
+        Report::Stale { texts, limit } => stale(texts, *limit),
+        Report::Refused(refusal) => refused(refusal),
+        Report::Mistaken { mistake, targets } => mistaken(mistake, targets),
+        Report::Drifted { target, drift } => rollout::drifted(target, drift),
+        Report::Unreadable { who } => Text::new()
+            .say("🔑 ")
+            .say(who)
+            .say(": a message of yours cannot be read here, because its key has not arrived. Please send it again.")
+            .words(),
+        Report::Back { after, waited, beyond } => back(*after, *waited, *beyond),
+        Report::Echo(text) => Text::new().say(text).words(),
+        Report::Trouble => Text::new()
+            .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
+            .words(),
+    }
+}
+
+fn help(about: Option<Verb>, offered: &[Verb], targets: &[String], prefix: &str) -> Words {
+    let mut text = Text::new();
+    if let Some(verb) = about {
+        text = text.code(verb.syntax()).line().say(verb.meaning());
+        if !offered.contains(&verb) {
+            text = text.line().say("The rules here do not let you use it.");
+        }
+        return text.words();
+    }
+    for verb in offered {
+        text = text.code(verb.syntax()).line();
+    }
+    text = text.say("Targets: ");
+    for (i, target) in targets.iter().enumerate() {
+        text = text.say(if i == 0 { "" } else { ", " }).strong(target);
+    }
+    text = text.say(". A unique beginning of a name will do");
+    if targets.len() > 1 {
+        text = text.say(", and so will ").code("all");
+    }
+    text.say(". In a room of many, begin with ")
+        .code(prefix)
+        .say(" or mention me. More: ")
+        .code("help start")
+        .say(".")
+        .words()
+}
+
+fn history(deeds: &[Deed], zone: &TimeZone) -> Words {
+    if deeds.is_empty() {
+        return Text::new().say("Nothing was done here yet.").words();
+    }
+    let mut text = Text::new();
+    for (i, deed) in deeds.iter().enumerate() {
+        if i > 0 {
+            text = text.line();
+        }
+        let at = deed.at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
+        text = text.say(&at).say("  ").say(&deed.who).say(": ").code(&deed.text).say(" → ").say(&deed.outcome);
+    }
+    text.words()
+}
+
+fn stale(texts: &[String], limit: SignedDuration) -> Words {
+    let mut text = Text::new().say("⏱️ Too old to act on (more than ").say(&span(limit)).say(" on the way): ");
+    for (i, stale) in texts.iter().enumerate() {
+        text = text.say(if i == 0 { "" } else { ", " }).code(stale);
+    }
+    text.say(". Nothing was done; say it again if it is still wanted.").words()
+}
+
+fn refused(refusal: &Refusal) -> Words {
+    let text = Text::new().say("🚫 ");
+    match refusal {
+        Refusal::Stranger => text.say("Not for you."),
+        Refusal::Unproven(why) => return unproven(why),
+        Refusal::NotAllowed { verb, target: Some(target) } => {
+            text.say("The rules here do not let you ").code(verb.word()).say(" ").strong(target).say(".")
+        }
+        Refusal::NotAllowed { verb, target: None } => {
+            text.say("The rules here do not let you use ").code(verb.word()).say(".")
+        }
+        Refusal::TooMany { target, max } => {
+            text.strong(target).say(&format!(" may have at most {max} replicas (max_replicas in the configuration)."))
+        }
+        Refusal::StartZero => text.say("Zero replicas is a ").code("stop").say("."),
+        Refusal::OwnKey => text
+            .say("Nobody can vouch for their own new key. Ask another trusted person here, or run ")
+            .code("pilothouse trust accept")
+            .say(" on the machine."),
+        Refusal::NotAPerson(user) => text.strong(user).say(" is not among the allowed people."),
+        Refusal::DevicesNotPinned => {
+            text.say("Devices are not pinned here: leave the device out and name the identity's fingerprint.")
+        }
+    }
+    .words()
+}
+
+fn unproven(why: &Why) -> Words {
+    let text = Text::new().say("🚫 Not done: ");
+    match why {
+        Why::PlaintextRoom => text.say("this room is not encrypted. Commands count in encrypted rooms only."),
+        Why::PlaintextEvent => {
+            text.say("that message came unencrypted into an encrypted room, so anybody on the way could have written it.")
+        }
+        Why::MismatchedSender => {
+            text.say("the encryption of that message belongs to somebody else than its sender. Tell whoever runs the homeserver.")
+        }
+        Why::UnknownDevice => text.say("the device that sent it is unknown or was logged out."),
+        Why::NoIdentity => text
+            .say("your account has no cross-signing identity. Set one up (in Element: Settings, Encryption, Set up recovery) and send it again."),
+        Why::UnsignedDevice { device } => text
+            .say("your device ")
+            .code(device)
+            .say(" is not verified by you. Verify it from another device of yours, or with your recovery key, and send it again."),
+        Why::IdentityChanged { fingerprint } => text
+            .say("your cryptographic identity has changed since I first met you. If it was you, another trusted person compares this fingerprint with you and writes ")
+            .code(&format!("trust accept @you:server {fingerprint}"))
+            .say("."),
+        Why::NewDevice { device, fingerprint } => text
+            .say("your device ")
+            .code(device)
+            .say(" is new to me. Another trusted person compares its key with you and writes ")
+            .code(&format!("trust accept @you:server {device} {fingerprint}"))
+            .say("."),
+        Why::ForwardedKey => text.say("its key came over another device, so it does not prove who wrote it. Please send it again."),
+        Why::Replayed => text.say("that message was sent before; somebody played it again. Nothing was done."),
+    }
+    .words()
+}
+
+fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
+    let text = Text::new();
+    let list = |mut text: Text, names: &[String]| {
+        for (i, name) in names.iter().enumerate() {
+            text = text.say(if i == 0 { "" } else { ", " }).strong(name);
+        }
+        text
+    };
+    match mistake {
+        Mistake::UnknownVerb { word, meant: Some(meant) } => {
+            text.say("There is no ").code(word).say(". Did you mean ").code(meant.word()).say("?")
+        }
+        Mistake::UnknownVerb { word, meant: None } => {
+            text.say("There is no ").code(word).say(". ").code("help").say(" lists what there is.")
+        }
+        Mistake::UnknownTarget { word, meant: Some(meant) } => {
+            text.say("There is no target ").code(word).say(". Did you mean ").strong(meant).say("?")
+        }
+        Mistake::UnknownTarget { word, meant: None } => {
+            list(text.say("There is no target ").code(word).say(". There is: "), targets).say(".")
+        }
+        Mistake::AmbiguousTarget { word, fits } => list(text.code(word).say(" could be "), fits).say("."),
+        Mistake::MissingTarget(verb) => {
+            list(text.code(verb.word()).say(" which? There is: "), targets).say(", or ").code("all").say(".")
+        }
+        Mistake::BadNumber(word) => text.code(word).say(" is no number of replicas."),
+        Mistake::Surplus { verb, word } => {
+            text.say("What is ").code(word).say("? It is written ").code(verb.syntax()).say(".")
+        }
+        Mistake::BadTrust => text
+            .say("It is written ")
+            .code(Verb::Trust.syntax())
+            .say(", with the whole fingerprint (43 letters; spaces do not matter)."),
+    }
+    .words()
+}
+
+fn back(after: SignedDuration, waited: usize, beyond: usize) -> Words {
+    let text = Text::new().say("📡 Back after ").say(&span(after)).say(" without the homeserver. ");
+    let text = match waited {
+        0 => text.say("Nothing waited."),
+        1 => text.say("One message waited."),
+        n => text.say(&format!("{n} messages waited.")),
+    };
+    match beyond {
+        0 => text,
+        n => text.say(&format!(" {n} more were too many or too old to be fetched: they were not looked at.")),
+    }
+    .words()
+}

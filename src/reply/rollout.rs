@@ -1,0 +1,188 @@
+//! The words of a change: underway, getting there, there, or why not.
+
+use jiff::SignedDuration;
+
+use super::{Change, Text, Words, span};
+use crate::cluster::{Cause, ClusterError, Drift, Progress, Target, Trouble};
+use crate::command::Verb;
+
+pub(super) fn underway(target: &Target, deed: Change, owners: &[String]) -> Words {
+    own(doing(Text::new().say("⏳ "), target, deed).say("…"), owners).words()
+}
+
+fn doing(text: Text, target: &Target, deed: Change) -> Text {
+    let text = text.strong(&target.label);
+    match deed {
+        Change::Scale { from, to: 0 } => text.say(&format!(": stopping, {from} → 0")),
+        Change::Scale { from: 0, to } => text.say(&format!(": starting, 0 → {to}")),
+        Change::Scale { from, to } => text.say(&format!(": scaling, {from} → {to}")),
+        Change::Restart => text.say(": restarting"),
+    }
+}
+
+/// Says who else may write the replicas: what was done may not last.
+fn own(text: Text, owners: &[String]) -> Text {
+    if owners.is_empty() {
+        return text;
+    }
+    text.line().say("⚠️ Its replicas also belong to ").say(&owners.join(", ")).say(", which may change them again.")
+}
+
+pub(super) fn already(target: &Target, replicas: i32, ready: i32) -> Words {
+    let text = Text::new();
+    match replicas {
+        0 => text.say("⚫ ").strong(&target.label).say(" is already stopped; nothing was changed."),
+        n if ready < n => text
+            .say("🟡 ")
+            .strong(&target.label)
+            .say(&format!(" has {n} replicas already, {ready} ready; nothing was changed.")),
+        n => text
+            .say("🟢 ")
+            .strong(&target.label)
+            .say(&format!(" runs already, {ready}/{n} ready; nothing was changed.")),
+    }
+    .words()
+}
+
+pub(super) fn words(
+    target: &Target,
+    deed: Change,
+    progress: &Progress,
+    after: SignedDuration,
+    owners: &[String],
+) -> Words {
+    let text = Text::new();
+    match progress {
+        Progress::Waiting { ready, of, troubles } if troubles.is_empty() => {
+            let text = doing(text.say("⏳ "), target, deed);
+            own(count(text, deed, *ready, *of), owners)
+        }
+        Progress::Waiting { ready, of, troubles } => {
+            let text = doing(text.say("❌ "), target, deed);
+            own(causes(count(text, deed, *ready, *of), troubles), owners)
+        }
+        Progress::Done { ready } => {
+            let took = span(after);
+            let text = match deed {
+                Change::Scale { to: 0, .. } => {
+                    text.say("⚫ ").strong(&target.label).say(" is stopped: no pod left, after ").say(&took)
+                }
+                Change::Scale { to, .. } => {
+                    text.say("🟢 ").strong(&target.label).say(&format!(" is ready: {ready}/{to} in ")).say(&took)
+                }
+                Change::Restart => {
+                    text.say("🟢 ").strong(&target.label).say(&format!(" is restarted: {ready} ready in ")).say(&took)
+                }
+            };
+            own(text.say("."), owners)
+        }
+        Progress::Overruled { desired, by } => {
+            let text = text.say("⚠️ ").strong(&target.label).say(": somebody else");
+            let text = match by {
+                Some(by) => text.say(" (").say(by).say(")"),
+                None => text,
+            };
+            own(text.say(&format!(" set {desired} replicas meanwhile; I stopped watching.")), owners)
+        }
+        Progress::Deleted => text.say("❌ ").strong(&target.label).say(" was deleted meanwhile."),
+        Progress::Expired { ready, of, troubles } => {
+            let text = text.say("❌ ").strong(&target.label).say(" did not get there in ").say(&span(after));
+            let text = count(text, deed, *ready, *of).say(" I stopped watching.");
+            causes(text, troubles)
+        }
+        Progress::Blind { error } => doing(text.say("⏳ "), target, deed)
+            .say(". I cannot see how it goes just now: ")
+            .say(&error.to_string())
+            .say(". I keep looking."),
+    }
+    .words()
+}
+
+fn count(text: Text, deed: Change, ready: i32, of: i32) -> Text {
+    match deed {
+        Change::Scale { to: 0, .. } if of == 1 => text.say("; one pod left."),
+        Change::Scale { to: 0, .. } => text.say(&format!("; {of} pods left.")),
+        _ => text.say(&format!("; {ready}/{of} ready.")),
+    }
+}
+
+/// Lists what is wrong, each cause with the cluster's own words.
+pub(super) fn causes(mut text: Text, troubles: &[Trouble]) -> Text {
+    for trouble in troubles {
+        text = text.line().say(cause(trouble.cause)).say(" (").code(&trouble.object).say(")");
+        if !trouble.message.is_empty() {
+            text = text.say(": ").say(&trouble.message);
+        }
+        if let Some(log) = &trouble.log {
+            text = text.block(log);
+        }
+    }
+    text
+}
+
+fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Unschedulable => "No node takes the pod",
+        Cause::ImagePull => "The image cannot be pulled",
+        Cause::CrashLoop => "The container ends again and again",
+        Cause::OutOfMemory => "The container was killed for its memory",
+        Cause::ContainerConfig => "Something that the container needs is not there",
+        Cause::Quota => "The quota allows no more pods",
+        Cause::Evicted => "The node threw the pod out",
+        Cause::Failed => "The container failed",
+        Cause::Refused => "The pod was refused",
+    }
+}
+
+pub(super) fn superseded(target: &Target, deed: Change, by: &str, newer: Verb) -> Words {
+    doing(Text::new().say("↪️ "), target, deed)
+        .say("; then ")
+        .say(by)
+        .say(" said ")
+        .code(newer.word())
+        .say(", see there.")
+        .words()
+}
+
+pub(super) fn failed(target: &Target, verb: Verb, error: &ClusterError) -> Words {
+    let text = Text::new()
+        .say("❌ ")
+        .strong(&target.label)
+        .say(": ")
+        .say(verb.word())
+        .say(" failed: ")
+        .say(&error.to_string())
+        .say(".");
+    match error {
+        ClusterError::NotFound(_) => text.say(" Its kind, namespace or name in the configuration may be wrong."),
+        ClusterError::Forbidden(_) => text.say(" Nothing was changed. Whoever runs Pilothouse can add it to its Role."),
+        ClusterError::Timeout => text.say(" Look at ").code(&format!("status {}", target.name)).say("."),
+        ClusterError::Unreachable(_) => text.say(" Nothing was changed."),
+        ClusterError::Conflict(_) => text.say(" Say it again."),
+        _ => text,
+    }
+    .words()
+}
+
+pub(super) fn drifted(target: &Target, drift: &Drift) -> Words {
+    let text = Text::new();
+    match drift {
+        Drift::Fell { available, desired, troubles } => {
+            let text =
+                text.say("🔴 ").strong(&target.label).say(&format!(" fell over: {available}/{desired} available."));
+            causes(text, troubles)
+        }
+        Drift::Recovered { available, after } => text
+            .say("🟢 ")
+            .strong(&target.label)
+            .say(&format!(" fell over and is back: {available} available, after "))
+            .say(&span(*after))
+            .say("."),
+        Drift::Scaled { from, to, by } => {
+            let text = text.say("ℹ️ ").strong(&target.label).say(&format!(" was scaled {from} → {to} by "));
+            text.say(by.as_deref().unwrap_or("somebody else")).say(", not by me.")
+        }
+        Drift::Deleted => text.say("🔴 ").strong(&target.label).say(" was deleted."),
+    }
+    .words()
+}

@@ -1,0 +1,259 @@
+//! The queues' promises, on real files.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::inbox::{Arrival, Done, Started, State};
+use super::outbox::{Draft, Speech};
+use super::watches::NewWatch;
+use super::{SCHEMA_VERSION, Store, StoreError};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+fn arrival(event: &str) -> Arrival {
+    Arrival {
+        event: event.to_owned(),
+        room: "!room:hs".to_owned(),
+        sender: "@alice:hs".to_owned(),
+        sent_at: at(0),
+        payload: format!("{{\"text\":\"{event}\"}}"),
+        waiting_for: None,
+    }
+}
+
+fn draft(txn: &str, payload: &str) -> Draft {
+    Draft { txn: txn.to_owned(), room: "!room:hs".to_owned(), payload: payload.to_owned() }
+}
+
+fn revise(row: i64, txn: &str, payload: &str) -> Speech {
+    Speech::Revise { row, txn: txn.to_owned(), payload: payload.to_owned() }
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn open(&self) -> Store {
+        Store::open(&self.folder.path().join("store.sqlite3")).unwrap()
+    }
+}
+
+async fn received(store: &Store, event: &str) -> i64 {
+    store.receive(vec![arrival(event)], None, at(0)).await.unwrap();
+    store.received(10).await.unwrap().into_iter().find(|entry| entry.event == event).unwrap().id
+}
+
+#[tokio::test]
+async fn an_event_arrives_once_and_the_position_with_it() {
+    let place = Place::new();
+    let store = place.open();
+    assert_eq!(store.receive(vec![arrival("$a"), arrival("$b")], Some("s1".to_owned()), at(1)).await.unwrap(), 2);
+    assert_eq!(store.receive(vec![arrival("$b"), arrival("$c")], Some("s2".to_owned()), at(2)).await.unwrap(), 1);
+    drop(store);
+    let store = place.open();
+    assert_eq!(store.cursor("sync").await.unwrap().as_deref(), Some("s2"));
+    let events: Vec<_> = store.received(10).await.unwrap().into_iter().map(|entry| entry.event).collect();
+    assert_eq!(events, ["$a", "$b", "$c"]);
+}
+
+#[tokio::test]
+async fn a_command_goes_from_received_to_told_and_survives_each_step() {
+    let place = Place::new();
+    let mut store = place.open();
+    let id = received(&store, "$a").await;
+    let started = Started {
+        id,
+        target: "Deployment/apps/web".to_owned(),
+        work: "{}".to_owned(),
+        remember: Some(3),
+        progress: Some(draft("t1", "stopping")),
+    };
+    let row = store.start(started, at(1)).await.unwrap().unwrap();
+    // Each reopening stands for a kill.
+    drop(store);
+    store = place.open();
+    assert_eq!(store.unfinished().await.unwrap()[0].state, State::Started);
+    assert_eq!(store.remembered("Deployment/apps/web").await.unwrap(), Some(3));
+    assert_eq!(store.answer_row(id).await.unwrap(), Some(row));
+    let watch = NewWatch { target: "Deployment/apps/web".to_owned(), payload: "{}".to_owned(), deadline: at(600) };
+    let done = Done { id, outcome: "scaled".to_owned(), speech: None, message: Some(row), watch: Some(watch) };
+    store.finish(done, at(2)).await.unwrap();
+    drop(store);
+    store = place.open();
+    assert!(store.unfinished().await.unwrap().is_empty());
+    let watches = store.watches().await.unwrap();
+    assert_eq!((watches[0].inbox, watches[0].outbox), (id, Some(row)));
+    let parcel = store.outgoing(at(3), 10).await.unwrap().remove(0);
+    assert_eq!(store.try_parcel(parcel.id).await.unwrap(), "stopping");
+    drop(store);
+    store = place.open();
+    assert!(store.outgoing(at(3), 10).await.unwrap()[0].tried);
+    store.sent(parcel.id, "$answer", at(4)).await.unwrap();
+    assert_eq!(store.history(None, 10).await.unwrap()[0].state, State::Told);
+}
+
+#[tokio::test]
+async fn stop_never_remembers_zero_and_keeps_what_it_remembered() {
+    let place = Place::new();
+    let store = place.open();
+    for (event, remember) in [("$a", Some(4)), ("$b", Some(0)), ("$c", None)] {
+        let id = received(&store, event).await;
+        let started = Started { id, target: "k".to_owned(), work: "{}".to_owned(), remember, progress: None };
+        store.start(started, at(1)).await.unwrap();
+    }
+    assert_eq!(store.remembered("k").await.unwrap(), Some(4));
+}
+
+#[tokio::test]
+async fn a_revision_replaces_untried_words_and_edits_tried_ones() {
+    let place = Place::new();
+    let store = place.open();
+    let row = store.say(None, Speech::New(draft("t1", "starting")), at(0)).await.unwrap();
+    assert_eq!(store.say(None, revise(row, "t2", "ready"), at(1)).await.unwrap(), row);
+    let out = store.outgoing(at(1), 10).await.unwrap();
+    assert_eq!((out.len(), out[0].payload.as_str(), out[0].txn.as_str()), (1, "ready", "t1"));
+    // Once tried, the words of this transaction id are fixed: a change is an edit, which waits for the event.
+    store.try_parcel(row).await.unwrap();
+    store.say(None, revise(row, "t3", "1/2"), at(2)).await.unwrap();
+    assert_eq!(store.outgoing(at(2), 10).await.unwrap().len(), 1);
+    store.sent(row, "$root", at(3)).await.unwrap();
+    store.say(None, revise(row, "t4", "2/2"), at(4)).await.unwrap();
+    let out = store.outgoing(at(4), 10).await.unwrap();
+    assert_eq!((out.len(), out[0].payload.as_str(), out[0].txn.as_str()), (1, "2/2", "t3"));
+    assert_eq!(out[0].edits.as_ref().and_then(|edited| edited.event.as_deref()), Some("$root"));
+}
+
+#[tokio::test]
+async fn the_same_transaction_id_is_the_same_row() {
+    let place = Place::new();
+    let store = place.open();
+    let row = store.say(None, Speech::New(draft("t1", "one")), at(0)).await.unwrap();
+    assert_eq!(store.say(None, Speech::New(draft("t1", "two")), at(1)).await.unwrap(), row);
+    assert_eq!(store.outgoing(at(1), 10).await.unwrap()[0].payload, "one");
+}
+
+#[tokio::test]
+async fn merged_rows_go_out_once_and_later_news_of_them_is_new() {
+    let place = Place::new();
+    let store = place.open();
+    let mut rows = Vec::new();
+    for n in 0..3 {
+        let id = received(&store, &format!("$e{n}")).await;
+        let speech = Some(Speech::New(draft(&format!("t{n}"), &format!("words {n}"))));
+        let done = Done { id, outcome: "told".to_owned(), speech, message: None, watch: None };
+        rows.push(store.finish(done, at(1)).await.unwrap().unwrap());
+    }
+    store.merge(rows[0], rows[1..].to_vec(), "all".to_owned()).await.unwrap();
+    let out = store.outgoing(at(2), 10).await.unwrap();
+    assert_eq!((out.len(), out[0].payload.as_str()), (1, "all"));
+    // Neither news of a folded row nor of the one that carries all may replace what the others said.
+    for (row, txn) in [(rows[2], "t8"), (rows[0], "t9")] {
+        store.say(None, revise(row, txn, txn), at(3)).await.unwrap();
+    }
+    let out = store.outgoing(at(3), 10).await.unwrap();
+    let words: Vec<_> = out.iter().map(|parcel| (parcel.edits.is_none(), parcel.payload.as_str())).collect();
+    assert_eq!(words, [(true, "all"), (true, "t8"), (true, "t9")]);
+}
+
+#[tokio::test]
+async fn a_held_room_waits_until_its_time() {
+    let place = Place::new();
+    let store = place.open();
+    store.say(None, Speech::New(draft("t1", "one")), at(0)).await.unwrap();
+    store.hold_room("!room:hs", at(10)).await.unwrap();
+    assert!(store.outgoing(at(9), 10).await.unwrap().is_empty());
+    assert_eq!(store.next_outgoing_at().await.unwrap(), Some(at(10)));
+    assert_eq!(store.outgoing(at(10), 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_watch_ends_once() {
+    let place = Place::new();
+    let store = place.open();
+    let id = received(&store, "$a").await;
+    let watch = NewWatch { target: "k".to_owned(), payload: "{}".to_owned(), deadline: at(600) };
+    let speech = Some(Speech::New(draft("t1", "starting")));
+    store.finish(Done { id, outcome: "x".to_owned(), speech, message: None, watch: Some(watch) }, at(1)).await.unwrap();
+    assert!(store.end_watch(id, "done".to_owned(), None, at(2)).await.unwrap());
+    assert!(!store.end_watch(id, "again".to_owned(), Some(Speech::New(draft("t2", "x"))), at(3)).await.unwrap());
+    assert_eq!(store.outgoing(at(3), 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_command_for_several_targets_becomes_one_for_each() {
+    let place = Place::new();
+    let store = place.open();
+    let id = received(&store, "$a").await;
+    let parts = ["web", "db"].map(|part| (part.to_owned(), format!("{{\"{part}\":1}}"))).to_vec();
+    store.split(id, parts.clone(), at(1)).await.unwrap();
+    // A kill after the split: the whole is told, so it is not split again; and if it were, nothing doubles.
+    store.split(id, parts, at(1)).await.unwrap();
+    let events: Vec<_> = store.received(10).await.unwrap().into_iter().map(|entry| entry.event).collect();
+    assert_eq!(events, ["$a/web", "$a/db"]);
+}
+
+#[tokio::test]
+async fn a_notice_is_due_once_in_its_time() {
+    let place = Place::new();
+    let store = place.open();
+    let every = SignedDuration::from_mins(10);
+    assert!(store.claim_notice("k", at(0), every).await.unwrap());
+    assert!(!store.claim_notice("k", at(599), every).await.unwrap());
+    assert!(store.claim_notice("other", at(599), every).await.unwrap());
+    assert!(store.claim_notice("k", at(600), every).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_first_pin_stays_and_only_repin_moves_it() {
+    let place = Place::new();
+    let store = place.open();
+    assert_eq!(store.pin_first("@a:hs", "one", at(0)).await.unwrap(), "one");
+    assert_eq!(store.pin_first("@a:hs", "two", at(1)).await.unwrap(), "one");
+    store.repin("@a:hs", None, "two", "@b:hs", at(2)).await.unwrap();
+    let pin = store.keys("@a:hs").await.unwrap().pin.unwrap();
+    assert_eq!((pin.master.as_str(), pin.by.as_str()), ("two", "@b:hs"));
+}
+
+#[tokio::test]
+async fn what_is_old_and_told_is_pruned_and_nothing_else() {
+    let place = Place::new();
+    let store = place.open();
+    let old = received(&store, "$old").await;
+    store.ignore(old, at(0)).await.unwrap();
+    received(&store, "$unseen").await;
+    assert_eq!(store.prune(at(100)).await.unwrap(), 1);
+    assert_eq!(store.received(10).await.unwrap().len(), 1);
+}
+
+#[test]
+fn a_newer_file_is_refused_with_a_sentence() {
+    let place = Place::new();
+    drop(place.open());
+    let path = place.folder.path().join("store.sqlite3");
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+    drop(file);
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::TooNew { found } if found == SCHEMA_VERSION + 1));
+    assert!(error.to_string().contains("run the newer version again"), "{error}");
+}
+
+#[tokio::test]
+async fn two_processes_share_the_file() {
+    let place = Place::new();
+    let (one, two) = (place.open(), place.open());
+    let writes = (0..50).map(|n| {
+        let store = if n % 2 == 0 { one.clone() } else { two.clone() };
+        async move { store.receive(vec![arrival(&format!("$e{n}"))], None, at(n)).await }
+    });
+    for result in futures_util::future::join_all(writes).await {
+        assert_eq!(result.unwrap(), 1);
+    }
+    assert_eq!(one.inbox_depth().await.unwrap(), 50);
+}

@@ -1,0 +1,170 @@
+//! Tracing and the name of every metric.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
+
+use crate::cluster::ClusterError;
+use crate::config::{Log, LogFormat};
+
+/// What other crates say too loudly at the default level: the SDK logs every missing account-data event as an error.
+const QUIET: &str = "matrix_sdk=warn,matrix_sdk_base=warn,matrix_sdk_crypto=warn,matrix_sdk::http_client=off,\
+                     kube_client=warn,kube_runtime=warn,hyper=warn,tower=warn,rustls=warn";
+
+/// Starts the log on standard error.
+///
+/// # Errors
+/// Where the filter cannot be read.
+pub fn start_log(log: &Log) -> anyhow::Result<()> {
+    // Our own directives first: what the configuration names afterwards wins.
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", log.filter)).map_err(|error| {
+        anyhow::anyhow!("log.filter is not a filter ({error}): write for instance info,pilothouse=debug")
+    })?;
+    let registry = tracing_subscriber::registry().with(filter);
+    match log.format {
+        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Json => {
+            registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()
+        }
+    }
+    .map_err(|error| anyhow::anyhow!("the log is running already: {error}"))
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Commanded {
+    verb: String,
+    outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failed {
+    kind: String,
+}
+
+/// Every metric of Pilothouse; clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    commands: Family<Commanded, Counter>,
+    cluster_errors: Family<Failed, Counter>,
+    dropped: Counter,
+    inbox: Gauge,
+    outbox: Gauge,
+    sync_age: Gauge<f64, AtomicU64>,
+    ready: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("pilothouse");
+        let (commands, cluster_errors) = (Family::default(), Family::default());
+        let (dropped, inbox, outbox) = (Counter::default(), Gauge::default(), Gauge::default());
+        let (sync_age, ready) = (Gauge::default(), Gauge::default());
+        registry.register("commands", "Commands by verb and outcome", commands.clone());
+        registry.register(
+            "cluster_errors",
+            "Answers of the API server that were errors, by kind",
+            cluster_errors.clone(),
+        );
+        registry.register(
+            "outbox_dropped",
+            "Messages given up because the homeserver will never take them",
+            dropped.clone(),
+        );
+        registry.register("inbox_depth", "Messages that wait to be looked at", inbox.clone());
+        registry.register("outbox_depth", "Messages that wait to go out", outbox.clone());
+        registry.register("sync_age_seconds", "Seconds since the last good sync", sync_age.clone());
+        registry.register("ready", "1 where /readyz says yes", ready.clone());
+        let version = [("version".into(), env!("CARGO_PKG_VERSION").into())];
+        registry.sub_registry_with_labels(version.into_iter()).register(
+            "build_info",
+            "Always 1; the version is its label",
+            prometheus_client::metrics::gauge::ConstGauge::new(1),
+        );
+        Self { registry: Arc::new(registry), commands, cluster_errors, dropped, inbox, outbox, sync_age, ready }
+    }
+}
+
+impl Metrics {
+    /// Counts a command.
+    pub fn command(&self, verb: &str, outcome: &str) {
+        self.commands.get_or_create(&Commanded { verb: verb.to_owned(), outcome: outcome.to_owned() }).inc();
+    }
+
+    /// Counts an error of the API server.
+    pub fn cluster_error(&self, error: &ClusterError) {
+        let kind = match error {
+            ClusterError::NotFound(_) => "not_found",
+            ClusterError::Forbidden(_) => "forbidden",
+            ClusterError::Conflict(_) => "conflict",
+            ClusterError::Quota(_) => "quota",
+            ClusterError::Timeout => "timeout",
+            ClusterError::Unreachable(_) => "unreachable",
+            ClusterError::Unauthorized(_) => "unauthorized",
+            ClusterError::Refused(_) => "refused",
+            ClusterError::Failed(_) => "failed",
+        };
+        self.cluster_errors.get_or_create(&Failed { kind: kind.to_owned() }).inc();
+    }
+
+    /// Counts a message that was given up.
+    pub fn dropped(&self) {
+        self.dropped.inc();
+    }
+
+    /// Notes how much waits.
+    pub fn depths(&self, inbox: u64, outbox: u64) {
+        self.inbox.set(i64::try_from(inbox).unwrap_or(i64::MAX));
+        self.outbox.set(i64::try_from(outbox).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how old the last sync is, and whether Pilothouse is ready.
+    pub fn health(&self, sync_age: Option<f64>, ready: bool) {
+        self.sync_age.set(sync_age.unwrap_or(f64::INFINITY));
+        self.ready.set(i64::from(ready));
+    }
+
+    /// Writes all in the text format of OpenMetrics.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_the_names_of_the_readme() {
+        let metrics = Metrics::default();
+        metrics.command("start", "done");
+        metrics.cluster_error(&ClusterError::Timeout);
+        metrics.dropped();
+        metrics.depths(1, 2);
+        metrics.health(Some(0.5), true);
+        let text = metrics.text();
+        for line in [
+            "pilothouse_commands_total{verb=\"start\",outcome=\"done\"} 1",
+            "pilothouse_cluster_errors_total{kind=\"timeout\"} 1",
+            "pilothouse_outbox_dropped_total 1",
+            "pilothouse_inbox_depth 1",
+            "pilothouse_outbox_depth 2",
+            "pilothouse_sync_age_seconds 0.5",
+            "pilothouse_ready 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+        }
+        assert!(text.contains("pilothouse_build_info{version="), "{text}");
+    }
+}

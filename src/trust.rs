@@ -1,0 +1,94 @@
+//! `pilothouse trust`: who is trusted, seen from the machine; beside a running daemon, which reads the pins anew at each
+//! command.
+
+use jiff::Timestamp;
+
+use crate::chat::Standing;
+use crate::chat::outside::{Outside, is_logged_in, recovery_key_on_the_volume};
+use crate::command::{Command, Grammar, Mistake, Place, Reading, read};
+use crate::config::Config;
+use crate::daemon;
+use crate::operator;
+use crate::policy::{Actor, Order, judge};
+use crate::reply::{Person, Report, words};
+use crate::store::Store;
+
+/// Lists people and devices, or accepts a key.
+///
+/// # Errors
+/// Where the store cannot be opened or the key was not accepted.
+pub async fn run(config: &Config, accept: Option<(String, Vec<String>)>) -> anyhow::Result<()> {
+    let store = daemon::open_store(&config.matrix.store)?;
+    refresh(config, &store).await;
+    let report = match accept {
+        None => list(config, &store).await?,
+        Some((user, fingerprint)) => accepted(config, &store, &user, &fingerprint).await?,
+    };
+    println!("{}", words(&report).plain);
+    if config.matrix.recovery_key.is_none()
+        && let Some(path) = recovery_key_on_the_volume(&config.matrix.store)
+    {
+        println!(
+            "\nThe bot's recovery key lies on the same volume as its store ({}). Move it to a Secret and set \
+             matrix.recovery_key_file, so that a lost volume does not cost the bot its identity.",
+            path.display()
+        );
+    }
+    match report {
+        Report::NotShown { .. } | Report::Refused(_) | Report::Mistaken { .. } => anyhow::bail!("nothing was changed"),
+        _ => Ok(()),
+    }
+}
+
+/// Asks the homeserver what it serves now; without an answer the daemon's last look counts.
+async fn refresh(config: &Config, store: &Store) {
+    if !is_logged_in(&config.matrix.store).unwrap_or(false) {
+        eprintln!("pilothouse: the bot has not logged in yet, so nobody's keys are known; start it once");
+        return;
+    }
+    let asked = async {
+        let mut outside = Outside::new(&config.matrix)?;
+        outside.enter().await?;
+        outside.keys(&config.policy.users).await
+    };
+    match asked.await {
+        Ok(served) => {
+            for (user, served) in served {
+                if let Err(error) = store.observe_keys(&user, served.master, served.devices, now()).await {
+                    eprintln!("pilothouse: {error}");
+                }
+            }
+        }
+        Err(fault) => eprintln!("pilothouse: the homeserver was not asked ({fault}); this is what the daemon saw last"),
+    }
+}
+
+async fn list(config: &Config, store: &Store) -> anyhow::Result<Report> {
+    let mut people = Vec::new();
+    for user in &config.policy.users {
+        let keys = store.keys(user).await?;
+        people.push(Person { user: user.clone(), keys, configured: config.trust.pins.get(user).cloned() });
+    }
+    Ok(Report::Trust(people))
+}
+
+/// Goes the way of every command: read, judged, ordered, carried out.
+async fn accepted(config: &Config, store: &Store, user: &str, fingerprint: &[String]) -> anyhow::Result<Report> {
+    let text = format!("trust accept {user} {}", fingerprint.join(" "));
+    let grammar = Grammar { targets: &[], prefix: &config.matrix.prefix };
+    let command = match read(&text, grammar, Place::Addressed) {
+        Reading::Command(command @ Command::Accept { .. }) => command,
+        Reading::Mistake(mistake) => return Ok(Report::Mistaken { mistake, targets: vec![] }),
+        _ => return Ok(Report::Mistaken { mistake: Mistake::BadTrust, targets: vec![] }),
+    };
+    match judge(&daemon::rules(config), &Actor::Machine, &Standing::Proven, &command).as_deref() {
+        Ok([Order::Repin(order)]) => Ok(operator::accept(store, order, now()).await?),
+        Ok(_) => anyhow::bail!("that is no order for one key"),
+        Err(refusal) => Ok(Report::Refused(refusal.clone())),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a subcommand happens now")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

@@ -1,0 +1,413 @@
+//! What goes wrong, on real parts: kills at every step, servers away, bursts, rules, signals. Nothing is done twice,
+//! nothing is lost silently, and the room reads what happened.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
+use pilothouse::chat::{Address, Message, Standing};
+use pilothouse::store::Store;
+use pilothouse::store::inbox::{Arrival, Started};
+use serde_json::json;
+
+use crate::support::control_plane::{ControlPlane, Namespace, with_namespace};
+use crate::support::house::{House, Plan, SOON};
+use crate::support::kubelet::Fate;
+use crate::support::person::Person;
+use crate::support::synapse::Synapse;
+
+async fn replicas(namespace: &Namespace, name: &str) -> i32 {
+    let object = namespace.api::<Deployment>().get(name).await.expect("the Deployment is there");
+    object.spec.and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+async fn wait_replicas(namespace: &Namespace, name: &str, wanted: i32) {
+    let so = |object: &Deployment| object.spec.as_ref().and_then(|spec| spec.replicas) == Some(wanted);
+    namespace.wait::<Deployment>(name, SOON, so).await;
+}
+
+fn journal(house: &House) -> Store {
+    let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+    Store::open(&path).expect("the journal can be opened")
+}
+
+fn now() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "a test happens now")]
+    Timestamp::now()
+}
+
+/// A message of the house's person as the inbox keeps it.
+fn message(house: &House, event: &str, text: &str) -> Message {
+    Message {
+        who: house.person.user_id.clone(),
+        room: house.room.clone(),
+        event: event.to_owned(),
+        text: text.to_owned(),
+        sent_at: now(),
+        device: None,
+        standing: Standing::Proven,
+        address: Address::Bare,
+    }
+}
+
+async fn write(store: &Store, message: &Message) -> i64 {
+    let arrival = Arrival {
+        event: message.event.clone(),
+        room: message.room.clone(),
+        sender: message.who.clone(),
+        sent_at: message.sent_at,
+        payload: serde_json::to_string(message).expect("JSON"),
+        waiting_for: None,
+    };
+    store.receive(vec![arrival], None, now()).await.expect("written");
+    let entries = store.received(100).await.expect("read");
+    entries.into_iter().find(|entry| entry.event == message.event).expect("it is there").id
+}
+
+/// The order `web` from → to, as the journal keeps it.
+fn work(namespace: &Namespace, from: i32, to: i32) -> String {
+    json!({
+        "target": {
+            "name": "web", "label": "web", "kind": "Deployment", "namespace": namespace.name, "object": "web",
+        },
+        "change": { "scale": { "from": from, "to": to } },
+        "owners": [],
+    })
+    .to_string()
+}
+
+async fn started(store: &Store, namespace: &Namespace, id: i64, from: i32, to: i32) {
+    let target = format!("Deployment/{}/web", namespace.name);
+    let started = Started { id, target, work: work(namespace, from, to), remember: None, progress: None };
+    store.start(started, now()).await.expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_each_state_of_the_journal_ends_as_it_should() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+        // A real event to answer, so that the reply has something to hang on.
+        let anchor = house.say("good morning").await;
+
+        // Received, not looked at: it is done.
+        house.running.kill().await;
+        write(&journal(&house), &message(&house, &anchor.id, "start 2")).await;
+        house.start_again().await;
+        let answer = house.person.expect_reply(&anchor, SOON).await;
+        house.person.expect_text(&answer, "ready: 2/2", SOON).await;
+
+        // Started, and the cluster as before: it is finished.
+        let anchor = house.say("hello again").await;
+        house.running.kill().await;
+        let store = journal(&house);
+        let id = write(&store, &message(&house, &anchor.id, "stop")).await;
+        started(&store, &namespace, id, 2, 0).await;
+        drop(store);
+        house.start_again().await;
+        let answer = house.person.expect(SOON, |event| event.body().contains("is stopped")).await;
+        assert!(answer.is_notice());
+        assert_eq!(replicas(&namespace, "web").await, 0);
+
+        // Started, and somebody else has moved the replicas since: told, not done.
+        let anchor = house.say("and again").await;
+        house.running.kill().await;
+        let store = journal(&house);
+        let id = write(&store, &message(&house, &anchor.id, "start 3")).await;
+        started(&store, &namespace, id, 1, 3).await;
+        drop(store);
+        house.start_again().await;
+        house.person.expect(SOON, |event| event.body().contains("was interrupted during this start")).await;
+        assert_eq!(replicas(&namespace, "web").await, 0);
+
+        // Started too long ago: told, not done.
+        let anchor = house.say("once more").await;
+        house.running.kill().await;
+        let store = journal(&house);
+        let old = Message { sent_at: now() - SignedDuration::from_mins(6), ..message(&house, &anchor.id, "start 4") };
+        let id = write(&store, &old).await;
+        started(&store, &namespace, id, 0, 4).await;
+        drop(store);
+        house.start_again().await;
+        let twice = |event: &crate::support::person::RoomEvent| {
+            event.body().contains("was interrupted") && event.replies_to() == Some(&anchor.id)
+        };
+        house.person.expect(SOON, twice).await;
+        assert_eq!(replicas(&namespace, "web").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_200_commands_while_it_is_away_is_answered_once_each() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 1).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+        house.ask("version").await;
+        house.running.kill().await;
+        let texts: Vec<String> =
+            (0..200).map(|n| if n % 2 == 0 { "version" } else { "help stop" }.to_owned()).collect();
+        let sent = house.person.send_burst(&house.room, &texts).await;
+        house.start_again().await;
+        for sent in &sent {
+            house.person.expect_reply(sent, Duration::from_secs(120)).await;
+        }
+        let answers = house.person.events(&house.room);
+        for sent in &sent {
+            let count =
+                answers.iter().filter(|event| event.is_notice() && event.replies_to() == Some(&sent.id)).count();
+            assert_eq!(count, 1, "{} was answered {count} times", sent.id);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_old_is_told_in_one_line_and_not_done() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let plan = Plan { more: "[policy_]".to_owned(), ..Plan::of(&["web"]) };
+        // The limit is the shortest that the configuration allows.
+        let plan = Plan { more: String::new(), ..plan };
+        let mut house = House::build(&namespace, plan).await;
+        house.running.kill().await;
+        let store = journal(&house);
+        for (n, text) in ["start 2", "status", "good morning"].into_iter().enumerate() {
+            let event = format!("$stale{n}:test");
+            let old = Message { sent_at: now() - SignedDuration::from_mins(6), ..message(&house, &event, text) };
+            write(&store, &old).await;
+        }
+        drop(store);
+        house.start_again().await;
+        let told = house.person.expect(SOON, |event| event.body().contains("Too old to act on")).await;
+        assert!(told.body().contains("start 2, status. Nothing was done"), "{}", told.body());
+        assert_eq!(replicas(&namespace, "web").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_of_a_rollout_exits_in_time_and_the_next_start_goes_on_with_it() {
+    with_namespace(async |namespace| {
+        let kubelet = namespace.kubelet();
+        namespace.deployment("web", "slow", 0).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+        let answer = house.ask_until("start 2", "0 → 2").await;
+        wait_replicas(&namespace, "web", 2).await;
+        let status = house.running.stop(Duration::from_secs(10)).await;
+        assert!(status.success(), "{status}");
+        kubelet.decide("slow", Fate::Ready);
+        house.start_again().await;
+        let answer = answer.edits().unwrap_or(&answer.id).to_owned();
+        let ready = |event: &crate::support::person::RoomEvent| {
+            event.edits() == Some(&answer) && event.body().contains("ready: 2/2")
+        };
+        house.person.expect(SOON, ready).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_will_not_get_better_is_told_and_a_newer_command_takes_over() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "broken", 0).await;
+        let house = House::build(&namespace, Plan::of(&["web"])).await;
+        let answer = house.ask_until("start", "The image cannot be pulled").await;
+        let first = answer.edits().unwrap_or(&answer.id).to_owned();
+        house.ask_until("stop", "is stopped").await;
+        let taken = |event: &crate::support::person::RoomEvent| {
+            event.edits() == Some(&first) && event.body().contains("said stop")
+        };
+        house.person.expect(SOON, taken).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_targets_are_done_each_and_the_rules_say_who_may() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        for name in ["web", "db"] {
+            namespace.deployment(name, "fine", 0).await;
+        }
+        let synapse = crate::support::synapse::synapse().await;
+        let (bob, eve) = (synapse.register("bob").await, synapse.register("eve").await);
+        let bob_person = Person::with_identity(&synapse, &bob).await;
+        let eve_person = Person::with_identity(&synapse, &eve).await;
+        let rules = format!(
+            "[[policy.rules]]\nusers = [{:?}]\nverbs = [\"help\", \"status\", \"start\"]\ntargets = [\"web\"]\n",
+            bob.user_id
+        );
+        let mut plan = Plan { users: vec![bob.user_id.clone()], ..Plan::of(&["web", "db"]) };
+        plan.more = rules;
+        let house = House::build(&namespace, plan).await;
+        // With rules, only what one of them allows: the person of the house has none.
+        let refused = house.ask("start all").await;
+        assert!(refused.body().contains("do not let you use start"), "{}", refused.body());
+
+        house.person.invite(&house.room, &bob.user_id).await;
+        bob_person.join(&house.room).await;
+        let sent = bob_person.send(&house.room, "!ph start all").await;
+        let answer = bob_person.expect_reply(&sent, SOON).await;
+        bob_person.expect_text(&answer, "ready: 1/1", SOON).await;
+        assert_eq!((replicas(&namespace, "web").await, replicas(&namespace, "db").await), (1, 0));
+        let sent = bob_person.send(&house.room, "!ph start db").await;
+        let refused = bob_person.expect_reply(&sent, SOON).await;
+        assert!(refused.body().contains("do not let you start db"), "{}", refused.body());
+        // In a room of many, bare words that change something are talk; reading is a command.
+        bob_person.send(&house.room, "start web").await;
+        let sent = bob_person.send(&house.room, "status web").await;
+        bob_person.expect_reply(&sent, SOON).await;
+
+        // A stranger meets silence: the next answer is somebody else's.
+        house.person.invite(&house.room, &eve.user_id).await;
+        eve_person.join(&house.room).await;
+        let silent = eve_person.send(&house.room, "!ph status").await;
+        let sent = bob_person.send(&house.room, "!ph status web").await;
+        bob_person.expect_reply(&sent, SOON).await;
+        let answered = bob_person.events(&house.room).iter().any(|event| event.replies_to() == Some(&silent.id));
+        assert!(!answered);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_away_slow_and_unwilling_is_told_as_what_it_is() {
+    let cluster = std::sync::Arc::new(ControlPlane::start().await);
+    cluster
+        .with_namespace(async |namespace| {
+            namespace.deployment("web", "fine", 0).await;
+            let plan = Plan { more: "[kubernetes]\ntimeout = \"3s\"\n".to_owned(), ..Plan::of(&["web"]) };
+            let mut house = House::build(&namespace, plan).await;
+            namespace.cluster.pause_api_server();
+            let slow = house.ask("start").await;
+            assert!(slow.body().contains("nothing is certain"), "{}", slow.body());
+            namespace.cluster.resume_api_server();
+            namespace.cluster.stop_api_server();
+            let away = house.ask("start").await;
+            assert!(away.body().contains("cannot be reached"), "{}", away.body());
+            house.running.unready("cannot be reached", SOON).await;
+            namespace.cluster.start_api_server().await;
+            house.running.ready(SOON).await;
+            house.ask_until("start", "0 → 1").await;
+            wait_replicas(&namespace, "web", 1).await;
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_was_away_is_no_end_and_what_was_said_meanwhile_counts() {
+    let synapse = std::sync::Arc::new(Synapse::start(json!({})).await);
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build_on(synapse, &namespace, Plan::of(&["web"])).await;
+        house.ask("version").await;
+        house.synapse.stop();
+        house.running.unready("homeserver", Duration::from_secs(120)).await;
+        house.synapse.restart().await;
+        let sent = house.say("start").await;
+        let answer = house.person.expect_reply(&sent, Duration::from_secs(60)).await;
+        house.person.expect_text(&answer, "ready: 1/1", SOON).await;
+        house.running.ready(SOON).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_cannot_be_written_nothing_is_acted_on() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+        house.ask("version").await;
+        let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+        let lock = rusqlite::Connection::open(&path).expect("opened");
+        lock.execute_batch("BEGIN IMMEDIATE").expect("locked");
+        let sent = house.say("start").await;
+        house.running.unready("store", SOON).await;
+        assert_eq!(replicas(&namespace, "web").await, 0);
+        lock.execute_batch("ROLLBACK").expect("unlocked");
+        let answer = house.person.expect_reply(&sent, Duration::from_secs(60)).await;
+        house.person.expect_text(&answer, "ready: 1/1", SOON).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_and_targets_are_read_again_on_sighup_or_it_says_why_not() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        for name in ["web", "db"] {
+            namespace.deployment(name, "fine", 0).await;
+        }
+        let house = House::build(&namespace, Plan::of(&["web"])).await;
+        let unknown = house.ask("status db").await;
+        assert!(unknown.body().contains("There is no target db"), "{}", unknown.body());
+        house.pilothouse.write_configuration("[matrix]\nhomserver = \"x\"\n");
+        house.running.signal("HUP");
+        house.running.line("the configuration was not read again", SOON).await;
+        let toml = Plan::of(&["web", "db"]).toml(&house.synapse, &house.bot, &house.person.user_id, &namespace.name);
+        house.pilothouse.write_configuration(&toml);
+        house.running.signal("HUP");
+        house.running.line("rules and targets were read again", SOON).await;
+        let known = house.ask("status db").await;
+        assert!(known.body().contains("db: stopped"), "{}", known.body());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+        // A frozen homeserver would hold a polite end up; the second signal does not ask.
+        house.running.signal("TERM");
+        house.running.signal("TERM");
+        let status = house.running.end(Duration::from_secs(10)).await;
+        // Both may be seen as one where the end was faster than the second.
+        assert!(status.success() || status.code() == Some(143), "{status}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_identity_is_suspended_until_another_trusted_person_accepts_it() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let synapse = crate::support::synapse::synapse().await;
+        let bob = synapse.register("bob").await;
+        let bob_person = Person::with_identity(&synapse, &bob).await;
+        let plan = Plan {
+            users: vec![bob.user_id.clone()],
+            matrix: "bare_words_everywhere = true\n".to_owned(),
+            ..Plan::of(&["web"])
+        };
+        let house = House::build(&namespace, plan).await;
+        house.person.invite(&house.room, &bob.user_id).await;
+        bob_person.join(&house.room).await;
+        house.ask("version").await;
+        let sent = bob_person.send(&house.room, "version").await;
+        bob_person.expect_reply(&sent, SOON).await;
+
+        let key = house.person.new_identity().await;
+        house.person.rotate(&house.room).await;
+        let refused = house.ask("start").await;
+        assert!(refused.body().contains("identity has changed"), "{}", refused.body());
+        assert_eq!(replicas(&namespace, "web").await, 0);
+        // Nobody vouches for themselves; a wrong fingerprint changes nothing; the right one does.
+        let wrong = format!("trust accept {} {}", house.person.user_id, "A".repeat(43));
+        let sent = bob_person.send(&house.room, &wrong).await;
+        let answer = bob_person.expect_reply(&sent, SOON).await;
+        assert!(answer.body().contains("that is not the key"), "{}", answer.body());
+        let sent = bob_person.send(&house.room, &format!("trust accept {} {key}", house.person.user_id)).await;
+        let answer = bob_person.expect_reply(&sent, SOON).await;
+        assert!(answer.body().contains("is trusted with the identity"), "{}", answer.body());
+        house.ask_until("start", "0 → 1").await;
+    })
+    .await;
+}

@@ -1,0 +1,151 @@
+//! The container image: the last stage of the Dockerfile, built by `k8s/image.sh` from a static binary as it is built
+//! where no Docker engine runs, holds a daemon that works without privileges and without a writable root.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::control_plane::with_namespace;
+use crate::support::environment;
+use crate::support::manifests::Manifests;
+use crate::support::synapse::synapse;
+
+/// Where a pod finds its ServiceAccount.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// The image and a container of it, in a storage that goes away with the test.
+struct Image {
+    folder: TempDir,
+    container: String,
+}
+
+impl Image {
+    /// Builds the image; with the dev profile unless the environment says otherwise: this is about what is around the
+    /// binary.
+    fn build() -> Self {
+        let folder = tempfile::Builder::new().prefix("pilothouse-image-").tempdir().expect("a folder");
+        // Neither an overlay nor a user namespace is needed, and nothing of the machine's own storage is touched.
+        let root = folder.path().display();
+        let storage = format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{root}/images\"\nrunroot = \"{root}/run\"\n");
+        fs::write(folder.path().join("storage.conf"), storage).expect("storage.conf");
+
+        let mut script = command(&folder, Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/image.sh"));
+        script.env("PILOTHOUSE_IMAGE_ENGINE", "buildah").env("IMAGE", "pilothouse").env_remove("PUSH");
+        if environment("PILOTHOUSE_IMAGE_PROFILE").is_none() {
+            script.env("PILOTHOUSE_IMAGE_PROFILE", "dev");
+        }
+        let said = said(&mut script);
+        let name = said.lines().last().expect("the script names the image");
+        let container = self::said(command(&folder, "buildah").args(["from", name])).trim().to_owned();
+        Self { folder, container }
+    }
+
+    /// What the image says of itself.
+    fn configuration(&self) -> Value {
+        let description = said(command(&self.folder, "buildah").args(["inspect", &self.container]));
+        let mut description: Value = serde_json::from_str(&description).expect("JSON");
+        description["OCIv1"]["config"].take()
+    }
+
+    /// A folder that everybody may read, to be mounted at `place`.
+    fn volume(&self, place: &str, files: &[(&str, &str)]) -> Volume {
+        let folder = self.folder.path().join(place.trim_start_matches('/').replace('/', "-"));
+        fs::create_dir_all(&folder).expect("a folder");
+        for (name, text) in files {
+            fs::write(folder.join(name), text).expect("a file");
+        }
+        Volume { folder, place: place.to_owned() }
+    }
+
+    /// Runs the daemon's binary as the user that the image names, without any capability.
+    fn run(&self, volumes: &[&Volume], environment: &[String], arguments: &[&str]) -> Output {
+        let mut run = command(&self.folder, "buildah");
+        run.args(["run", "--isolation", "chroot", "--cap-drop", "all"]);
+        for Volume { folder, place } in volumes {
+            run.arg("--volume").arg(format!("{}:{place}", folder.display()));
+        }
+        for variable in environment {
+            run.args(["--env", variable]);
+        }
+        run.args([&self.container, "--", "/usr/local/bin/pilothouse"]).args(arguments);
+        run.output().expect("buildah runs")
+    }
+}
+
+struct Volume {
+    folder: PathBuf,
+    place: String,
+}
+
+fn command(folder: &TempDir, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("CONTAINERS_STORAGE_CONF", folder.path().join("storage.conf")).env_remove("STORAGE_DRIVER");
+    command
+}
+
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", words(&output));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn words(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{}\n{out}{err}", output.status)
+}
+
+#[tokio::test]
+async fn the_image_checks_real_servers_as_a_pod_would() {
+    let image = tokio::task::spawn_blocking(Image::build).await.expect("the image is built");
+
+    let says = image.configuration();
+    assert_eq!(says["User"], "65532:65532");
+    assert_eq!(says["Entrypoint"], json!(["/usr/local/bin/pilothouse"]));
+    assert_eq!(says["Labels"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
+
+    let version = image.run(&[], &[], &["version"]);
+    assert!(version.status.success(), "{}", words(&version));
+    assert_eq!(String::from_utf8_lossy(&version.stdout).trim(), concat!("pilothouse ", env!("CARGO_PKG_VERSION")));
+
+    with_namespace(async |namespace| {
+        let homeserver = synapse().await;
+        let (bot, person) = (homeserver.register("bot").await, homeserver.register("person").await);
+        let manifests = Manifests::render("base").moved(&namespace.name, &namespace.name);
+        namespace.apply(&manifests.yaml()).await;
+        namespace.deployment("web", "web:1", 0).await;
+        let token = namespace.service_account_token("pilothouse").await;
+        let ca = fs::read_to_string(namespace.cluster.ca()).expect("the API server's bundle");
+
+        // The shipped configuration, with the names of this place.
+        let config = manifests.only("ConfigMap")["data"]["pilothouse.toml"].as_str().expect("a file");
+        let mut config: toml::Table = toml::from_str(config).expect("TOML");
+        config["matrix"]["homeserver"] = homeserver.url().into();
+        config["matrix"]["user"] = bot.user_id.clone().into();
+        config["policy"]["users"] = vec![person.user_id].into();
+        let targets = config["targets"].as_array_mut().expect("targets");
+        targets.truncate(1);
+        targets[0]["namespace"] = namespace.name.clone().into();
+
+        let data = image.volume("/data", &[]);
+        fs::set_permissions(&data.folder, fs::Permissions::from_mode(0o777)).expect("a volume that 65532 may write");
+        let volumes = [
+            &data,
+            &image.volume("/etc/pilothouse", &[("pilothouse.toml", &config.to_string())]),
+            &image.volume("/run/secrets/pilothouse", &[("password", &bot.password)]),
+            &image.volume(ACCOUNT, &[("token", &token), ("ca.crt", &ca), ("namespace", &namespace.name)]),
+        ];
+        let url = url::Url::parse(namespace.cluster.url()).expect("a URL");
+        let environment = [
+            format!("KUBERNETES_SERVICE_HOST={}", url.host_str().expect("a host")),
+            format!("KUBERNETES_SERVICE_PORT={}", url.port().expect("a port")),
+        ];
+        let check = image.run(&volumes, &environment, &["check", "--json"]);
+        eprintln!("{}", words(&check));
+    })
+    .await;
+}

@@ -1,0 +1,205 @@
+//! From the outbox into a real encrypted room, read by a person at an unrelated client.
+
+use std::sync::Arc;
+
+use pilothouse::chat::Gesture;
+use pilothouse::store::Store;
+use serde_json::json;
+
+use crate::support::bot::{Bot, DEADLINE, eventually, join};
+use crate::support::person::{Person, RoomEvent, Seen};
+use crate::support::synapse::{Account, Synapse, synapse};
+
+/// A bot and a person, and a way for both into rooms.
+struct Scene {
+    synapse: Arc<Synapse>,
+    account: Account,
+    bot: Bot,
+    anna: Person,
+}
+
+impl Scene {
+    async fn on(synapse: Arc<Synapse>) -> Self {
+        let account = synapse.register("bot").await;
+        let anna = synapse.register("anna").await;
+        let bot = Bot::new(&synapse, &account);
+        bot.users.send_replace(Arc::new(vec![anna.user_id.clone()]));
+        let anna = Person::with_identity(&synapse, &anna).await;
+        Self { synapse, account, bot, anna }
+    }
+
+    /// An encrypted room with both in it.
+    async fn room(&self) -> String {
+        let room = self.anna.create_room(&[&self.account.user_id]).await;
+        join(&self.synapse, &self.account, &room).await;
+        self.anna.member(&room, &self.account.user_id, "join", DEADLINE).await;
+        room
+    }
+
+    /// Waits until Anna reads this text from the bot.
+    async fn reads(&self, room: &str, text: &str) -> RoomEvent {
+        let from = &self.account.user_id;
+        self.anna.expect(DEADLINE, |event| event.room == room && event.sender == *from && event.body() == text).await
+    }
+
+    /// The notices of the bot that Anna has read so far, without edits.
+    fn notices(&self, room: &str) -> Vec<String> {
+        let seen = self.anna.seen();
+        let ours = seen.iter().filter_map(|seen| match seen {
+            Seen::Event(event) if event.room == room && event.sender == self.account.user_id => Some(event),
+            _ => None,
+        });
+        ours.filter(|event| event.is_notice() && event.edits().is_none()).map(|event| event.body().to_owned()).collect()
+    }
+}
+
+fn sql(bot: &Bot, statement: &str, row: i64) -> (String, Option<String>) {
+    let database = rusqlite::Connection::open(bot.file("pilothouse.sqlite3")).expect("the database");
+    if !statement.is_empty() {
+        database.execute(statement, [row]).expect("it is written");
+    }
+    database
+        .query_row("SELECT state, event FROM outbox WHERE id = ?1", [row], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("the row")
+}
+
+async fn state(bot: &Bot, row: i64, wanted: &str) -> Option<String> {
+    eventually(wanted, async || {
+        let (state, event) = sql(bot, "", row);
+        (state == wanted).then_some(event)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_answer_is_an_encrypted_notice_in_reply_and_its_edit_replaces_it() {
+    let scene = Scene::on(synapse().await).await;
+    let room = scene.room().await;
+    let store = scene.bot.store();
+    let running = scene.bot.start().await;
+    let asked = scene.anna.send(&room, "start").await;
+    let row = scene.bot.say(&store, &room, "starting", Some(&asked.id)).await;
+    let answer = scene.reads(&room, "starting").await;
+    assert!(answer.encrypted && answer.is_notice());
+    assert_eq!((answer.replies_to(), answer.html()), (Some(asked.id.as_str()), "<b>starting</b>"));
+
+    scene.bot.revise(&store, row, "ready").await;
+    let edit = scene.reads(&room, "ready").await;
+    assert!(edit.encrypted);
+    assert_eq!(edit.edits(), Some(answer.id.as_str()));
+    assert_eq!(state(&scene.bot, row, "sent").await.as_deref(), Some(answer.id.as_str()));
+    assert!(running.health.borrow().can_encrypt);
+
+    running.gestures.try_send(Gesture::Typing { room: room.clone(), on: true }).expect("taken");
+    running.gestures.try_send(Gesture::Seen { room: room.clone(), event: asked.id.clone() }).expect("taken");
+    eventually("a receipt and typing", async || {
+        let seen = scene.anna.seen();
+        let read = |seen: &Seen| matches!(seen, Seen::Receipt { event, .. } if *event == asked.id);
+        let typing = |seen: &Seen| matches!(seen, Seen::Typing { users, .. } if users.contains(&scene.account.user_id));
+        (seen.iter().any(read) && seen.iter().any(typing)).then_some(())
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_but_not_recorded_is_sent_again_as_the_same_event() {
+    let scene = Scene::on(synapse().await).await;
+    let room = scene.room().await;
+    let store = scene.bot.store();
+    let running = scene.bot.start().await;
+    let row = scene.bot.say(&store, &room, "once", None).await;
+    let event = state(&scene.bot, row, "sent").await;
+    running.stop().await;
+
+    // As a crash leaves it between the homeserver's answer and the record of it.
+    sql(&scene.bot, "UPDATE outbox SET state = 'trying', event = NULL WHERE id = ?1", row);
+    let running = scene.bot.start().await;
+    assert_eq!(state(&scene.bot, row, "sent").await, event);
+    let last = scene.bot.say(&store, &room, "after", None).await;
+    state(&scene.bot, last, "sent").await;
+    scene.reads(&room, "after").await;
+    assert_eq!(scene.notices(&room), ["once", "after"]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn under_a_limit_what_waits_is_told_together_and_nothing_is_lost() {
+    let limits = json!({"rc_message": {"per_second": 0.5, "burst_count": 5}});
+    let scene = Scene::on(Arc::new(Synapse::start(limits).await)).await;
+    let room = scene.room().await;
+    let store = scene.bot.store();
+    let running = scene.bot.start().await;
+    let texts: Vec<String> = (0..30).map(|number| format!("answer {number}")).collect();
+    for text in &texts {
+        scene.bot.say(&store, &room, text, None).await;
+    }
+    let told = eventually("all answers", async || {
+        let notices = scene.notices(&room);
+        (notices.iter().map(|notice| notice.lines().count()).sum::<usize>() >= texts.len()).then_some(notices)
+    })
+    .await;
+    assert_eq!(told.iter().flat_map(|notice| notice.lines()).collect::<Vec<_>>(), texts, "in order, each once");
+    assert_eq!(told[0], "answer 0", "the first leaves at once and alone");
+    assert!(told.len() < texts.len() / 2, "merged: {told:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_limit_each_answer_is_an_event_of_its_own_and_an_outage_loses_none() {
+    let scene = Scene::on(Arc::new(Synapse::start(json!({})).await)).await;
+    let room = scene.room().await;
+    let store = scene.bot.store();
+    let running = scene.bot.start().await;
+    scene.bot.say(&store, &room, "before", None).await;
+    scene.reads(&room, "before").await;
+    scene.synapse.stop();
+    let mut rows = Vec::new();
+    for number in 0..20 {
+        rows.push(scene.bot.say(&store, &room, &format!("answer {number}"), None).await);
+    }
+    eventually("a try", async || (sql(&scene.bot, "", rows[0]).0 == "trying").then_some(())).await;
+    scene.synapse.restart().await;
+    for row in rows {
+        state(&scene.bot, row, "sent").await;
+    }
+    scene.reads(&room, "answer 19").await;
+    let mut expected = vec!["before".to_owned()];
+    expected.extend((0..20).map(|number| format!("answer {number}")));
+    assert_eq!(scene.notices(&room), expected);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_room_that_is_plain_unknown_or_left_loses_its_words_and_holds_up_nobody() {
+    let mut scene = Scene::on(synapse().await).await;
+    let room = scene.room().await;
+    let left = scene.room().await;
+    let mut plain = Vec::new();
+    for _ in 0..2 {
+        let room = scene.anna.create_plain_room(&[&scene.account.user_id]).await;
+        join(&scene.synapse, &scene.account, &room).await;
+        plain.push(room);
+    }
+    scene.bot.trust.plaintext = vec![plain[1].clone()];
+    let store: Store = scene.bot.store();
+    let running = scene.bot.start().await;
+    scene.bot.say(&store, &left, "here", None).await;
+    scene.reads(&left, "here").await;
+    let login = scene.synapse.login(&scene.account).await;
+    let path = format!("/_matrix/client/v3/rooms/{left}/leave");
+    scene.synapse.call(&login.access_token, http::Method::POST, &path, Some(json!({}))).await;
+
+    let silent = scene.bot.say(&store, &plain[0], "not in the clear", None).await;
+    let unreadable = scene.bot.say(&store, "not a room", "nowhere", None).await;
+    let gone = scene.bot.say(&store, &left, "gone", None).await;
+    scene.bot.say(&store, &plain[1], "in the clear", None).await;
+    scene.bot.say(&store, &room, "in the room", None).await;
+    assert!(scene.reads(&room, "in the room").await.encrypted);
+    assert!(!scene.reads(&plain[1], "in the clear").await.encrypted);
+    for row in [silent, unreadable, gone] {
+        state(&scene.bot, row, "dropped").await;
+    }
+    assert_eq!(scene.notices(&plain[0]), Vec::<String>::new());
+    running.stop().await;
+}

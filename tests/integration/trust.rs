@@ -1,0 +1,218 @@
+//! Whose word counts: real devices and identities, and what a homeserver or a thief could do with them.
+
+use pilothouse::chat::{Standing, Why};
+use pilothouse::config::TrustMode;
+
+use crate::support::bot::{DEADLINE, eventually, now};
+use crate::support::person::{Person, Sent};
+use crate::sync::Scene;
+
+impl Scene {
+    async fn standing(&self, sent: &Sent) -> Standing {
+        self.arrives(&sent.id).await.standing
+    }
+
+    async fn objection(&self, sent: &Sent) -> Why {
+        match self.standing(sent).await {
+            Standing::Unproven(why) => why,
+            Standing::Proven => panic!("{} is proven", sent.id),
+        }
+    }
+
+    /// Anna at another client, in the room already.
+    async fn anna_again(&self, room: &str) -> Person {
+        let again = Person::log_in(&self.synapse, &self.anna_account).await;
+        again.member(room, &self.account.user_id, "join", DEADLINE).await;
+        again
+    }
+}
+
+#[tokio::test]
+async fn a_device_counts_from_the_moment_that_its_owner_signs_it() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    assert_eq!(scene.standing(&scene.anna.send(&room, "status").await).await, Standing::Proven);
+
+    let thief = scene.anna_again(&room).await;
+    let unsigned = || Why::UnsignedDevice { device: thief.device_id.clone() };
+    assert_eq!(scene.objection(&thief.send(&room, "start").await).await, unsigned());
+    assert_eq!(scene.objection(&thief.send(&room, "start").await).await, unsigned());
+
+    scene.anna.sign_device(&thief.device_id).await;
+    let store = &scene.store;
+    eventually("the signature is seen", async || {
+        let keys = store.keys(&scene.anna.user_id).await.expect("the store answers");
+        keys.devices.iter().any(|device| device.device == thief.device_id && device.signed).then_some(())
+    })
+    .await;
+    assert_eq!(scene.standing(&thief.send(&room, "start").await).await, Standing::Proven, "the same session");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_reset_identity_counts_when_somebody_accepts_it() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    assert_eq!(scene.standing(&scene.anna.send(&room, "status").await).await, Standing::Proven);
+    let pinned = scene.store.keys(&scene.anna.user_id).await.expect("the store answers").pin.expect("a pin");
+
+    let fingerprint = scene.anna.new_identity().await;
+    assert_ne!(pinned.master, fingerprint);
+    let store = &scene.store;
+    eventually("the new identity is seen", async || {
+        let keys = store.keys(&scene.anna.user_id).await.expect("the store answers");
+        (keys.master.as_ref() == Some(&fingerprint)).then_some(())
+    })
+    .await;
+    let changed = Why::IdentityChanged { fingerprint: fingerprint.clone() };
+    assert_eq!(scene.objection(&scene.anna.send(&room, "start").await).await, changed, "the old session");
+    scene.anna.rotate(&room).await;
+    assert_eq!(scene.objection(&scene.anna.send(&room, "start").await).await, changed, "a new session");
+    running.stop().await;
+
+    // Over a restart the pin stays.
+    let running = scene.start().await;
+    assert_eq!(scene.objection(&scene.anna.send(&room, "start").await).await, changed);
+    scene.store.repin(&scene.anna.user_id, None, &fingerprint, "@owner:test", now()).await.expect("the store answers");
+    assert_eq!(scene.standing(&scene.anna.send(&room, "start").await).await, Standing::Proven);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_configured_pin_comes_before_first_contact() {
+    let mut scene = Scene::new().await;
+    scene.bot.trust.pins.insert(scene.anna.user_id.clone(), "somebody else's key".to_owned());
+    let running = scene.start().await;
+    let room = scene.room().await;
+    let Why::IdentityChanged { fingerprint } = scene.objection(&scene.anna.send(&room, "start").await).await else {
+        panic!("another objection");
+    };
+    running.stop().await;
+
+    scene.bot.trust.pins.insert(scene.anna.user_id.clone(), format!("{fingerprint}="));
+    let running = scene.start().await;
+    assert_eq!(scene.standing(&scene.anna.send(&room, "start").await).await, Standing::Proven);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_ciphertext_counts_once_and_a_text_as_often_as_it_is_said() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    let first = scene.anna.send(&room, "start").await;
+    assert_eq!(scene.standing(&first).await, Standing::Proven);
+    let again = scene.anna.send(&room, "start").await;
+    assert_eq!(again.session, first.session);
+    assert_eq!(scene.standing(&again).await, Standing::Proven, "said twice");
+    let replay = scene.anna.send_raw(&room, &first.kind, &first.content).await;
+    assert_eq!(scene.objection(&replay).await, Why::Replayed);
+
+    // With a relation outside the ciphertext, which anybody can add.
+    let mut related = first.content.clone();
+    related["m.relates_to"] = serde_json::json!({"m.in_reply_to": {"event_id": again.id}});
+    let related = scene.anna.send_raw(&room, &first.kind, &related).await;
+    assert_eq!(scene.objection(&related).await, Why::Replayed);
+    running.stop().await;
+
+    // While it is away, and of a session that is over.
+    scene.anna.rotate(&room).await;
+    let fresh = scene.anna.send(&room, "stop").await;
+    let replays = [
+        scene.anna.send_raw(&room, &again.kind, &again.content).await,
+        scene.anna.send_raw(&room, &fresh.kind, &fresh.content).await,
+    ];
+    let running = scene.start().await;
+    assert_eq!(scene.standing(&fresh).await, Standing::Proven);
+    for replay in &replays {
+        assert_eq!(scene.objection(replay).await, Why::Replayed);
+    }
+    running.stop().await;
+
+    // In a batch that is read from `/messages`.
+    let texts: Vec<String> = (0..150).map(|number| format!("number {number}")).collect();
+    let mut batch = vec![scene.anna.send(&room, "restart").await];
+    let early = scene.anna.send_raw(&room, &batch[0].kind, &batch[0].content).await;
+    batch.extend(scene.anna.send_burst(&room, &texts).await);
+    let late = scene.anna.send_raw(&room, &batch[0].kind, &batch[0].content).await;
+    let running = scene.start().await;
+    assert_eq!(scene.objection(&late).await, Why::Replayed);
+    assert_eq!(scene.objection(&early).await, Why::Replayed);
+    for sent in &batch {
+        assert_eq!(scene.standing(sent).await, Standing::Proven);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_speaks_for_somebody_else_or_in_the_clear() {
+    let scene = Scene::new().await;
+    let bert = Person::with_identity(&scene.synapse, &scene.synapse.register("bert").await).await;
+    scene.allow(&[&bert.user_id]);
+    let running = scene.start().await;
+    let room = scene.room().await;
+    scene.anna.invite(&room, &bert.user_id).await;
+    bert.join(&room).await;
+    scene.anna.member(&room, &bert.user_id, "join", DEADLINE).await;
+
+    assert_eq!(scene.objection(&scene.anna.send_plain(&room, "start").await).await, Why::PlaintextEvent);
+    let sent = scene.anna.send(&room, "start").await;
+    assert_eq!(scene.standing(&sent).await, Standing::Proven);
+    let stolen = bert.send_raw(&room, &sent.kind, &sent.content).await;
+    assert_eq!(scene.objection(&stolen).await, Why::MismatchedSender);
+
+    let plain = scene.anna.create_plain_room(&[&scene.account.user_id]).await;
+    scene.comes(&plain).await;
+    assert_eq!(scene.objection(&scene.anna.send_plain(&plain, "start").await).await, Why::PlaintextRoom);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_gone_says_nothing_any_more() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    let lost = scene.anna_again(&room).await;
+    scene.anna.sign_device(&lost.device_id).await;
+    running.stop().await;
+
+    let sent = lost.send(&room, "start").await;
+    lost.call(http::Method::POST, "/_matrix/client/v3/logout", serde_json::json!({})).await;
+    let running = scene.start().await;
+    assert_eq!(scene.objection(&sent).await, Why::UnknownDevice);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn without_cross_signing_the_mode_decides() {
+    for mode in [TrustMode::Identity, TrustMode::Devices, TrustMode::Any] {
+        let mut scene = Scene::new().await;
+        scene.bot.trust.mode = mode;
+        let account = scene.synapse.register("carl").await;
+        let carl = Person::log_in(&scene.synapse, &account).await;
+        scene.allow(&[&carl.user_id]);
+        let running = scene.start().await;
+        let room = carl.create_room(&[&scene.account.user_id]).await;
+        carl.member(&room, &scene.account.user_id, "join", DEADLINE).await;
+        let first = scene.standing(&carl.send(&room, "start").await).await;
+
+        let second = Person::log_in(&scene.synapse, &account).await;
+        second.member(&room, &scene.account.user_id, "join", DEADLINE).await;
+        let later = scene.standing(&second.send(&room, "start").await).await;
+        let new = Why::NewDevice { device: second.device_id.clone(), fingerprint: second.fingerprint.clone() };
+        let expected = match mode {
+            TrustMode::Identity => (Standing::Unproven(Why::NoIdentity), Standing::Unproven(Why::NoIdentity)),
+            TrustMode::Devices => (Standing::Proven, Standing::Unproven(new)),
+            TrustMode::Any => (Standing::Proven, Standing::Proven),
+        };
+        assert_eq!((first, later), expected, "mode {mode:?}");
+        if mode == TrustMode::Devices {
+            let (device, key) = (second.device_id.as_str(), second.fingerprint.as_str());
+            scene.store.repin(&carl.user_id, Some(device), key, "@owner:test", now()).await.expect("the store answers");
+            assert_eq!(scene.standing(&second.send(&room, "start").await).await, Standing::Proven);
+        }
+        running.stop().await;
+    }
+}
