@@ -32,9 +32,9 @@ pub enum StoreError {
         /// The file's version.
         found: i64,
     },
-    /// The thread that ran the statement is gone.
-    #[error("the store's task was cancelled")]
-    Cancelled,
+    /// The thread that ran the statement panicked, or the process is ending.
+    #[error("the store's task did not end: {0}")]
+    Task(#[from] tokio::task::JoinError),
 }
 
 /// A handle to the open file; clones share it.
@@ -75,8 +75,7 @@ impl Store {
             transaction.commit()?;
             Ok(value)
         })
-        .await
-        .map_err(|_| StoreError::Cancelled)?
+        .await?
     }
 
     /// Proves that the store can be written: `/readyz` asks.
@@ -126,19 +125,7 @@ impl Store {
         every: jiff::SignedDuration,
     ) -> Result<bool, StoreError> {
         let key = key.to_owned();
-        self.call(move |tx| {
-            let last: Option<i64> =
-                tx.query_row("SELECT at FROM notice WHERE key = ?1", [&key], |row| row.get(0)).optional()?;
-            let due = last.is_none_or(|last| i128::from(now.as_millisecond() - last) >= every.as_millis());
-            if due {
-                tx.execute(
-                    "INSERT INTO notice (key, at) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET at = ?2",
-                    (&key, now.as_millisecond()),
-                )?;
-            }
-            Ok(due)
-        })
-        .await
+        self.call(move |tx| claim(tx, &key, now, every)).await
     }
 
     /// Moves the write-ahead log into the file: the last act before the process ends.
@@ -150,6 +137,18 @@ impl Store {
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(())
     }
+}
+
+fn claim(tx: &Transaction<'_>, key: &str, now: Timestamp, every: jiff::SignedDuration) -> Result<bool, StoreError> {
+    let last: Option<i64> = tx.query_row("SELECT at FROM notice WHERE key = ?1", [key], |row| row.get(0)).optional()?;
+    let due = last.is_none_or(|last| i128::from(now.as_millisecond() - last) >= every.as_millis());
+    if due {
+        tx.execute(
+            "INSERT INTO notice (key, at) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET at = ?2",
+            (key, now.as_millisecond()),
+        )?;
+    }
+    Ok(due)
 }
 
 fn put_cursor(tx: &Transaction<'_>, name: &str, token: &str) -> Result<(), StoreError> {

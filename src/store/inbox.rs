@@ -1,10 +1,10 @@
 //! The journal of what came in: received → started → done → told, each event once.
 
-use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, Transaction};
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Row, Transaction};
 
 use super::outbox::{Draft, Speech, put_speech};
-use super::{Store, StoreError, put_cursor, time};
+use super::{Store, StoreError, claim, put_cursor, time};
 
 /// Something that arrived from a room and is not in the journal yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,12 +122,25 @@ pub struct Done {
     pub id: i64,
     /// The outcome in one word or sentence, for `history`.
     pub outcome: String,
+    /// Key of the target, where the command got no further than naming it.
+    pub target: Option<String>,
     /// What the room reads.
     pub speech: Option<Speech>,
     /// Row of the words that the room reads already, if `speech` is none.
     pub message: Option<i64>,
     /// A rollout to go on watching.
     pub watch: Option<super::watches::NewWatch>,
+    /// The words are said once in this time under this key; otherwise nothing is.
+    pub once: Option<(String, SignedDuration)>,
+}
+
+impl Done {
+    /// An outcome without words.
+    #[must_use]
+    pub fn silent(id: i64, outcome: &str) -> Self {
+        let outcome = outcome.to_owned();
+        Self { id, outcome, target: None, speech: None, message: None, watch: None, once: None }
+    }
 }
 
 impl Store {
@@ -221,13 +234,13 @@ impl Store {
         .await
     }
 
-    /// Lists what was received and not looked at, oldest first.
+    /// Lists what was received and not looked at, in the order of arrival; parts stand in the place of their whole.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn received(&self, limit: u32) -> Result<Vec<Entry>, StoreError> {
         self.call(move |tx| {
-            rows(tx, &format!("SELECT {COLUMNS} FROM inbox WHERE state = 'received' ORDER BY id LIMIT ?1"), [limit])
+            rows(tx, &format!("SELECT {COLUMNS} FROM inbox WHERE state = 'received' ORDER BY coalesce(parent, id), id LIMIT ?1"), [limit])
         })
         .await
     }
@@ -286,24 +299,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: nothing was written.
     pub async fn finish(&self, done: Done, now: Timestamp) -> Result<Option<i64>, StoreError> {
-        self.call(move |tx| {
-            tx.execute(
-                "UPDATE inbox SET state = 'done', outcome = ?2, done_at = ?3 WHERE id = ?1",
-                (done.id, &done.outcome, now.as_millisecond()),
-            )?;
-            let outbox = match &done.speech {
-                Some(speech) => Some(put_speech(tx, Some(done.id), speech, now)?),
-                None => {
-                    super::outbox::tell(tx, done.id)?;
-                    done.message
-                }
-            };
-            if let Some(watch) = &done.watch {
-                super::watches::put(tx, done.id, outbox, watch, now)?;
-            }
-            Ok(outbox)
-        })
-        .await
+        self.call(move |tx| put_done(tx, &done, now)).await
+    }
+
+    /// Writes the outcomes of several commands in one transaction: the words of one may speak for all.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was written.
+    pub async fn finish_all(&self, all: Vec<Done>, now: Timestamp) -> Result<(), StoreError> {
+        self.call(move |tx| all.iter().try_for_each(|done| put_done(tx, done, now).map(drop))).await
     }
 
     /// Replaces a command for several targets by one for each, in one transaction: each is journaled, answered and watched
@@ -315,8 +319,8 @@ impl Store {
         self.call(move |tx| {
             for (part, payload) in &parts {
                 tx.execute(
-                    "INSERT INTO inbox (event, room, sender, state, sent_at, received_at, payload)
-                     SELECT event || '/' || ?2, room, sender, 'received', sent_at, received_at, ?3 FROM inbox WHERE id = ?1
+                    "INSERT INTO inbox (parent, event, room, sender, state, sent_at, received_at, payload)
+                     SELECT id, event || '/' || ?2, room, sender, 'received', sent_at, received_at, ?3 FROM inbox WHERE id = ?1
                      ON CONFLICT (event) DO NOTHING",
                     (id, part, payload),
                 )?;
@@ -342,17 +346,18 @@ impl Store {
         .await
     }
 
-    /// Says whether a newer command for the target was started than this one.
+    /// Says whether a command for the target that arrived after this one was started before it: one whose key came late
+    /// must not undo it.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn has_newer(&self, id: i64, target: &str) -> Result<bool, StoreError> {
         let target = target.to_owned();
         self.call(move |tx| {
-            Ok(tx
-                .query_row("SELECT 1 FROM inbox WHERE target = ?1 AND id > ?2", (target, id), |_| Ok(()))
-                .optional()?
-                .is_some())
+            let sql = "SELECT 1 FROM inbox newer, inbox this WHERE this.id = ?2 AND newer.target = ?1
+                         AND newer.started_at IS NOT NULL
+                         AND coalesce(newer.parent, newer.id) > coalesce(this.parent, this.id)";
+            Ok(tx.prepare(sql)?.exists((target, id))?)
         })
         .await
     }
@@ -394,6 +399,28 @@ impl Store {
         })
         .await
     }
+}
+
+fn put_done(tx: &Transaction<'_>, done: &Done, now: Timestamp) -> Result<Option<i64>, StoreError> {
+    tx.execute(
+        "UPDATE inbox SET state = 'done', outcome = ?2, target = coalesce(target, ?3), done_at = ?4 WHERE id = ?1",
+        (done.id, &done.outcome, &done.target, now.as_millisecond()),
+    )?;
+    let due = match &done.once {
+        Some((key, every)) => claim(tx, key, now, *every)?,
+        None => true,
+    };
+    let outbox = match &done.speech {
+        Some(speech) if due => Some(put_speech(tx, Some(done.id), speech, now)?),
+        _ => {
+            super::outbox::tell(tx, done.id)?;
+            done.message
+        }
+    };
+    if let Some(watch) = &done.watch {
+        super::watches::put(tx, done.id, outbox, watch, now)?;
+    }
+    Ok(outbox)
 }
 
 fn rows(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Entry>, StoreError> {

@@ -30,6 +30,8 @@ pub enum Speech {
     Revise {
         /// Row of the event.
         row: i64,
+        /// Room id, for a new event where the row is gone or cannot be edited.
+        room: String,
         /// Transaction id of the edit, if one is needed.
         txn: String,
         /// JSON of the words.
@@ -108,7 +110,7 @@ pub(super) fn put_speech(
             shed(tx)?;
             Ok(tx.query_row("SELECT id FROM outbox WHERE txn = ?1", [&draft.txn], |row| row.get(0))?)
         }
-        Speech::Revise { row, txn, payload } => {
+        Speech::Revise { row, room, txn, payload } => {
             if tx.execute(
                 "UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued' AND NOT joined",
                 (row, payload),
@@ -119,11 +121,14 @@ pub(super) fn put_speech(
             if tx.execute("UPDATE outbox SET payload = ?2 WHERE edits = ?1 AND state = 'queued'", (row, payload))? > 0 {
                 return Ok(*row);
             }
-            let (room, editable): (String, bool) = tx.query_row(
-                "SELECT room, state IN ('sent', 'trying') AND NOT joined FROM outbox WHERE id = ?1",
-                [row],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
+            let editable: bool = tx
+                .query_row(
+                    "SELECT state IN ('sent', 'trying') AND NOT joined FROM outbox WHERE id = ?1",
+                    [row],
+                    |row| row.get(0),
+                )
+                .optional()?
+                .unwrap_or(false);
             // What was dropped, merged or speaks for others cannot be edited: its news goes out as an event of its own.
             let edits = editable.then_some(*row);
             tx.execute(
@@ -300,6 +305,8 @@ impl Store {
     pub async fn dropped(&self, id: i64) -> Result<(), StoreError> {
         self.call(move |tx| {
             tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [id])?;
+            // Its edits would wait for ever: they go out as events of their own.
+            tx.execute("UPDATE outbox SET edits = NULL WHERE edits = ?1 AND state = 'queued'", [id])?;
             tell_row(tx, id)
         })
         .await
@@ -315,21 +322,6 @@ impl Store {
             tx.execute(
                 "UPDATE outbox SET not_before = max(not_before, ?2) WHERE room = ?1 AND state IN ('queued', 'trying')",
                 (room, until.as_millisecond()),
-            )?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Lets one row out no earlier than `until`: progress waits its turn.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be written.
-    pub async fn hold_parcel(&self, id: i64, until: Timestamp) -> Result<(), StoreError> {
-        self.call(move |tx| {
-            tx.execute(
-                "UPDATE outbox SET not_before = max(not_before, ?2) WHERE id = ?1",
-                (id, until.as_millisecond()),
             )?;
             Ok(())
         })

@@ -4,8 +4,10 @@ CREATE TABLE cursor (name TEXT PRIMARY KEY, token TEXT NOT NULL) STRICT;
 CREATE TABLE notice (key TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;
 
 -- The journal. state: waiting (for a room key) -> received -> started -> done -> told.
+-- parent: the command for several targets that this one is a part of; it stands in its parent's place in the order.
 CREATE TABLE inbox (
   id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  parent      INTEGER,
   event       TEXT NOT NULL UNIQUE,
   room        TEXT NOT NULL,
   sender      TEXT NOT NULL,

@@ -55,7 +55,7 @@ impl Store {
     pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
         self.call(|tx| {
             let mut statement =
-                tx.prepare("SELECT inbox, target, payload, outbox, since, deadline FROM watch ORDER BY inbox")?;
+                tx.prepare("SELECT inbox, target, payload, outbox, since, deadline FROM watch ORDER BY since, inbox")?;
             let rows = statement.query_map([], |row| {
                 Ok(Watch {
                     inbox: row.get("inbox")?,
@@ -67,6 +67,26 @@ impl Store {
                 })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Says how a watch goes on. Gives `false` if it has ended: then nothing is said.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was said.
+    pub async fn progress(
+        &self,
+        inbox: i64,
+        speech: super::outbox::Speech,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.call(move |tx| {
+            let goes_on = tx.prepare("SELECT 1 FROM watch WHERE inbox = ?1")?.exists([inbox])?;
+            if goes_on {
+                super::outbox::put_speech(tx, Some(inbox), &speech, now)?;
+            }
+            Ok(goes_on)
         })
         .await
     }
