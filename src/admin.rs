@@ -24,6 +24,10 @@ use crate::telemetry::Metrics;
 
 /// A sync older than this is not fresh: a long poll of 30 s, and as much again for a slow homeserver.
 const FRESH: SignedDuration = SignedDuration::from_secs(75);
+/// The operator's loop turns every 5 s at least; the store may hold it up for a while.
+const STILL: SignedDuration = SignedDuration::from_secs(90);
+/// One turn of the receiving loop may take the 2 min that a sync is given, and a pause of a minute after it.
+const CHAT_STILL: SignedDuration = SignedDuration::from_secs(240);
 /// An answer of the API server is good for so long, so that probes do not load it.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
@@ -41,7 +45,7 @@ pub struct Admin {
     pub store: Store,
     /// Counters.
     pub metrics: Metrics,
-    /// Turned by the loops; a stale one means that they stand still.
+    /// The last turn of the operator's loop.
     pub pulse: watch::Receiver<Timestamp>,
 }
 
@@ -151,14 +155,19 @@ async fn readiness(shared: &Shared) -> Readiness {
     judge(&health, api.as_ref(), store.as_deref(), now())
 }
 
-/// Live while the loops turn: they beat every few seconds, whatever the servers do.
+/// Live while the loops turn, whatever the servers do.
 async fn livez(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    let beat = now().duration_since(*shared.admin.pulse.borrow());
-    if beat <= FRESH {
-        (StatusCode::OK, "live\n".to_owned())
-    } else {
-        (StatusCode::INTERNAL_SERVER_ERROR, format!("the loops stand still for {} s\n", beat.as_secs()))
+    let now = now();
+    let operator = now.duration_since(*shared.admin.pulse.borrow());
+    // Before the first turn the homeserver is waited for: that is no standstill.
+    let chat = shared.admin.chat.borrow().turned_at.map_or(SignedDuration::ZERO, |at| now.duration_since(at));
+    for (name, beat, limit) in [("operator", operator, STILL), ("chat", chat, CHAT_STILL)] {
+        if beat > limit {
+            let text = format!("the loop of {name} has not turned for {} s\n", beat.as_secs());
+            return (StatusCode::INTERNAL_SERVER_ERROR, text);
+        }
     }
+    (StatusCode::OK, "live\n".to_owned())
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
@@ -167,6 +176,9 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let store = &shared.admin.store;
     if let (Ok(inbox), Ok(outbox)) = (store.inbox_depth().await, store.outbox_depth().await) {
         shared.admin.metrics.depths(inbox, outbox);
+    }
+    if let Ok(dropped) = store.outbox_dropped().await {
+        shared.admin.metrics.dropped(dropped);
     }
     shared.admin.metrics.health(synced.map(|at| now().duration_since(at).as_secs_f64()), readiness.ready);
     (
@@ -187,7 +199,7 @@ mod tests {
     #[test]
     fn ready_only_when_all_is_so_and_every_lack_has_its_reason() {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let good = Health { synced_at: Some(now), can_encrypt: true, trouble: None };
+        let good = Health { synced_at: Some(now), can_encrypt: true, ..Health::default() };
         let api = Ok("v1.35.4".to_owned());
         assert!(judge(&good, Some(&api), None, now).ready);
         let stale = Health { synced_at: Some(now - SignedDuration::from_secs(76)), ..good.clone() };

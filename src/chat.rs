@@ -41,6 +41,11 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// A homeserver that ends a login sooner than this is not asked for the next one at once.
 const LOGIN_LASTS: Duration = Duration::from_mins(5);
 
+/// Cursor of the store with the id of the home room, once its alias is known; it follows upgrades.
+pub const HOME_ROOM: &str = "home_room";
+/// Cursor of the store with the room of the last accepted command: where news goes without a home room.
+pub const LAST_ROOM: &str = "last_command_room";
+
 /// One thing that a person said, as the inbox keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -140,6 +145,8 @@ pub struct Outgoing {
 /// What `/readyz` asks about the room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
+    /// The last turn of the receiving loop, good or not.
+    pub turned_at: Option<Timestamp>,
     /// When the last sync came back.
     pub synced_at: Option<Timestamp>,
     /// Whether the own device may encrypt to the people of a room: it is signed, or the configuration does without.
@@ -157,13 +164,6 @@ pub enum Gesture {
         room: String,
         /// Shows it (`true`) or takes it back.
         on: bool,
-    },
-    /// Marks an event as read.
-    Seen {
-        /// Room id.
-        room: String,
-        /// Event id.
-        event: String,
     },
 }
 

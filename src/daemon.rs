@@ -15,9 +15,10 @@ use crate::admin::{self, Admin};
 use crate::chat::{Chat, Health};
 use crate::cluster::{Cluster, Target};
 use crate::command::Verb;
-use crate::config::{self, Config, Loaded, Sources};
+use crate::config::{self, Config, Loaded, Sources, TrustMode};
 use crate::operator::{self, Book, Doors};
 use crate::policy::{Bounds, Grant, Rules};
+use crate::reply::Proof;
 use crate::shutdown::Wishes;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -26,6 +27,10 @@ use crate::telemetry::Metrics;
 pub const DATABASE: &str = "pilothouse.sqlite3";
 /// All tasks end within this time after the wish to end; under the 10 s that a stop may take.
 const GRACE: Duration = Duration::from_secs(9);
+/// The operator's part of it: after this the chat ends too.
+const OPERATOR_GRACE: Duration = Duration::from_secs(5);
+/// Name of the operator's task: the chat ends after it.
+const OPERATOR: &str = "operator";
 /// Between two looks at the configuration file: a mounted ConfigMap changes without a signal.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -49,6 +54,8 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
 
     // A token of its own, so that the end of one part is not taken for somebody's wish.
     let end = CancellationToken::new();
+    // The room is left last: what the operator's last commands say still goes out.
+    let silence = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let probes =
         Admin { chat: health, cluster: cluster.clone(), store: store.clone(), metrics: metrics.clone(), pulse };
@@ -56,7 +63,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     let reading =
         reload(sources, loaded, wishes.reload.clone(), Readers { book: book_tx, users: users_tx }, end.clone());
     spawn(&mut tasks, "reload", reading);
-    spawn(&mut tasks, "pulse", beat(pulse_tx, end.clone()));
+    spawn(&mut tasks, "preflight", preflight(cluster.clone(), book.clone(), end.clone()));
 
     let opening = Chat::open(matrix, trust, users, store.clone(), Arc::clone(&inbox), Arc::clone(&outbox));
     let chat = tokio::select! {
@@ -70,7 +77,16 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
             tracing::warn!("{advice}");
         }
         spawn(&mut tasks, "health", relay(chat.health(), health_tx, end.clone()));
-        let doors = Doors { store: store.clone(), cluster, book, inbox, outbox, gestures: chat.gestures(), metrics };
+        let doors = Doors {
+            store: store.clone(),
+            cluster,
+            book,
+            inbox,
+            outbox,
+            gestures: chat.gestures(),
+            metrics,
+            pulse: pulse_tx,
+        };
         spawn(&mut tasks, "operator", operator::run(doors, end.clone()));
         spawn(&mut tasks, "chat", chat.run(end.clone()));
     }
@@ -79,7 +95,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         Some(ended) = tasks.join_next() => Err(unasked(ended)),
     };
     end.cancel();
-    let ended = wind_down(tasks).await;
+    let ended = wind_down(tasks, &silence).await;
     if let Err(error) = store.close() {
         tracing::warn!(%error, "the store's log could not be folded into its file; the next start does it");
     }
@@ -106,16 +122,32 @@ fn unasked(ended: Result<Ended, tokio::task::JoinError>) -> anyhow::Error {
     }
 }
 
-async fn wind_down(mut tasks: JoinSet<Ended>) -> anyhow::Result<()> {
+/// Joins every part: the operator first, then the chat, which still sends what the operator has said.
+async fn wind_down(mut tasks: JoinSet<Ended>, silence: &CancellationToken) -> anyhow::Result<()> {
+    let mut operator_works = tasks.len() > 0;
     let join = async {
         let mut result = Ok(());
-        while let Some(ended) = tasks.join_next().await {
+        let patience = tokio::time::sleep(OPERATOR_GRACE);
+        let mut patience = std::pin::pin!(patience);
+        loop {
+            let ended = tokio::select! {
+                ended = tasks.join_next() => ended,
+                () = &mut patience, if operator_works => {
+                    operator_works = false;
+                    silence.cancel();
+                    continue;
+                }
+            };
             match ended {
-                Ok((_, Ok(()))) => {}
-                ended => result = result.and(Err(unasked(ended))),
+                None => return result,
+                Some(Ok((name, Ok(())))) if name == OPERATOR => silence.cancel(),
+                Some(Ok((_, Ok(())))) => {}
+                Some(ended) => {
+                    silence.cancel();
+                    result = result.and(Err(unasked(ended)));
+                }
             }
         }
-        result
     };
     match tokio::time::timeout(GRACE, join).await {
         Ok(result) => result,
@@ -157,14 +189,44 @@ async fn relay(
     }
 }
 
-/// Shows that the runtime turns: `/livez` asks.
-async fn beat(pulse: watch::Sender<Timestamp>, end: CancellationToken) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+/// Says in the log what cannot be done or seen for want of a permission, once the API server answers and whenever the
+/// targets change.
+async fn preflight(
+    cluster: Cluster,
+    mut book: watch::Receiver<Arc<Book>>,
+    end: CancellationToken,
+) -> anyhow::Result<()> {
     loop {
-        tokio::select! {
-            _ = ticks.tick() => pulse.send_replace(now()),
+        let targets = book.borrow_and_update().targets.clone();
+        let look = async {
+            loop {
+                let found = cluster.access(&targets).await;
+                if found.iter().all(|access| access.allowed.is_ok()) {
+                    return found;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let found = tokio::select! {
+            found = look => found,
             () = end.cancelled() => return Ok(()),
         };
+        for access in found.iter().filter(|access| access.allowed == Ok(false)) {
+            let (permission, target) = (access.permission, &access.target);
+            let missing = format!("{} {} in {}", permission.verb, permission.resource, target.namespace);
+            if permission.required {
+                tracing::error!(missing, "a permission is missing: {}", permission.lost_without);
+            } else {
+                tracing::info!(missing, "a permission is not given: {}", permission.lost_without);
+            }
+        }
+        tokio::select! {
+            changed = book.changed() => if changed.is_err() {
+                end.cancelled().await;
+                return Ok(());
+            },
+            () = end.cancelled() => return Ok(()),
+        }
     }
 }
 
@@ -203,6 +265,7 @@ async fn reload(
                 // What needs a restart stays: rules, targets and drift alone are taken over.
                 let Config { policy, targets, drift, .. } = new.config;
                 current.config = Config { policy, targets, drift, ..current.config };
+                current.file = new.file;
                 readers.users.send_replace(Arc::new(current.config.policy.users.clone()));
                 readers.book.send_replace(Arc::new(book(&current.config)));
                 tracing::info!(targets = current.config.targets.len(), "rules and targets were read again");
@@ -228,7 +291,7 @@ pub fn book(config: &Config) -> Book {
         echo: config.matrix.echo,
         drift: config.drift.enabled,
         pins: config.trust.pins.clone(),
-        events: config.kubernetes.events,
+        proof: proof(config.trust.mode),
     }
 }
 
@@ -241,6 +304,16 @@ pub fn target(target: &config::Target) -> Target {
         kind: target.kind,
         namespace: target.namespace.clone(),
         object: target.object.clone(),
+    }
+}
+
+/// Says for people what makes a device count.
+#[must_use]
+pub fn proof(mode: TrustMode) -> Proof {
+    match mode {
+        TrustMode::Identity => Proof::Identity,
+        TrustMode::Devices => Proof::Devices,
+        TrustMode::Any => Proof::Any,
     }
 }
 
@@ -263,7 +336,7 @@ pub fn rules(config: &Config) -> Rules {
         grants: grants.collect(),
         bounds: bounds.collect(),
         staleness: config.policy.staleness,
-        pins_devices: config.trust.mode == config::TrustMode::Devices,
+        pins_devices: config.trust.mode == TrustMode::Devices,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The gate: takes from the inbox, asks [`policy`](crate::policy), performs, puts into the outbox, watches.
 //!
 //! One *lane* a target: commands for it are done one after the other, in the order of arrival, while other targets go
-//! on. Everything durable is in the store, so any of these tasks may be killed at any instant: a command that was not
+//! on; a command for several targets holds all of their lanes. Everything durable is in the store, so any of these tasks may be killed at any instant: a command that was not
 //! started is taken again, one that was is judged by [`resume`].
 
 mod drift;
@@ -13,7 +13,7 @@ mod work;
 
 pub use work::accept;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,22 +21,26 @@ use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::chat::Gesture;
 use crate::cluster::{Cluster, Target};
 use crate::policy::Rules;
+use crate::reply::Proof;
+use crate::store::inbox::Entry;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
 /// Commands in work at one time: enough for every target of a small cluster, few enough not to flood its API server.
-const IN_WORK: usize = 8;
+const IN_WORK: usize = 16;
 /// Rows looked at in one scan of the inbox.
 const SCAN: u32 = 256;
-/// How long a stop waits for commands in work; what is not done then is in the journal. Under the 10 s of a stop.
-const GRACE: Duration = Duration::from_secs(7);
-/// Between two tries to read the inbox while the store fails.
+/// How long a stop waits for commands in work; what is not done then is in the journal. The room needs the rest of the
+/// 10 s that a stop may take.
+const GRACE: Duration = Duration::from_secs(4);
+/// Between two tries to read or write the journal while the store fails.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
 /// Finished commands are kept this long for `history`.
 const KEPT: SignedDuration = SignedDuration::from_hours(24 * 90);
@@ -59,9 +63,9 @@ pub struct Book {
     /// Tell what nobody asked for.
     pub drift: bool,
     /// Master keys that the configuration pins.
-    pub pins: std::collections::BTreeMap<String, String>,
-    /// Write a Kubernetes Event for every change.
-    pub events: bool,
+    pub pins: BTreeMap<String, String>,
+    /// What proves that a device is its user's.
+    pub proof: Proof,
 }
 
 impl Book {
@@ -104,6 +108,8 @@ pub struct Doors {
     pub gestures: mpsc::Sender<Gesture>,
     /// Counters.
     pub metrics: Metrics,
+    /// Beats with each turn of the loop.
+    pub pulse: watch::Sender<Timestamp>,
 }
 
 /// Runs until `shutdown`, then finishes what is in work for a few seconds.
@@ -112,25 +118,37 @@ pub struct Doors {
 /// Where a task panicked: that is a defect, and the process must end.
 pub async fn run(doors: Doors, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (watchers, jobs) = mpsc::unbounded_channel();
-    let Doors { store, cluster, book, inbox, outbox, gestures, metrics } = doors;
+    let Doors { store, cluster, book, inbox, outbox, gestures, metrics, pulse } = doors;
     let operator = Arc::new(Operator { store, cluster, book, inbox, outbox, gestures, metrics, watchers });
-    operator.resume().await.context("reading the journal at the start")?;
-    Floor::new(operator, jobs).run(shutdown).await
+    let interrupted = operator.resume().await.context("reading the journal at the start")?;
+    let mut floor = Floor::new(operator, jobs, pulse);
+    floor.take_up(interrupted);
+    floor.run(shutdown).await
 }
+
+/// One command in work: its row, its lanes, and how it went.
+type Worked = (i64, Vec<String>, Result<(), StoreError>);
 
 /// The loop's own state: who works where.
 struct Floor {
     operator: Arc<Operator>,
     jobs: mpsc::UnboundedReceiver<watching::Job>,
-    works: JoinSet<(i64, String, Result<(), StoreError>)>,
+    works: JoinSet<Worked>,
     busy: HashSet<String>,
     taken: HashSet<i64>,
     watches: JoinSet<i64>,
     watched: HashMap<i64, (String, AbortHandle)>,
+    /// Nothing is begun before this, after the store failed.
+    paused_until: Option<Instant>,
+    pulse: watch::Sender<Timestamp>,
 }
 
 impl Floor {
-    fn new(operator: Arc<Operator>, jobs: mpsc::UnboundedReceiver<watching::Job>) -> Self {
+    fn new(
+        operator: Arc<Operator>,
+        jobs: mpsc::UnboundedReceiver<watching::Job>,
+        pulse: watch::Sender<Timestamp>,
+    ) -> Self {
         Self {
             operator,
             jobs,
@@ -139,17 +157,32 @@ impl Floor {
             taken: HashSet::new(),
             watches: JoinSet::new(),
             watched: HashMap::new(),
+            paused_until: None,
+            pulse,
+        }
+    }
+
+    /// Begins with what the last process left started: each holds its lane before anything new is looked at.
+    fn take_up(&mut self, interrupted: Vec<(Entry, String)>) {
+        for (entry, lane) in interrupted {
+            let operator = Arc::clone(&self.operator);
+            let (id, lanes) = (entry.id, vec![lane]);
+            self.busy.extend(lanes.iter().cloned());
+            self.taken.insert(id);
+            self.works.spawn(async move { (id, lanes, operator.finish_interrupted(entry).await) });
         }
     }
 
     async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut drift = std::pin::pin!(Arc::clone(&self.operator).tell_drift());
         let mut pruning = tokio::time::interval(Duration::from_secs(3600));
+        let mut beat = tokio::time::interval(Duration::from_secs(5));
         let inbox = Arc::clone(&self.operator.inbox);
         loop {
             // Asked for before the scan, so that nothing that comes in meanwhile is overslept.
             let woken = inbox.notified();
             let pause = self.scan().await;
+            self.pulse.send_replace(now());
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = woken => {}
@@ -159,6 +192,7 @@ impl Floor {
                 Some(ended) = self.watches.join_next() => self.unwatched(ended)?,
                 ended = &mut drift => anyhow::bail!("the watch over unasked changes ended: {ended:?}"),
                 _ = pruning.tick() => self.prune().await,
+                _ = beat.tick() => {}
             }
         }
         self.wind_down().await
@@ -166,6 +200,13 @@ impl Floor {
 
     /// Gives every command whose lane is free to a task. Gives how long to wait where the store could not be read.
     async fn scan(&mut self) -> Option<Duration> {
+        if let Some(until) = self.paused_until {
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                return Some(left);
+            }
+            self.paused_until = None;
+        }
         let entries = match self.operator.store.received(SCAN).await {
             Ok(entries) => entries,
             Err(error) => {
@@ -186,13 +227,14 @@ impl Floor {
             if self.works.len() >= IN_WORK {
                 break;
             }
-            let lane = self.operator.lane(&entry);
-            if self.busy.contains(&lane) || !blocked.insert(lane.clone()) {
-                // Whoever comes later for this lane waits too: the order of arrival holds.
-                blocked.insert(lane);
+            let lanes = self.operator.lanes(&entry);
+            let free = lanes.iter().all(|lane| !self.busy.contains(lane) && !blocked.contains(lane));
+            // Whoever comes later for one of these lanes waits too: the order of arrival holds.
+            blocked.extend(lanes.iter().cloned());
+            if !free {
                 continue;
             }
-            self.busy.insert(lane.clone());
+            self.busy.extend(lanes.iter().cloned());
             self.taken.insert(entry.id);
             let operator = Arc::clone(&self.operator);
             let span = tracing::info_span!("command", id = entry.id, who = %entry.sender);
@@ -200,7 +242,7 @@ impl Floor {
                 async move {
                     let id = entry.id;
                     let result = operator.handle(entry).await;
-                    (id, lane, result)
+                    (id, lanes, result)
                 }
                 .instrument(span),
             );
@@ -208,17 +250,16 @@ impl Floor {
         None
     }
 
-    fn finished(
-        &mut self,
-        done: Result<(i64, String, Result<(), StoreError>), tokio::task::JoinError>,
-    ) -> anyhow::Result<()> {
-        let (id, lane, result) = done.context("a command's task panicked")?;
-        self.busy.remove(&lane);
+    fn finished(&mut self, done: Result<Worked, tokio::task::JoinError>) -> anyhow::Result<()> {
+        let (id, lanes, result) = done.context("a command's task panicked")?;
+        for lane in &lanes {
+            self.busy.remove(lane);
+        }
         self.taken.remove(&id);
         if let Err(error) = result {
-            // What was not written is still `received` or `started`: it is looked at again, here or after a restart.
-            tracing::error!(id, %error, "the journal cannot be written");
-            self.taken.insert(id);
+            // Nothing was done yet: it is looked at again, once the store has had a moment.
+            tracing::error!(id, %error, "the journal cannot be written: nothing is acted on");
+            self.paused_until = Some(Instant::now() + STORE_PAUSE);
         }
         self.operator.outbox.notify_one();
         Ok(())

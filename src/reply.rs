@@ -11,7 +11,7 @@ mod trust;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 pub use text::{Text, Words, span};
-pub use trust::Person;
+pub use trust::{Person, Proof};
 
 use crate::chat::Why;
 use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
@@ -47,7 +47,17 @@ pub enum Report {
         zone: TimeZone,
     },
     /// People and their keys.
-    Trust(Vec<Person>),
+    Trust {
+        /// What makes a device count.
+        proof: Proof,
+        /// The people.
+        people: Vec<Person>,
+    },
+    /// The configuration pins another key, and wins.
+    PinnedByConfiguration {
+        /// Whose.
+        user: String,
+    },
     /// A key was accepted.
     Repinned {
         /// Whose.
@@ -87,6 +97,15 @@ pub enum Report {
         replicas: i32,
         /// Ready ones.
         ready: i32,
+        /// Pods that exist.
+        current: i32,
+    },
+    /// A newer command for the target was done before this one could be read.
+    Overtaken {
+        /// The target.
+        target: Target,
+        /// What was asked for.
+        verb: Verb,
     },
     /// A step or the end of a rollout.
     Rollout {
@@ -120,6 +139,8 @@ pub enum Report {
         verb: Verb,
         /// The answer.
         error: ClusterError,
+        /// Whether the change was tried, or only what comes before it.
+        tried: bool,
     },
     /// `restart` without its permission.
     RestartNotOffered {
@@ -225,18 +246,30 @@ pub fn words(report: &Report) -> Words {
         Report::Help { about, offered, targets, prefix } => help(*about, offered, targets, prefix),
         Report::Status { targets, now } => status::words(targets, *now),
         Report::History { deeds, zone } => history(deeds, zone),
-        Report::Trust(people) => trust::words(people),
+        Report::Trust { proof, people } => trust::words(*proof, people),
+        Report::PinnedByConfiguration { user } => Text::new()
+            .say("🚫 Nothing was changed: the configuration pins another key of ")
+            .strong(user)
+            .say(" (trust.pins), and it wins. Whoever runs Pilothouse can change it there.")
+            .words(),
         Report::Repinned { user, device, fingerprint } => trust::repinned(user, device.as_deref(), fingerprint),
         Report::NotShown { user, device, shown } => trust::not_shown(user, device.as_deref(), shown.as_deref()),
         Report::Version => Text::new().say("Pilothouse ").say(env!("CARGO_PKG_VERSION")).words(),
         Report::NoUsage => Text::new().say("This version of Pilothouse does not watch a subscription.").words(),
         Report::Underway { target, deed, owners } => rollout::underway(target, *deed, owners),
-        Report::AlreadySo { target, replicas, ready } => rollout::already(target, *replicas, *ready),
+        Report::AlreadySo { target, replicas, ready, current } => rollout::already(target, *replicas, *ready, *current),
+        Report::Overtaken { target, verb } => Text::new()
+            .say("⏱️ ")
+            .strong(&target.label)
+            .say(": this ")
+            .say(verb.word())
+            .say(" could only be read after a newer command was done, so it was left. Say it again if it is still wanted.")
+            .words(),
         Report::Rollout { target, deed, progress, after, owners } => {
             rollout::words(target, *deed, progress, *after, owners)
         }
         Report::Superseded { target, deed, by, newer } => rollout::superseded(target, *deed, by, *newer),
-        Report::Failed { target, verb, error } => rollout::failed(target, *verb, error),
+        Report::Failed { target, verb, error, tried } => rollout::failed(target, *verb, error, *tried),
         Report::RestartNotOffered { target } => Text::new()
             .say("🚫 ")
             .strong(&target.label)
@@ -308,7 +341,7 @@ fn history(deeds: &[Deed], zone: &TimeZone) -> Words {
         if i > 0 {
             text = text.line();
         }
-        let at = deed.at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
+        let at = deed.at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string();
         text = text.say(&at).say("  ").say(&deed.who).say(": ").code(&deed.text).say(" → ").say(&deed.outcome);
     }
     text.words()

@@ -1,7 +1,8 @@
 //! Tracing and the name of every metric.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
@@ -15,7 +16,7 @@ use crate::cluster::ClusterError;
 use crate::config::{Log, LogFormat};
 
 /// What other crates say too loudly at the default level: the SDK logs every missing account-data event as an error.
-const QUIET: &str = "matrix_sdk=warn,matrix_sdk_base=warn,matrix_sdk_crypto=warn,matrix_sdk::http_client=off,\
+const QUIET: &str = "matrix_sdk=warn,matrix_sdk_base=warn,matrix_sdk_crypto=warn,matrix_sdk_crypto::backups=error,matrix_sdk::http_client=off,\
                      kube_client=warn,kube_runtime=warn,hyper=warn,tower=warn,rustls=warn";
 
 /// Starts the log on standard error.
@@ -29,7 +30,11 @@ pub fn start_log(log: &Log) -> anyhow::Result<()> {
     })?;
     let registry = tracing_subscriber::registry().with(filter);
     match log.format {
-        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal();
+            let layer = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
+            registry.with(layer).try_init()
+        }
         LogFormat::Json => {
             registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()
         }
@@ -114,9 +119,9 @@ impl Metrics {
         self.cluster_errors.get_or_create(&Failed { kind: kind.to_owned() }).inc();
     }
 
-    /// Counts a message that was given up.
-    pub fn dropped(&self) {
-        self.dropped.inc();
+    /// Notes how many messages were given up so far, as the store counts them.
+    pub fn dropped(&self, so_far: u64) {
+        self.dropped.inner().store(so_far, Ordering::Relaxed);
     }
 
     /// Notes how much waits.
@@ -150,7 +155,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.command("start", "done");
         metrics.cluster_error(&ClusterError::Timeout);
-        metrics.dropped();
+        metrics.dropped(1);
         metrics.depths(1, 2);
         metrics.health(Some(0.5), true);
         let text = metrics.text();

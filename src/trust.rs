@@ -35,7 +35,10 @@ pub async fn run(config: &Config, accept: Option<(String, Vec<String>)>) -> anyh
         );
     }
     match report {
-        Report::NotShown { .. } | Report::Refused(_) | Report::Mistaken { .. } => anyhow::bail!("nothing was changed"),
+        Report::NotShown { .. }
+        | Report::PinnedByConfiguration { .. }
+        | Report::Refused(_)
+        | Report::Mistaken { .. } => anyhow::bail!("nothing was changed"),
         _ => Ok(()),
     }
 }
@@ -69,7 +72,7 @@ async fn list(config: &Config, store: &Store) -> anyhow::Result<Report> {
         let keys = store.keys(user).await?;
         people.push(Person { user: user.clone(), keys, configured: config.trust.pins.get(user).cloned() });
     }
-    Ok(Report::Trust(people))
+    Ok(Report::Trust { proof: daemon::proof(config.trust.mode), people })
 }
 
 /// Goes the way of every command: read, judged, ordered, carried out.
@@ -82,7 +85,9 @@ async fn accepted(config: &Config, store: &Store, user: &str, fingerprint: &[Str
         _ => return Ok(Report::Mistaken { mistake: Mistake::BadTrust, targets: vec![] }),
     };
     match judge(&daemon::rules(config), &Actor::Machine, &Standing::Proven, &command).as_deref() {
-        Ok([Order::Repin(order)]) => Ok(operator::accept(store, order, now()).await?),
+        Ok([Order::Repin(order)]) => {
+            Ok(operator::accept(store, order, config.trust.pins.get(user).map(String::as_str), now()).await?)
+        }
         Ok(_) => anyhow::bail!("that is no order for one key"),
         Err(refusal) => Ok(Report::Refused(refusal.clone())),
     }

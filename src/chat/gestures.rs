@@ -1,11 +1,9 @@
-//! Signs of life: typing and read receipts. Best effort, each tried once.
+//! Signs of life: typing. Best effort, each tried once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use matrix_sdk::config::RequestConfig;
-use matrix_sdk::ruma::api::client::receipt::create_receipt::v3 as receipt;
-use matrix_sdk::ruma::{EventId, RoomId};
+use matrix_sdk::ruma::RoomId;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -45,19 +43,6 @@ async fn show(context: &Context, gesture: &Gesture) -> anyhow::Result<()> {
             if let Some(room) = context.client.get_room(<&RoomId>::try_from(room.as_str())?) {
                 room.typing_notice(*on).await?;
             }
-        }
-        Gesture::Seen { room, event } => {
-            // The SDK's own way makes a second request, for the unread flag.
-            let request = receipt::Request::new(
-                <&RoomId>::try_from(room.as_str())?.to_owned(),
-                receipt::ReceiptType::Read,
-                <&EventId>::try_from(event.as_str())?.to_owned(),
-            );
-            context
-                .client
-                .send(request)
-                .with_request_config(RequestConfig::new().disable_retry().timeout(TIMEOUT))
-                .await?;
         }
     }
     Ok(())

@@ -17,8 +17,8 @@ use crate::store::pins::SeenDevice;
 pub struct Outside {
     wire: Wire,
     matrix: config::Matrix,
-    entered: Option<Entered>,
     token: String,
+    temporary: bool,
 }
 
 /// Who is asking.
@@ -75,7 +75,7 @@ impl Outside {
     /// # Errors
     /// Where the CA file or the proxy cannot be used.
     pub fn new(matrix: &config::Matrix) -> Result<Self, Fault> {
-        Ok(Self { wire: Wire::new(matrix)?, matrix: matrix.clone(), entered: None, token: String::new() })
+        Ok(Self { wire: Wire::new(matrix)?, matrix: matrix.clone(), token: String::new(), temporary: false })
     }
 
     /// Lists the versions of the specification that the homeserver speaks.
@@ -101,7 +101,10 @@ impl Outside {
                 (self.wire.login(&credentials, None).await?.access_token, true)
             }
         };
-        let whoami = self.wire.whoami(&token).await?;
+        // From here on there is something to log out again.
+        self.token = token;
+        self.temporary = temporary;
+        let whoami = self.wire.whoami(&self.token).await?;
         let device = whoami.device_id.ok_or_else(|| {
             Fault(
                 "the access token belongs to no device, so nothing can be encrypted with it; make one with a device"
@@ -109,8 +112,6 @@ impl Outside {
             )
         })?;
         let entered = Entered { user: whoami.user_id, device, temporary };
-        self.token = token;
-        self.entered = Some(entered.clone());
         if !same_user(&self.matrix.user, &entered.user) {
             return Err(Fault(format!("the login is {}'s, but matrix.user is {}", entered.user, self.matrix.user)));
         }
@@ -154,14 +155,12 @@ impl Outside {
     /// # Errors
     /// Where the homeserver does not answer: then the device stays, and the message says so.
     pub async fn leave(self) -> Result<(), Fault> {
-        match self.entered {
-            Some(Entered { temporary: true, device, .. }) => self.wire.logout(&self.token).await.map_err(|error| {
-                Fault(format!(
-                    "the device {device} that was made for this could not be logged out ({error}); remove it by hand"
-                ))
-            }),
-            _ => Ok(()),
+        if !self.temporary {
+            return Ok(());
         }
+        self.wire.logout(&self.token).await.map_err(|error| {
+            Fault(format!("the device that was made for this could not be logged out ({error}); remove it by hand"))
+        })
     }
 }
 

@@ -12,9 +12,9 @@ use matrix_sdk::{Room, RoomMemberships, RoomState};
 use serde_json::Value;
 use tracing::{debug, info, warn};
 
-use super::Context;
 use super::sync::chores::Chores;
 use super::sync::event::Event;
+use super::{Context, HOME_ROOM};
 use crate::retry::Backoff;
 
 /// Tries of a join or a leave before the next survey begins them anew.
@@ -106,6 +106,16 @@ impl Rooms {
                 }
                 Err(error) => warn!(name, "the room of this alias is not known, it is asked for again: {error}"),
             }
+        }
+        self.note_home().await;
+    }
+
+    /// Keeps the home room where the operator looks it up.
+    async fn note_home(&self) {
+        let home = self.context.matrix.home_room.as_ref().and_then(|name| self.aliased(name));
+        let Some(home) = home.map(|room| self.latest(room)) else { return };
+        if let Err(error) = self.context.store.set_cursor(HOME_ROOM, home.as_str()).await {
+            warn!("the home room could not be noted: {error}");
         }
     }
 

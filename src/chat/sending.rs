@@ -57,22 +57,21 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyho
     let mut busy: HashSet<String> = HashSet::new();
     let mut prune = tokio::time::interval(PRUNE);
     loop {
-        let mut wake = None;
-        if !stop.is_cancelled() {
-            match due(&context.store).await {
-                Ok((parcels, held_until)) => {
-                    for plan in pace.plan(parcels, &busy, now()) {
-                        busy.insert(plan.first.room.clone());
-                        trying.push(attempt(&context, plan));
-                    }
-                    wake = pace.wake().or(held_until);
+        let wake = match due(&context.store).await {
+            Ok((parcels, held_until)) => {
+                for plan in pace.plan(parcels, &busy, now()) {
+                    busy.insert(plan.first.room.clone());
+                    trying.push(attempt(&context, plan));
                 }
-                Err(error) => {
-                    warn!(%error, "the outbox cannot be read");
-                    wake = Some(now() + STORE_PAUSE);
-                }
+                pace.wake().or(held_until)
             }
-        } else if trying.is_empty() {
+            Err(error) => {
+                warn!(%error, "the outbox cannot be read");
+                Some(now() + STORE_PAUSE)
+            }
+        };
+        // At the end what can go out at once still does; what must wait is for the next start.
+        if stop.is_cancelled() && trying.is_empty() {
             return Ok(());
         }
         let nap = wake.map_or(IDLE, |at| until(at).min(IDLE));
@@ -176,7 +175,8 @@ async fn settle(context: &Context, pace: &mut Pace, Tried { parcel, verdict }: T
         Verdict::Later(why) if now.duration_since(parcel.created_at) < OUTDATED => {
             let pause = pace.failed(&parcel.room, now);
             warn!(room = parcel.room, why, ?pause, "sending failed, trying again as the same event");
-            Ok(())
+            // In the store too, so that the rows of a failing room do not fill what is read for the others.
+            context.store.hold_room(&parcel.room, now + pause).await
         }
         Verdict::Later(why) | Verdict::Never(why) => {
             warn!(room = parcel.room, row = parcel.id, why, "words are given up");

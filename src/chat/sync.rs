@@ -111,6 +111,7 @@ impl Receiver {
                 () = shutdown.cancelled() => return Ok(Ended::Shutdown),
                 turn = self.turn(poll) => turn,
             };
+            self.context.health.send_modify(|health| health.turned_at = Some(now()));
             match turn {
                 Ok(()) => {
                     pauses.reset();

@@ -65,6 +65,12 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
 
 fn store(config: &Config, findings: &mut Vec<Finding>) -> Option<Store> {
     let folder = &config.matrix.store;
+    if !folder.join(daemon::DATABASE).is_file() {
+        // Made by the daemon, so that it belongs to the daemon's user.
+        let detail = format!("{} is empty: the first start makes it", folder.display());
+        findings.push(Finding::skipped("store", "journal", detail));
+        return None;
+    }
     let opened = match daemon::open_store(folder) {
         Ok(store) => store,
         Err(error) => {

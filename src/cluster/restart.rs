@@ -15,12 +15,21 @@ impl Cluster {
     /// Begins a new rollout of the same template. Needs `patch` on the object, which also allows changing its image.
     ///
     /// # Errors
-    /// [`ClusterError::Refused`] for a paused Deployment, which would not roll; otherwise as the API server says.
+    /// [`ClusterError::Refused`] where nothing would roll: a paused Deployment, no replicas, `OnDelete`; otherwise as the API
+    /// server says.
     pub async fn restart(&self, target: &Target, now: Timestamp) -> Result<(), ClusterError> {
-        if self.workload(target).await?.paused {
-            return Err(ClusterError::Refused(format!(
-                "{target} is paused, so a restart would change nothing; run `kubectl rollout resume` first"
-            )));
+        let workload = self.workload(target).await?;
+        let refuse = |why: &str| Err(ClusterError::Refused(format!("{target} {why}")));
+        if workload.paused {
+            return refuse("is paused, so a restart would change nothing; run `kubectl rollout resume` first");
+        }
+        if workload.desired == 0 {
+            return refuse("has no replicas, so there is nothing to restart");
+        }
+        if workload.on_delete {
+            return refuse(
+                "replaces pods only when they are deleted (updateStrategy OnDelete), so a restart would change nothing",
+            );
         }
         let asked = Asked::of("patch", target, "");
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };

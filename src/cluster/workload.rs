@@ -28,6 +28,8 @@ pub struct Workload {
     pub rollout: RolloutState,
     /// A Deployment's `spec.paused`.
     pub paused: bool,
+    /// A StatefulSet's update strategy `OnDelete`: pods are replaced only when somebody deletes them.
+    pub on_delete: bool,
     /// Who wrote the replicas last, from `managedFields`. After a scale to 0 the API server (1.35) tracks no writer of
     /// the scale subresource any more, until somebody writes the replicas on the object itself.
     pub scaled_by: Option<Writer>,
@@ -118,6 +120,7 @@ impl From<&Deployment> for Snapshot {
                 images: images(&spec.template),
                 rollout: deployment_rollout(object),
                 paused: spec.paused.unwrap_or(false),
+                on_delete: false,
                 scaled_by: scaled_by(&object.metadata),
                 managed_by: owner::declared(&object.metadata),
                 since: condition(object, "Available").and_then(|c| c.last_transition_time.as_ref()).map(|time| time.0),
@@ -147,6 +150,7 @@ impl From<&StatefulSet> for Snapshot {
                 images: images(&spec.template),
                 rollout: stateful_set_rollout(object),
                 paused: false,
+                on_delete: spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("OnDelete"),
                 scaled_by: scaled_by(&object.metadata),
                 managed_by: owner::declared(&object.metadata),
                 since: None,

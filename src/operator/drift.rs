@@ -7,8 +7,9 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::gate::{LAST_ROOM, outgoing, txn};
+use super::gate::{outgoing, txn};
 use super::{Book, Operator};
+use crate::chat::{HOME_ROOM, LAST_ROOM};
 use crate::cluster::{Drift, Target};
 use crate::reply::Report;
 use crate::store::StoreError;
@@ -50,7 +51,8 @@ impl Operator {
         let book = self.read_book();
         tracing::warn!(target = %target.key(), ?drift, "unasked change");
         let room = match &book.home_room {
-            Some(room) => Some(room.clone()),
+            // An alias is looked up by the chat, which knows rooms and follows their upgrades.
+            Some(room) => self.store.cursor(HOME_ROOM).await?.or_else(|| room.starts_with('!').then(|| room.clone())),
             None => self.store.cursor(LAST_ROOM).await?,
         };
         // Before the first command nobody is known who would want to read it.
@@ -61,7 +63,7 @@ impl Operator {
         let told = self.store.cursor(&cursor).await?.and_then(|row| row.parse().ok());
         match (drift, told) {
             (Drift::Recovered { .. }, Some(row)) => {
-                self.store.say(None, Speech::Revise { row, txn, payload }, at).await?;
+                self.store.say(None, Speech::Revise { row, room, txn, payload }, at).await?;
             }
             _ => {
                 let row = self.store.say(None, Speech::New(Draft { txn, room, payload }), at).await?;

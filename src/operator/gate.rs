@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use super::{Book, Operator, now};
-use crate::chat::{Address, Gesture, Message, Outgoing, Why};
+use crate::chat::{Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
+use crate::cluster::Target;
 use crate::command::{Command, Grammar, Place, Reading, read};
 use crate::policy::{Actor, Order, Refusal, Topic, judge};
 use crate::reply::{self, Report};
@@ -14,8 +15,6 @@ use crate::store::outbox::{Draft, Speech};
 
 /// The same refusal is told to the same person once in this time.
 const REFUSAL_PAUSE: SignedDuration = SignedDuration::from_mins(10);
-/// Cursor with the room of the last accepted command: where news goes without a home room.
-pub(super) const LAST_ROOM: &str = "last_command_room";
 
 pub(super) fn message(entry: &Entry) -> Option<Message> {
     serde_json::from_str(&entry.payload)
@@ -64,12 +63,14 @@ impl Operator {
         std::sync::Arc::clone(&self.book.borrow())
     }
 
-    /// Names the lane of an entry: the target that it is about, or a lane of its own.
-    pub(super) fn lane(&self, entry: &Entry) -> String {
+    /// Names the lanes of an entry: the targets that it changes or asks about, or a lane of its own.
+    pub(super) fn lanes(&self, entry: &Entry) -> Vec<String> {
         let book = self.read_book();
         match message(entry).map(|message| reading(&message, &book)) {
-            Some(Reading::Command(command)) if command.targets().len() == 1 => command.targets()[0].clone(),
-            _ => format!("#{}", entry.id),
+            Some(Reading::Command(command)) if command.targets().len() == 1 || command.verb().changes() => {
+                command.targets().iter().filter_map(|name| book.target(name)).map(Target::key).collect()
+            }
+            _ => vec![format!("#{}", entry.id)],
         }
     }
 
@@ -99,12 +100,12 @@ impl Operator {
         for (_, entries) in told {
             let texts = entries.iter().map(|(_, message)| message.text.trim().to_owned()).collect();
             let report = Report::Stale { texts, limit: book.rules.staleness };
-            for (i, (entry, message)) in entries.iter().enumerate().rev() {
+            let all = entries.iter().enumerate().map(|(i, (entry, message))| {
                 let speech = (i == 0).then(|| Speech::New(draft(entry, message, &report)));
-                let outcome = "too old to act on".to_owned();
-                self.store.finish(Done { id: entry.id, outcome, speech, message: None, watch: None }, now).await?;
-                self.metrics.command("any", "stale");
-            }
+                Done { speech, ..Done::silent(entry.id, "too old to act on") }
+            });
+            self.store.finish_all(all.collect(), now).await?;
+            entries.iter().for_each(|_| self.metrics.command("any", "stale"));
             self.outbox.notify_one();
         }
         Ok(fresh)
@@ -156,7 +157,7 @@ impl Operator {
         match orders.as_slice() {
             [Order::Scale(order)] => self.scale(entry, message, order, book).await,
             [Order::Restart(order)] => self.restart(entry, message, order, book).await,
-            [Order::Repin(order)] => self.repin(entry, message, order).await,
+            [Order::Repin(order)] => self.repin(entry, message, order, book).await,
             [Order::Tell(order)] => {
                 let report = self.tell(order.topic(), book).await?;
                 self.metrics.command(verb.word(), "told");
@@ -209,13 +210,8 @@ impl Operator {
         outcome: &str,
         report: &Report,
     ) -> Result<(), StoreError> {
-        let done = Done {
-            id: entry.id,
-            outcome: outcome.to_owned(),
-            speech: Some(Speech::New(draft(entry, message, report))),
-            message: None,
-            watch: None,
-        };
+        let speech = Some(Speech::New(draft(entry, message, report)));
+        let done = Done { speech, ..Done::silent(entry.id, outcome) };
         self.store.finish(done, now()).await?;
         self.outbox.notify_one();
         Ok(())
@@ -226,13 +222,11 @@ impl Operator {
             return self.store.ignore(entry.id, now()).await;
         }
         tracing::warn!(?refusal, room = %entry.room, "refused");
-        let key = format!("refusal/{}/{}", message.who, refusal.key());
-        let told = self.store.claim_notice(&key, now(), REFUSAL_PAUSE).await?;
-        if told {
-            return self.answer(entry, message, "refused", &Report::Refused(refusal)).await;
-        }
-        let done = Done { id: entry.id, outcome: "refused".to_owned(), speech: None, message: None, watch: None };
-        self.store.finish(done, now()).await.map(|_| ())
+        let once = Some((format!("refusal/{}/{}", message.who, refusal.key()), REFUSAL_PAUSE));
+        let speech = Some(Speech::New(draft(entry, message, &Report::Refused(refusal))));
+        self.store.finish(Done { speech, once, ..Done::silent(entry.id, "refused") }, now()).await?;
+        self.outbox.notify_one();
+        Ok(())
     }
 
     fn typing(&self, room: &str, on: bool) {

@@ -10,22 +10,34 @@ use crate::store::inbox::{Done, Entry};
 use crate::store::outbox::{Draft, Speech};
 
 impl Operator {
-    /// Goes on with the watches, and with the orders that were started and have no outcome.
-    pub(super) async fn resume(&self) -> Result<(), StoreError> {
+    /// Goes on with the watches, and gives the orders that were started and have no outcome, each with its lane.
+    pub(super) async fn resume(&self) -> Result<Vec<(Entry, String)>, StoreError> {
         for watch in self.store.watches().await? {
-            if let Some(job) = watching::Job::restore(&watch) {
-                self.cluster.quiet(&job.target, watch.deadline);
-                drop(self.watchers.send(job));
+            match watching::Job::restore(&watch) {
+                Some(job) => {
+                    self.cluster.quiet(&job.target, watch.deadline);
+                    drop(self.watchers.send(job));
+                }
+                None => {
+                    self.store.end_watch(watch.inbox, "interrupted".to_owned(), None, now()).await?;
+                }
             }
         }
-        for entry in self.store.unfinished().await? {
-            let work = entry.work.as_deref().and_then(|work| serde_json::from_str::<Work>(work).ok());
-            match (message(&entry), work) {
-                (Some(message), Some(work)) => self.take_up(&entry, &message, &work).await?,
-                _ => self.store.ignore(entry.id, now()).await?,
-            }
+        let unfinished = self.store.unfinished().await?;
+        Ok(unfinished
+            .into_iter()
+            .map(|entry| (entry.target.clone().unwrap_or_default(), entry))
+            .map(|(t, e)| (e, t))
+            .collect())
+    }
+
+    /// Judges an order that was interrupted.
+    pub(super) async fn finish_interrupted(&self, entry: Entry) -> Result<(), StoreError> {
+        let work = entry.work.as_deref().and_then(|work| serde_json::from_str::<Work>(work).ok());
+        match (message(&entry), work) {
+            (Some(message), Some(work)) => self.take_up(&entry, &message, &work).await,
+            _ => self.store.ignore(entry.id, now()).await,
         }
-        Ok(())
     }
 
     async fn take_up(&self, entry: &Entry, message: &Message, work: &Work) -> Result<(), StoreError> {
@@ -43,13 +55,10 @@ impl Operator {
         let payload = outgoing(&report, Some(&message.event));
         let txn = txn(&entry.event, "interrupted");
         let speech = match row {
-            Some(row) => Speech::Revise { row, txn, payload },
+            Some(row) => Speech::Revise { row, room: entry.room.clone(), txn, payload },
             None => Speech::New(Draft { txn, room: entry.room.clone(), payload }),
         };
-        let outcome = "interrupted".to_owned();
-        self.store
-            .finish(Done { id: entry.id, outcome, speech: Some(speech), message: None, watch: None }, now())
-            .await?;
+        self.store.finish(Done { speech: Some(speech), ..Done::silent(entry.id, "interrupted") }, now()).await?;
         self.outbox.notify_one();
         Ok(())
     }

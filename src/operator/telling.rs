@@ -70,6 +70,6 @@ impl Operator {
             let keys = self.store.keys(user).await?;
             people.push(Person { user: user.clone(), keys, configured: book.pins.get(user).cloned() });
         }
-        Ok(Report::Trust(people))
+        Ok(Report::Trust { proof: book.proof, people })
     }
 }

@@ -7,19 +7,16 @@ use tokio::time::{Duration, Instant};
 
 use super::gate::{outgoing, txn};
 use super::work::Work;
-use super::{Operator, now};
+use super::{Operator, STORE_PAUSE, now};
 use crate::chat::Message;
 use crate::cluster::{Progress, Target};
-use crate::reply::Report;
+use crate::reply::{Change, Report};
 use crate::store::inbox::Entry;
 use crate::store::outbox::{Draft, Speech};
 use crate::store::watches::Watch;
 
 /// Between two edits of one message: homeservers let a bot write about one event in five seconds.
 const EDIT_PAUSE: Duration = Duration::from_secs(5);
-/// Between two tries to write the last words while the store fails.
-const STORE_PAUSE: Duration = Duration::from_secs(2);
-
 /// A watch, with all that its words need.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Job {
@@ -32,6 +29,10 @@ pub(super) struct Job {
     row: Option<i64>,
     began: Timestamp,
     deadline: Timestamp,
+    who: String,
+    /// Whether the Kubernetes Event is still to be written: not after a restart.
+    #[serde(skip)]
+    fresh: bool,
 }
 
 impl Job {
@@ -53,6 +54,8 @@ impl Job {
             row,
             began,
             deadline,
+            who: message.who.clone(),
+            fresh: true,
         }
     }
 
@@ -71,7 +74,7 @@ impl Job {
         let txn = txn(&self.event, purpose);
         let payload = outgoing(report, Some(&self.reply_to));
         match self.row {
-            Some(row) => Speech::Revise { row, txn, payload },
+            Some(row) => Speech::Revise { row, room: self.room.clone(), txn, payload },
             None => Speech::New(Draft { txn, room: self.room.clone(), payload }),
         }
     }
@@ -106,8 +109,27 @@ fn urgent(progress: &Progress) -> bool {
 }
 
 impl Operator {
-    /// Follows a rollout to its end.
+    /// Follows a rollout to its end, and leaves its record on the object.
     pub(super) async fn watch(&self, job: Job) {
+        tokio::join!(self.record(&job), self.follow(&job));
+    }
+
+    /// Leaves a Kubernetes Event on the object: who asked, from where.
+    async fn record(&self, job: &Job) {
+        if !job.fresh {
+            return;
+        }
+        let (reason, note) = match job.work.change {
+            Change::Scale { from, to } => ("ScaledByChat", format!("Scaled from {from} to {to}")),
+            Change::Restart => ("RestartedByChat", "Restarted".to_owned()),
+        };
+        let note = format!("{note} for {} in room {}", job.who, job.room);
+        if let Err(error) = self.cluster.record(&job.target, reason, &note).await {
+            tracing::info!(%error, target = %job.target.key(), "no Kubernetes Event was written");
+        }
+    }
+
+    async fn follow(&self, job: &Job) {
         let steps = self.cluster.rollout(job.target.clone(), job.work.wanted(), job.deadline);
         let mut steps = std::pin::pin!(steps);
         let mut edit_at = Instant::now() + EDIT_PAUSE;
@@ -117,10 +139,10 @@ impl Operator {
             let step = tokio::select! {
                 step = steps.next() => step,
                 () = tokio::time::sleep_until(edit_at), if waiting.is_some() => {
-                    if let Some(progress) = waiting.take() {
-                        self.edit(&job, &progress).await;
-                        edit_at = Instant::now() + EDIT_PAUSE;
+                    if let Some(progress) = waiting.take() && !self.edit(job, &progress).await {
+                        return;
                     }
+                    edit_at = Instant::now() + EDIT_PAUSE;
                     continue;
                 }
             };
@@ -131,11 +153,13 @@ impl Operator {
             };
             let at = now();
             if let Some(outcome) = outcome(&job.work, &progress, at.duration_since(job.began)) {
-                return self.end(&job, &progress, outcome, at).await;
+                return self.end(job, &progress, outcome, at).await;
             }
             if urgent(&progress) && !troubled {
                 troubled = true;
-                self.edit(&job, &progress).await;
+                if !self.edit(job, &progress).await {
+                    return;
+                }
                 edit_at = Instant::now() + EDIT_PAUSE;
                 waiting = None;
             } else {
@@ -144,12 +168,19 @@ impl Operator {
         }
     }
 
-    async fn edit(&self, job: &Job, progress: &Progress) {
+    /// Says how it goes. Gives `false` where a newer command has had the last words.
+    async fn edit(&self, job: &Job, progress: &Progress) -> bool {
         let at = now();
         let speech = job.speech(&job.report(progress, at), &format!("progress {}", at.as_millisecond()));
-        match self.store.say(Some(job.inbox), speech, at).await {
-            Ok(_) => self.outbox.notify_one(),
-            Err(error) => tracing::warn!(%error, "progress could not be written"),
+        match self.store.progress(job.inbox, speech, at).await {
+            Ok(goes_on) => {
+                self.outbox.notify_one();
+                goes_on
+            }
+            Err(error) => {
+                tracing::warn!(%error, "progress could not be written");
+                true
+            }
         }
     }
 
@@ -158,9 +189,11 @@ impl Operator {
         let speech = job.speech(&job.report(progress, at), "end");
         loop {
             match self.store.end_watch(job.inbox, outcome.clone(), Some(speech.clone()), at).await {
-                Ok(_) => {
-                    tracing::info!(outcome, "the rollout ended");
-                    self.outbox.notify_one();
+                Ok(ended) => {
+                    if ended {
+                        tracing::info!(outcome, "the rollout ended");
+                        self.outbox.notify_one();
+                    }
                     return;
                 }
                 Err(error) => {

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::gate::{draft, outgoing, txn};
-use super::{Book, Operator, now, watching};
+use super::{Book, Operator, STORE_PAUSE, now, watching};
 use crate::chat::Message;
 use crate::cluster::{ClusterError, Target, Wanted};
+use crate::command::Verb;
 use crate::policy::{Repin, Restart, Scale};
 use crate::reply::{Change, Report};
 use crate::store::inbox::{Done, Entry, Started};
@@ -68,10 +69,14 @@ impl Operator {
                 return self.failed(entry, message, None, &target, verb, error).await;
             }
         };
+        if self.store.has_newer(entry.id, &target.key()).await? {
+            return self.overtaken(entry, message, target, order_verb(order)).await;
+        }
         let remembered = self.store.remembered(&target.key()).await?;
         let Some(to) = order.resolve(workload.desired, remembered) else {
             self.metrics.command(order_verb(order).word(), "unchanged");
-            let report = Report::AlreadySo { target, replicas: workload.desired, ready: workload.ready };
+            let (replicas, ready, current) = (workload.desired, workload.ready, workload.current);
+            let report = Report::AlreadySo { target, replicas, ready, current };
             return self.answer(entry, message, "nothing to change", &report).await;
         };
         let change = Change::Scale { from: workload.desired, to };
@@ -90,7 +95,7 @@ impl Operator {
         let Some(target) = book.target(order.target()).cloned() else {
             return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
         };
-        let verb = crate::command::Verb::Restart;
+        let verb = Verb::Restart;
         match self.cluster.may_restart(&target).await {
             Ok(true) => {}
             Ok(false) => {
@@ -98,6 +103,9 @@ impl Operator {
                 return self.answer(entry, message, "not offered", &Report::RestartNotOffered { target }).await;
             }
             Err(error) => return self.failed(entry, message, None, &target, verb, error).await,
+        }
+        if self.store.has_newer(entry.id, &target.key()).await? {
+            return self.overtaken(entry, message, target, verb).await;
         }
         let work = Work { target, change: Change::Restart, owners: vec![] };
         self.perform(entry, message, &work, None, book).await
@@ -120,8 +128,13 @@ impl Operator {
         };
         let row = self.store.start(started, now()).await?;
         self.outbox.notify_one();
-        self.supersede(entry, message, work).await?;
         self.act(entry, message, work, row, book).await
+    }
+
+    /// A command whose key came late must not undo what was said after it.
+    async fn overtaken(&self, entry: &Entry, message: &Message, target: Target, verb: Verb) -> Result<(), StoreError> {
+        self.metrics.command(verb.word(), "overtaken");
+        self.answer(entry, message, "overtaken", &Report::Overtaken { target, verb }).await
     }
 
     /// Carries a journaled order out and journals what came of it. Absolute, so that it may be done twice.
@@ -133,6 +146,7 @@ impl Operator {
         row: Option<i64>,
         book: &Book,
     ) -> Result<(), StoreError> {
+        self.supersede(entry, message, work).await?;
         let began = now();
         self.cluster.quiet(&work.target, began + book.rollout_deadline);
         let verb = work.change.verb();
@@ -141,38 +155,33 @@ impl Operator {
             Change::Restart => self.cluster.restart(&work.target, began).await,
         };
         if let Err(error) = result {
+            self.cluster.quiet(&work.target, now());
             return self.failed(entry, message, row, &work.target, verb, error).await;
         }
         self.metrics.command(verb.word(), "done");
         let deadline = began + book.rollout_deadline;
         let job = watching::Job::new(entry, message, work, row, began, deadline);
-        let watch = NewWatch { target: work.target.key(), payload: job.to_json(), deadline };
-        let done = Done { id: entry.id, outcome: work.outcome(), speech: None, message: row, watch: Some(watch) };
-        self.store.finish(done, now()).await?;
+        let watch = Some(NewWatch { target: work.target.key(), payload: job.to_json(), deadline });
+        self.conclude(Done { message: row, watch, ..Done::silent(entry.id, &work.outcome()) }).await;
         // Unbounded but small: one job a command in work. It fails only while the process ends, and the row is written.
         drop(self.watchers.send(job));
-        if book.events {
-            self.record(message, work).await;
-        }
         Ok(())
     }
 
-    /// Leaves a Kubernetes Event on the object: who asked, from where.
-    async fn record(&self, message: &Message, work: &Work) {
-        let (reason, note) = match work.change {
-            Change::Scale { from, to } => ("ScaledByChat", format!("Scaled from {from} to {to}")),
-            Change::Restart => ("RestartedByChat", "Restarted".to_owned()),
-        };
-        let note = format!("{note} for {} in room {}", message.who, message.room);
-        if let Err(error) = self.cluster.record(&work.target, reason, &note).await {
-            tracing::info!(%error, target = %work.target.key(), "no Kubernetes Event was written");
+    /// Writes what came of an order that may have moved the cluster. The lane is held until it is written: whoever comes
+    /// next must not overtake it. A stop gives up after a while, and the next start judges the order anew.
+    async fn conclude(&self, done: Done) {
+        while let Err(error) = self.store.finish(done.clone(), now()).await {
+            tracing::error!(id = done.id, %error, "an outcome cannot be written; trying again");
+            tokio::time::sleep(STORE_PAUSE).await;
         }
+        self.outbox.notify_one();
     }
 
     /// Ends the older watches of the target: their messages say who took over.
     async fn supersede(&self, entry: &Entry, message: &Message, work: &Work) -> Result<(), StoreError> {
         let key = work.target.key();
-        for watch in self.store.watches().await?.into_iter().filter(|w| w.target == key && w.inbox < entry.id) {
+        for watch in self.store.watches().await?.into_iter().filter(|w| w.target == key && w.inbox != entry.id) {
             let Some(older) = watching::Job::restore(&watch) else { continue };
             let report = Report::Superseded {
                 target: older.target.clone(),
@@ -192,40 +201,59 @@ impl Operator {
         message: &Message,
         row: Option<i64>,
         target: &Target,
-        verb: crate::command::Verb,
+        verb: Verb,
         error: ClusterError,
     ) -> Result<(), StoreError> {
         tracing::warn!(%error, target = %target.key(), "the cluster said no");
         self.metrics.command(verb.word(), "failed");
         self.metrics.cluster_error(&error);
         let outcome = format!("failed: {error}");
-        let report = Report::Failed { target: target.clone(), verb, error };
-        let speech = match row {
-            None => Speech::New(draft(entry, message, &report)),
-            Some(row) => Speech::Revise {
-                row,
-                txn: txn(&entry.event, "failed"),
-                payload: outgoing(&report, Some(&message.event)),
-            },
+        let report = Report::Failed { target: target.clone(), verb, error, tried: row.is_some() };
+        let target = Some(target.key());
+        let Some(row) = row else {
+            // Nothing was tried, so nothing is lost when this cannot be written: the command is looked at again.
+            let speech = Some(Speech::New(draft(entry, message, &report)));
+            self.store.finish(Done { speech, target, ..Done::silent(entry.id, &outcome) }, now()).await?;
+            self.outbox.notify_one();
+            return Ok(());
         };
-        let done = Done { id: entry.id, outcome, speech: Some(speech), message: None, watch: None };
-        self.store.finish(done, now()).await?;
-        self.outbox.notify_one();
+        let speech = Some(Speech::Revise {
+            row,
+            room: entry.room.clone(),
+            txn: txn(&entry.event, "failed"),
+            payload: outgoing(&report, Some(&message.event)),
+        });
+        self.conclude(Done { speech, target, ..Done::silent(entry.id, &outcome) }).await;
         Ok(())
     }
 
-    pub(super) async fn repin(&self, entry: &Entry, message: &Message, order: &Repin) -> Result<(), StoreError> {
-        let report = accept(&self.store, order, now()).await?;
+    pub(super) async fn repin(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        order: &Repin,
+        book: &Book,
+    ) -> Result<(), StoreError> {
+        let report = accept(&self.store, order, book.pins.get(order.user()).map(String::as_str), now()).await?;
         let outcome = if matches!(report, Report::Repinned { .. }) { "accepted" } else { "not the key" };
         self.answer(entry, message, outcome, &report).await
     }
 }
 
-/// Moves a pin to the key that the homeserver serves now, if it is the one that was compared.
+/// Moves a pin to the key that the homeserver serves now, if it is the one that was compared; a pin of the
+/// configuration wins and is moved there alone.
 ///
 /// # Errors
 /// [`StoreError`]: the pin is where it was.
-pub async fn accept(store: &Store, order: &Repin, now: Timestamp) -> Result<Report, StoreError> {
+pub async fn accept(
+    store: &Store,
+    order: &Repin,
+    configured: Option<&str>,
+    now: Timestamp,
+) -> Result<Report, StoreError> {
+    if order.device().is_none() && configured.is_some_and(|pin| pin != order.fingerprint()) {
+        return Ok(Report::PinnedByConfiguration { user: order.user().to_owned() });
+    }
     let keys = store.keys(order.user()).await?;
     let shown = match order.device() {
         None => keys.master,
@@ -240,6 +268,6 @@ pub async fn accept(store: &Store, order: &Repin, now: Timestamp) -> Result<Repo
     Ok(Report::Repinned { user, device, fingerprint: order.fingerprint().to_owned() })
 }
 
-fn order_verb(order: &Scale) -> crate::command::Verb {
-    if order.resolve(1, None) == Some(0) { crate::command::Verb::Stop } else { crate::command::Verb::Start }
+fn order_verb(order: &Scale) -> Verb {
+    if order.resolve(1, None) == Some(0) { Verb::Stop } else { Verb::Start }
 }

@@ -28,9 +28,15 @@ fn own(text: Text, owners: &[String]) -> Text {
     text.line().say("⚠️ Its replicas also belong to ").say(&owners.join(", ")).say(", which may change them again.")
 }
 
-pub(super) fn already(target: &Target, replicas: i32, ready: i32) -> Words {
+pub(super) fn already(target: &Target, replicas: i32, ready: i32, current: i32) -> Words {
     let text = Text::new();
     match replicas {
+        0 if current > 0 => {
+            let pods = if current == 1 { "one pod".to_owned() } else { format!("{current} pods") };
+            text.say("🟡 ")
+                .strong(&target.label)
+                .say(&format!(" is stopping already, {pods} left; nothing was changed."))
+        }
         0 => text.say("⚫ ").strong(&target.label).say(" is already stopped; nothing was changed."),
         n if ready < n => text
             .say("🟡 ")
@@ -144,20 +150,37 @@ pub(super) fn superseded(target: &Target, deed: Change, by: &str, newer: Verb) -
         .words()
 }
 
-pub(super) fn failed(target: &Target, verb: Verb, error: &ClusterError) -> Words {
-    let text = Text::new()
-        .say("❌ ")
-        .strong(&target.label)
-        .say(": ")
-        .say(verb.word())
-        .say(" failed: ")
-        .say(&error.to_string())
-        .say(".");
+pub(super) fn failed(target: &Target, verb: Verb, error: &ClusterError, tried: bool) -> Words {
+    if tried && *error == ClusterError::Timeout {
+        return Text::new()
+            .say("❔ ")
+            .strong(&target.label)
+            .say(": the API server did not answer the ")
+            .say(verb.word())
+            .say(" in time, so nothing is certain. Look at ")
+            .code(&format!("status {}", target.name))
+            .say(".")
+            .words();
+    }
+    let text = Text::new().say("❌ ").strong(&target.label).say(": ").say(verb.word()).say(" failed: ");
+    let text = match error {
+        ClusterError::Timeout => text.say("the API server did not answer in time."),
+        error => text.say(&error.to_string()).say("."),
+    };
+    let text = match error {
+        // A connection that broke after the request was sent may have changed something.
+        ClusterError::Unreachable(_) | ClusterError::Failed(_) if tried => {
+            return text
+                .say(" Whether it came through is not certain: look at ")
+                .code(&format!("status {}", target.name))
+                .say(".")
+                .words();
+        }
+        _ => text.say(" Nothing was changed."),
+    };
     match error {
         ClusterError::NotFound(_) => text.say(" Its kind, namespace or name in the configuration may be wrong."),
-        ClusterError::Forbidden(_) => text.say(" Nothing was changed. Whoever runs Pilothouse can add it to its Role."),
-        ClusterError::Timeout => text.say(" Look at ").code(&format!("status {}", target.name)).say("."),
-        ClusterError::Unreachable(_) => text.say(" Nothing was changed."),
+        ClusterError::Forbidden(_) => text.say(" Whoever runs Pilothouse can add it to its Role."),
         ClusterError::Conflict(_) => text.say(" Say it again."),
         _ => text,
     }

@@ -37,7 +37,8 @@ fn one(text: Text, target: &Target, description: &Description, now: Timestamp, b
         0 => text.say(&format!(", {} pods left", workload.current)),
         _ => text.say(&format!(", {ready}/{desired} ready, {available} available")),
     };
-    if let Some(since) = workload.since {
+    // At zero replicas the condition still tells of the time before.
+    if let Some(since) = workload.since.filter(|_| desired > 0) {
         text = text.say(", for ").say(&span(now.duration_since(since)));
     }
     if workload.paused {

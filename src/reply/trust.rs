@@ -1,7 +1,7 @@
 //! The words of `trust`.
 
 use super::{Text, Words};
-use crate::store::pins::Keys;
+use crate::store::pins::{Keys, SeenDevice};
 
 /// A person and what is known of their keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,59 +28,101 @@ fn grouped(key: &str) -> String {
     letters.chunks(4).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn words(people: &[Person]) -> Words {
+/// What makes a device count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// The signature of its user's pinned identity.
+    Identity,
+    /// Its own pinned key.
+    Devices,
+    /// Nothing.
+    Any,
+}
+
+pub(super) fn words(proof: Proof, people: &[Person]) -> Words {
     let mut text = Text::new();
+    if proof == Proof::Any {
+        text = text.say("⚠️ Any device of these people counts (trust.mode = any).").line();
+    }
     for (i, person) in people.iter().enumerate() {
         if i > 0 {
             text = text.line();
         }
-        let keys = &person.keys;
-        text = match (person.pinned(), keys.master.as_deref()) {
-            (Some(pin), Some(shown)) if pin == shown => {
-                let text = text.say("✅ ").strong(&person.user).say(": trusted");
-                match &keys.pin {
-                    Some(pin) if person.configured.is_none() => {
-                        text.say(", since ").say(&pin.since.strftime("%Y-%m-%d").to_string()).say(" by ").say(&pin.by)
-                    }
-                    _ => text.say(" by configuration"),
+        text = match proof {
+            Proof::Identity => identity(text, person),
+            Proof::Devices | Proof::Any => text.say("• ").strong(&person.user),
+        };
+        for seen in &person.keys.devices {
+            text = device(text.line(), proof, person, seen);
+        }
+    }
+    text.words()
+}
+
+fn identity(text: Text, person: &Person) -> Text {
+    let keys = &person.keys;
+    match (person.pinned(), keys.master.as_deref()) {
+        (Some(pin), Some(shown)) if pin == shown => {
+            let text = text.say("✅ ").strong(&person.user).say(": trusted");
+            match &keys.pin {
+                Some(pin) if person.configured.is_none() => {
+                    text.say(", since ").say(&pin.since.strftime("%Y-%m-%d").to_string()).say(" by ").say(&pin.by)
                 }
-                .line()
-                .say("   identity ")
-                .code(&grouped(shown))
+                _ => text.say(" by configuration"),
             }
-            (Some(_), Some(shown)) => text
+            .line()
+            .say("   identity ")
+            .code(&grouped(shown))
+        }
+        (Some(_), Some(shown)) => {
+            let text = text
                 .say("⛔ ")
                 .strong(&person.user)
                 .say(": suspended, the identity has changed. It is now ")
                 .code(&grouped(shown))
-                .line()
-                .say("   If you have compared it with them: ")
-                .code(&format!("trust accept {} {shown}", person.user)),
-            (None, Some(shown)) => {
-                text.say("➖ ").strong(&person.user).say(": not met yet; identity ").code(&grouped(shown))
-            }
-            (_, None) => text
-                .say("⚠️ ")
-                .strong(&person.user)
-                .say(": has no cross-signing identity. They cannot read here until they set one up ")
-                .say("(Element: Settings, Encryption, Set up recovery)."),
-        };
-        for device in &keys.devices {
-            text = text.line().say("   ").say(if device.signed { "✓ " } else { "✗ " }).code(&device.device);
-            if let Some(name) = &device.name {
-                text = text.say(" ").say(name);
-            }
-            text = match keys.device_pins.get(&device.device) {
-                Some(pin) if *pin == device.ed25519 => text.say(", pinned"),
-                Some(_) => text.say(", its key has changed"),
-                None => text,
-            };
-            if !device.signed {
-                text = text.say(", not verified by its owner, key ").code(&device.ed25519);
+                .line();
+            match person.configured {
+                Some(_) => text.say("   The configuration pins the old one (trust.pins): it is changed there."),
+                None => text
+                    .say("   If you have compared it with them: ")
+                    .code(&format!("trust accept {} {shown}", person.user)),
             }
         }
+        (None, Some(shown)) => {
+            text.say("➖ ").strong(&person.user).say(": not met yet; identity ").code(&grouped(shown))
+        }
+        (_, None) => text
+            .say("⚠️ ")
+            .strong(&person.user)
+            .say(": has no cross-signing identity. They cannot read here until they set one up ")
+            .say("(Element: Settings, Encryption, Set up recovery)."),
     }
-    text.words()
+}
+
+fn device(text: Text, proof: Proof, person: &Person, seen: &SeenDevice) -> Text {
+    let pin = person.keys.device_pins.get(&seen.device);
+    let (counts, why) = match (proof, pin) {
+        (Proof::Any, _) => (true, ""),
+        (Proof::Identity, _) if seen.signed => (true, ""),
+        (Proof::Identity, _) => (false, ", not verified by its owner"),
+        (Proof::Devices, Some(pin)) if *pin == seen.ed25519 => (true, ", pinned"),
+        (Proof::Devices, Some(_)) => (false, ", its key has changed"),
+        (Proof::Devices, None) if person.keys.device_pins.is_empty() => (true, ", not met yet"),
+        (Proof::Devices, None) => (false, ", new"),
+    };
+    let text = text.say("   ").say(if counts { "✓ " } else { "✗ " }).code(&seen.device);
+    let text = match &seen.name {
+        Some(name) => text.say(" ").say(name),
+        None => text,
+    };
+    let text = text.say(why);
+    match (counts, proof) {
+        (false, Proof::Devices) => text
+            .say("; if you have compared its key: ")
+            .code(&format!("trust accept {} {} {}", person.user, seen.device, seen.ed25519)),
+        (false, _) => text.say(", key ").code(&seen.ed25519),
+        (true, _) => text,
+    }
 }
 
 pub(super) fn repinned(user: &str, device: Option<&str>, fingerprint: &str) -> Words {

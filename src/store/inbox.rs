@@ -240,7 +240,13 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub async fn received(&self, limit: u32) -> Result<Vec<Entry>, StoreError> {
         self.call(move |tx| {
-            rows(tx, &format!("SELECT {COLUMNS} FROM inbox WHERE state = 'received' ORDER BY coalesce(parent, id), id LIMIT ?1"), [limit])
+            rows(
+                tx,
+                &format!(
+                    "SELECT {COLUMNS} FROM inbox WHERE state = 'received' ORDER BY coalesce(parent, id), id LIMIT ?1"
+                ),
+                [limit],
+            )
         })
         .await
     }

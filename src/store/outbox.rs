@@ -376,7 +376,7 @@ mod tests {
     }
 
     fn revise(row: i64, txn: &str) -> Speech {
-        Speech::Revise { row, txn: txn.to_owned(), payload: format!("words {txn}") }
+        Speech::Revise { row, room: "!room:x".to_owned(), txn: txn.to_owned(), payload: format!("words {txn}") }
     }
 
     fn store() -> (tempfile::TempDir, Store) {

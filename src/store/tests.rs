@@ -27,7 +27,7 @@ fn draft(txn: &str, payload: &str) -> Draft {
 }
 
 fn revise(row: i64, txn: &str, payload: &str) -> Speech {
-    Speech::Revise { row, txn: txn.to_owned(), payload: payload.to_owned() }
+    Speech::Revise { row, room: "!room:hs".to_owned(), txn: txn.to_owned(), payload: payload.to_owned() }
 }
 
 struct Place {
@@ -82,7 +82,7 @@ async fn a_command_goes_from_received_to_told_and_survives_each_step() {
     assert_eq!(store.remembered("Deployment/apps/web").await.unwrap(), Some(3));
     assert_eq!(store.answer_row(id).await.unwrap(), Some(row));
     let watch = NewWatch { target: "Deployment/apps/web".to_owned(), payload: "{}".to_owned(), deadline: at(600) };
-    let done = Done { id, outcome: "scaled".to_owned(), speech: None, message: Some(row), watch: Some(watch) };
+    let done = Done { message: Some(row), watch: Some(watch), ..Done::silent(id, "scaled") };
     store.finish(done, at(2)).await.unwrap();
     drop(store);
     store = place.open();
@@ -146,7 +146,7 @@ async fn merged_rows_go_out_once_and_later_news_of_them_is_new() {
     for n in 0..3 {
         let id = received(&store, &format!("$e{n}")).await;
         let speech = Some(Speech::New(draft(&format!("t{n}"), &format!("words {n}"))));
-        let done = Done { id, outcome: "told".to_owned(), speech, message: None, watch: None };
+        let done = Done { speech, ..Done::silent(id, "told") };
         rows.push(store.finish(done, at(1)).await.unwrap().unwrap());
     }
     store.merge(rows[0], rows[1..].to_vec(), "all".to_owned()).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_watch_ends_once() {
     let id = received(&store, "$a").await;
     let watch = NewWatch { target: "k".to_owned(), payload: "{}".to_owned(), deadline: at(600) };
     let speech = Some(Speech::New(draft("t1", "starting")));
-    store.finish(Done { id, outcome: "x".to_owned(), speech, message: None, watch: Some(watch) }, at(1)).await.unwrap();
+    store.finish(Done { speech, watch: Some(watch), ..Done::silent(id, "x") }, at(1)).await.unwrap();
     assert!(store.end_watch(id, "done".to_owned(), None, at(2)).await.unwrap());
     assert!(!store.end_watch(id, "again".to_owned(), Some(Speech::New(draft("t2", "x"))), at(3)).await.unwrap());
     assert_eq!(store.outgoing(at(3), 10).await.unwrap().len(), 1);
@@ -196,6 +196,65 @@ async fn a_command_for_several_targets_becomes_one_for_each() {
     store.split(id, parts, at(1)).await.unwrap();
     let events: Vec<_> = store.received(10).await.unwrap().into_iter().map(|entry| entry.event).collect();
     assert_eq!(events, ["$a/web", "$a/db"]);
+}
+
+#[tokio::test]
+async fn parts_stand_in_the_place_of_their_whole() {
+    let place = Place::new();
+    let store = place.open();
+    let whole = received(&store, "$all").await;
+    let later = received(&store, "$later").await;
+    store.split(whole, vec![("web".to_owned(), "{}".to_owned())], at(1)).await.unwrap();
+    let entries = store.received(10).await.unwrap();
+    let events: Vec<_> = entries.iter().map(|entry| entry.event.as_str()).collect();
+    assert_eq!(events, ["$all/web", "$later"]);
+    // And so what came after the whole is newer than its parts, whatever their rows are.
+    let started =
+        Started { id: entries[0].id, target: "k".to_owned(), work: "{}".to_owned(), remember: None, progress: None };
+    store.start(started.clone(), at(2)).await.unwrap();
+    assert!(!store.has_newer(later, "k").await.unwrap());
+    store.start(Started { id: later, ..started }, at(3)).await.unwrap();
+    assert!(store.has_newer(entries[0].id, "k").await.unwrap());
+}
+
+#[tokio::test]
+async fn progress_is_silent_once_the_watch_has_ended() {
+    let place = Place::new();
+    let store = place.open();
+    let id = received(&store, "$a").await;
+    let watch = NewWatch { target: "k".to_owned(), payload: "{}".to_owned(), deadline: at(600) };
+    let speech = Some(Speech::New(draft("t1", "starting")));
+    let row = store.finish(Done { speech, watch: Some(watch), ..Done::silent(id, "x") }, at(1)).await.unwrap().unwrap();
+    assert!(store.progress(id, revise(row, "t2", "1/2"), at(2)).await.unwrap());
+    store.end_watch(id, "superseded".to_owned(), Some(revise(row, "t3", "superseded")), at(3)).await.unwrap();
+    assert!(!store.progress(id, revise(row, "t4", "2/2"), at(4)).await.unwrap());
+    assert_eq!(store.outgoing(at(5), 10).await.unwrap()[0].payload, "superseded");
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_once_in_its_time_and_with_its_outcome() {
+    let place = Place::new();
+    let store = place.open();
+    for (event, second, told) in [("$a", 0, true), ("$b", 1, false), ("$c", 700, true)] {
+        let id = received(&store, event).await;
+        let speech = Some(Speech::New(draft(event, "no")));
+        let once = Some(("refusal".to_owned(), SignedDuration::from_mins(10)));
+        let row = store.finish(Done { speech, once, ..Done::silent(id, "refused") }, at(second)).await.unwrap();
+        assert_eq!(row.is_some(), told, "{event}");
+    }
+}
+
+#[tokio::test]
+async fn an_edit_of_what_was_given_up_goes_out_as_an_event_of_its_own() {
+    let place = Place::new();
+    let store = place.open();
+    let row = store.say(None, Speech::New(draft("t1", "starting")), at(0)).await.unwrap();
+    store.try_parcel(row).await.unwrap();
+    store.say(None, revise(row, "t2", "ready"), at(1)).await.unwrap();
+    store.dropped(row).await.unwrap();
+    let out = store.outgoing(at(2), 10).await.unwrap();
+    assert_eq!((out.len(), out[0].payload.as_str(), out[0].edits.is_none()), (1, "ready", true));
+    assert_eq!(store.say(None, revise(999, "t3", "of nothing"), at(3)).await.unwrap(), out[0].id + 1);
 }
 
 #[tokio::test]

@@ -91,7 +91,6 @@ async fn an_answer_is_an_encrypted_notice_in_reply_and_its_edit_replaces_it() {
     assert!(running.health.borrow().can_encrypt);
 
     running.gestures.try_send(Gesture::Typing { room: room.clone(), on: true }).expect("taken");
-    running.gestures.try_send(Gesture::Seen { room: room.clone(), event: asked.id.clone() }).expect("taken");
     eventually("a receipt and typing", async || {
         let seen = scene.anna.seen();
         let read = |seen: &Seen| matches!(seen, Seen::Receipt { event, .. } if *event == asked.id);

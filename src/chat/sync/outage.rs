@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::info;
 
 use super::notice;
-use crate::chat::Context;
 use crate::chat::rooms::Rooms;
+use crate::chat::{Context, LAST_ROOM};
 use crate::store::{Store, StoreError};
 
 /// Shorter ones are nobody's business.
@@ -52,7 +52,7 @@ impl Outage {
                 rooms.resolve().await;
                 rooms.aliased(name)
             }
-            None => context.store.cursor("last_command_room").await?.and_then(|room| rooms.aliased(&room)),
+            None => context.store.cursor(LAST_ROOM).await?.and_then(|room| rooms.aliased(&room)),
         };
         let Some(room) = room.map(|room| rooms.latest(room)) else { return Ok(()) };
         context.say(format!("back-{}", now.as_millisecond()), room.as_str(), words, now).await?;

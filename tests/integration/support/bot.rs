@@ -123,7 +123,7 @@ impl Bot {
 
     /// Gives an earlier message a new text.
     pub(crate) async fn revise(&self, store: &Store, row: i64, text: &str) {
-        let speech = Speech::Revise { row, txn: unique("txn"), payload: words(text, None) };
+        let speech = Speech::Revise { row, room: String::new(), txn: unique("txn"), payload: words(text, None) };
         store.say(None, speech, now()).await.expect("it is written");
         self.outbox.notify_one();
     }
