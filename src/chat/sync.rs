@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use matrix_sdk::config::SyncSettings;
 use matrix_sdk::ruma::api::client::filter::FilterDefinition;
@@ -50,6 +50,9 @@ const SYNC_LIMIT: Duration = Duration::from_mins(2);
 
 /// Events of a room in one sync; what is beyond is read from `/messages`.
 const TIMELINE: u32 = 100;
+
+/// Rooms whose gaps are read at a time.
+const ROOMS: usize = 4;
 
 /// Receives until it is told to stop or the login ends.
 ///
@@ -230,7 +233,8 @@ impl Receiver {
             let users = &users;
             async move { anyhow::Ok((room.room_id().to_owned(), gap::fill(&room, users, from, position, now).await?)) }
         });
-        for (id, filled) in try_join_all(fillings).await? {
+        let fillings: Vec<_> = stream::iter(fillings).buffered(ROOMS).try_collect().await?;
+        for (id, filled) in fillings {
             if filled.cut {
                 let txn = format!("cut-{:x}", Sha256::digest(format!("{id} {position}")));
                 self.context.say(txn, id.as_str(), notice::cut(gap::EVENTS, gap::REACH), now).await?;

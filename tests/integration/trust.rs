@@ -135,7 +135,7 @@ async fn a_ciphertext_counts_once_and_a_text_as_often_as_it_is_said() {
     let texts: Vec<String> = (0..150).map(|number| format!("number {number}")).collect();
     let mut batch = vec![scene.anna.send(&room, "restart").await];
     let early = scene.anna.send_raw(&room, &batch[0].kind, &batch[0].content).await;
-    batch.extend(scene.anna.send_burst(&room, &texts).await);
+    batch.extend(scene.burst(&room, &texts).await);
     let late = scene.anna.send_raw(&room, &batch[0].kind, &batch[0].content).await;
     let running = scene.start().await;
     assert_eq!(scene.objection(&late).await, Why::Replayed);
