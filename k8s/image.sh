@@ -3,6 +3,8 @@
 #
 #   k8s/image.sh            with a Docker engine by buildx, whole Dockerfile; without one the static binary is built
 #                           here and buildah builds the last stage of the same Dockerfile
+#   k8s/image.sh prepare    installs what the way without an engine needs and builds the static binary, so that the rest
+#                           takes seconds: for the continuous integration, before tests that count time
 #   k8s/image.sh layout DIR builds the static binary and lays the image's file system out in DIR
 #   k8s/image.sh tag        prints name:version
 #
@@ -28,20 +30,17 @@ need() {
     shift
     command -v "$program" >/dev/null && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        { apt-get update && apt-get install --yes --no-install-recommends "$@"; } >&2 ||
+        { apt-get update && apt-get install --yes "$@"; } >&2 ||
             die "apt-get could not install $*"
     else
         die "$program is missing: install it ($*: the names of the Debian packages) and run again"
     fi
 }
 
-# Compiles the static binary and lays out DIR: the binary, the CA certificates, nothing else.
-layout() {
-    dir=$1
+# Compiles the static binary and names its path.
+compile() {
     target=$(uname -m)-unknown-linux-musl
     need musl-gcc musl-tools
-    certificates=/etc/ssl/certs/ca-certificates.crt
-    [ -s "$certificates" ] || need no-such-program ca-certificates
     command -v rustup >/dev/null && rustup target add "$target" >&2
     export "CC_$(echo "$target" | tr - _)=musl-gcc"
     # Nobody debugs in an image without a shell; line tables would make the dev profile's binary ten times as large.
@@ -50,8 +49,16 @@ layout() {
     folder=$profile
     [ "$profile" = dev ] && folder=debug
     built=$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-    install -D -m 0755 "$built/$target/$folder/pilothouse" "$dir/usr/local/bin/pilothouse"
-    install -D -m 0644 "$certificates" "$dir/etc/ssl/certs/ca-certificates.crt"
+    echo "$built/$target/$folder/pilothouse"
+}
+
+# Lays out DIR: the binary, the CA certificates, nothing else.
+layout() {
+    certificates=/etc/ssl/certs/ca-certificates.crt
+    [ -s "$certificates" ] || need update-ca-certificates ca-certificates
+    binary=$(compile)
+    install -D -m 0755 "$binary" "$1/usr/local/bin/pilothouse"
+    install -D -m 0644 "$certificates" "$1/etc/ssl/certs/ca-certificates.crt"
 }
 
 with_docker() {
@@ -91,7 +98,11 @@ build)
     esac
     echo "$image"
     ;;
+prepare)
+    need buildah buildah
+    compile
+    ;;
 layout) layout "${2:?layout needs a folder}" ;;
 tag) echo "$image" ;;
-*) die "unknown command $1: build, layout DIR or tag" ;;
+*) die "unknown command $1: build, prepare, layout DIR or tag" ;;
 esac

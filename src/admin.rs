@@ -27,6 +27,9 @@ const FRESH: SignedDuration = SignedDuration::from_secs(75);
 /// An answer of the API server is good for so long, so that probes do not load it.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
+/// A store that takes longer to write is not ready; probes give up after a few seconds themselves.
+const STORE_LIMIT: Duration = Duration::from_secs(2);
+
 /// What the listener looks at.
 #[derive(Debug, Clone)]
 pub struct Admin {
@@ -139,7 +142,11 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 
 async fn readiness(shared: &Shared) -> Readiness {
     let health = shared.admin.chat.borrow().clone();
-    let store = shared.admin.store.probe().await.err().map(|error| error.to_string());
+    let store = match tokio::time::timeout(STORE_LIMIT, shared.admin.store.probe()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("the store did not take a write in {} s", STORE_LIMIT.as_secs())),
+    };
     let api = shared.api.borrow().clone();
     judge(&health, api.as_ref(), store.as_deref(), now())
 }

@@ -11,6 +11,8 @@ mod harness;
 mod image;
 #[path = "integration/manifests.rs"]
 mod manifests;
+#[path = "integration/roles.rs"]
+mod roles;
 #[path = "integration/sending.rs"]
 mod sending;
 #[path = "integration/session.rs"]

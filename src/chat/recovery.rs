@@ -24,9 +24,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
 );
 
-/// Letters of a recovery key made here: none that are mistaken for another.
-const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-
 /// Has the own device signed: makes the account's identity where it has none, else signs with the recovery key.
 ///
 /// Gives what the operator of the machine should do about the recovery key.
@@ -165,25 +162,23 @@ async fn keep_recoverable(
 ) -> anyhow::Result<Vec<String>> {
     let file = folder.recovery_file();
     let private = client.encryption().cross_signing_status().await.is_some_and(|status| status.is_complete());
+    let storage = client.encryption().secret_storage();
+    // An empty file was written before a storage whose key nobody has: a start was interrupted between the two.
     let kept = folder.recovery_key()?;
-    if private && !client.encryption().secret_storage().is_enabled().await? {
-        let key = match (configured, &kept) {
-            (Some(key), _) => key.expose().trim().to_owned(),
-            (None, Some(kept)) => kept.clone(),
-            (None, None) => {
-                // On the disk first: an upload that nobody has the key to would be worth nothing.
-                let key = new_key();
-                folder.save_recovery_key(&key)?;
-                key
-            }
-        };
-        client
-            .encryption()
-            .secret_storage()
-            .create_secret_store()
-            .with_passphrase(&key)
-            .await
-            .context("the secret storage could not be made")?;
+    let interrupted = configured.is_none() && file.exists() && kept.is_none();
+    if private && (interrupted || !storage.is_enabled().await?) {
+        let given = configured.map(|key| key.expose().trim().to_owned()).or(kept);
+        if let Some(key) = given {
+            storage
+                .create_secret_store()
+                .with_passphrase(&key)
+                .await
+                .context("the secret storage could not be made")?;
+        } else {
+            folder.save_recovery_key("")?;
+            let made = storage.create_secret_store().await.context("the secret storage could not be made")?;
+            folder.save_recovery_key(&made.secret_storage_key())?;
+        }
         info!("put the identity's keys into secret storage");
     }
     Ok(match (configured, file.exists()) {
@@ -203,24 +198,9 @@ async fn keep_recoverable(
     })
 }
 
-/// A fresh recovery key: 240 random bits in twelve groups of four letters.
-fn new_key() -> String {
-    let bytes: [u8; 48] = rand::random();
-    let letters: Vec<char> = bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect();
-    letters.chunks(4).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join("-")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_new_recovery_key_is_long_readable_and_never_the_same() {
-        let (one, other) = (new_key(), new_key());
-        assert_ne!(one, other);
-        assert_eq!(one.len(), 12 * 4 + 11);
-        assert!(one.bytes().all(|letter| letter == b'-' || LETTERS.contains(&letter)), "{one}");
-    }
 
     #[test]
     fn the_public_half_of_a_seed_is_found_with_and_without_padding() {

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::support::control_plane::with_namespace;
 use crate::support::environment;
 use crate::support::manifests::Manifests;
+use crate::support::person::Person;
 use crate::support::synapse::synapse;
 
 /// Where a pod finds its ServiceAccount.
@@ -52,7 +53,7 @@ impl Image {
         description["OCIv1"]["config"].take()
     }
 
-    /// A folder that everybody may read, to be mounted at `place`.
+    /// A folder with files, to be mounted at `place`.
     fn volume(&self, place: &str, files: &[(&str, &str)]) -> Volume {
         let folder = self.folder.path().join(place.trim_start_matches('/').replace('/', "-"));
         fs::create_dir_all(&folder).expect("a folder");
@@ -114,38 +115,49 @@ async fn the_image_checks_real_servers_as_a_pod_would() {
 
     with_namespace(async |namespace| {
         let homeserver = synapse().await;
-        let (bot, person) = (homeserver.register("bot").await, homeserver.register("person").await);
+        let (bot, account) = (homeserver.register("pilothouse").await, homeserver.register("alice").await);
+        let person = Person::with_identity(&homeserver, &account).await;
         let manifests = Manifests::render("base").moved(&namespace.name, &namespace.name);
         namespace.apply(&manifests.yaml()).await;
-        namespace.deployment("web", "web:1", 0).await;
+        namespace.deployment("web", "fine", 0).await;
         let token = namespace.service_account_token("pilothouse").await;
         let ca = fs::read_to_string(namespace.cluster.ca()).expect("the API server's bundle");
 
         // The shipped configuration, with the names of this place.
-        let config = manifests.only("ConfigMap")["data"]["pilothouse.toml"].as_str().expect("a file");
-        let mut config: toml::Table = toml::from_str(config).expect("TOML");
+        let shipped = manifests.only("ConfigMap")["data"]["pilothouse.toml"].as_str().expect("a file");
+        let mut config: toml::Table = toml::from_str(shipped).expect("TOML");
         config["matrix"]["homeserver"] = homeserver.url().into();
         config["matrix"]["user"] = bot.user_id.clone().into();
-        config["policy"]["users"] = vec![person.user_id].into();
+        config["policy"]["users"] = vec![person.user_id.clone()].into();
         let targets = config["targets"].as_array_mut().expect("targets");
         targets.truncate(1);
         targets[0]["namespace"] = namespace.name.clone().into();
 
         let data = image.volume("/data", &[]);
         fs::set_permissions(&data.folder, fs::Permissions::from_mode(0o777)).expect("a volume that 65532 may write");
-        let volumes = [
-            &data,
-            &image.volume("/etc/pilothouse", &[("pilothouse.toml", &config.to_string())]),
-            &image.volume("/run/secrets/pilothouse", &[("password", &bot.password)]),
-            &image.volume(ACCOUNT, &[("token", &token), ("ca.crt", &ca), ("namespace", &namespace.name)]),
-        ];
+        let secrets = image.volume("/run/secrets/pilothouse", &[("password", &bot.password)]);
+        let account =
+            image.volume(ACCOUNT, &[("token", &token), ("ca.crt", &ca), ("namespace", namespace.name.as_str())]);
         let url = url::Url::parse(namespace.cluster.url()).expect("a URL");
         let environment = [
             format!("KUBERNETES_SERVICE_HOST={}", url.host_str().expect("a host")),
             format!("KUBERNETES_SERVICE_PORT={}", url.port().expect("a port")),
         ];
-        let check = image.run(&volumes, &environment, &["check", "--json"]);
-        eprintln!("{}", words(&check));
+        let check = |config: &toml::Table| {
+            let config = image.volume("/etc/pilothouse", &[("pilothouse.toml", &config.to_string())]);
+            image.run(&[&data, &config, &secrets, &account], &environment, &["check"])
+        };
+
+        let good = check(&config);
+        assert_eq!(good.status.code(), Some(0), "{}", words(&good));
+        for seen in [homeserver.url(), &person.user_id, "/data/crypto_store can be opened"] {
+            assert!(words(&good).contains(seen), "{seen} is not in {}", words(&good));
+        }
+
+        config["matrix"]["homeserver"] = "http://127.0.0.1:1".into();
+        let bad = check(&config);
+        assert_eq!(bad.status.code(), Some(1), "{}", words(&bad));
+        assert!(words(&bad).contains("✗ homeserver"), "{}", words(&bad));
     })
     .await;
 }

@@ -17,8 +17,8 @@ use pilothouse::cluster::{PERMISSIONS, When};
 use pilothouse::config::{Config, Kind, KubernetesSource, Sources};
 use serde_json::{Value, json};
 
-use crate::support::control_plane::{Namespace, client_for, control_plane, with_namespace};
-use crate::support::manifests::Manifests;
+use crate::support::control_plane::{Namespace, client_for, with_namespace};
+use crate::support::manifests::{Manifests, with_namespaces};
 
 /// What the API server's own caches may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -107,12 +107,6 @@ async fn has_exactly(client: &Client, namespace: &str, wanted: &BTreeSet<Right>)
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Runs a test in a namespace for Pilothouse and one for its targets.
-async fn with_namespaces(test: impl AsyncFnOnce(&Namespace, &Namespace)) {
-    with_namespace(async |own| control_plane().await.with_namespace(async |targets| test(&own, &targets).await).await)
-        .await;
 }
 
 #[tokio::test]

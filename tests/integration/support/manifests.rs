@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::control_plane::binary;
+use super::control_plane::{Namespace, binary, control_plane, with_namespace};
 
 /// The namespaces of Pilothouse in the shipped manifests, a tenant's among them.
 const OWN: [&str; 2] = ["pilothouse", "tenant"];
@@ -81,4 +81,10 @@ impl Manifests {
         let documents: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         documents.join("\n---\n")
     }
+}
+
+/// Runs a test in a namespace for Pilothouse and one for its targets.
+pub(crate) async fn with_namespaces(test: impl AsyncFnOnce(&Namespace, &Namespace)) {
+    with_namespace(async |own| control_plane().await.with_namespace(async |targets| test(&own, &targets).await).await)
+        .await;
 }

@@ -191,8 +191,8 @@ impl Synapse {
     pub(crate) async fn end_sessions(&self, account: &Account) {
         self.stop();
         let database = rusqlite::Connection::open(self.folder.join("homeserver.db")).expect("the database");
-        let forget = "DELETE FROM refresh_tokens WHERE user_id = ?1";
-        assert!(database.execute(forget, [&account.user_id]).expect("it is written") > 0, "no refresh token");
+        let expire = "UPDATE refresh_tokens SET expiry_ts = 1, ultimate_session_expiry_ts = 1 WHERE user_id = ?1";
+        assert!(database.execute(expire, [&account.user_id]).expect("it is written") > 0, "no refresh token");
         drop(database);
         self.expire_access_tokens(account).await;
     }
