@@ -1,4 +1,5 @@
 //! Every integration test, in one binary: linking matrix-sdk is dear.
+#![expect(clippy::unwrap_used, reason = "all of this is tests, and clippy knows only their functions as such")]
 
 #[path = "integration/cluster.rs"]
 mod cluster;

@@ -37,11 +37,10 @@ pub(crate) fn environment(name: &str) -> Option<OsString> {
 
 /// The folder in which `make` keeps what it has built once: `<cache>/<kind>-<hash of the pinned versions>`.
 fn cached(kind: &str, pins: &[u8]) -> PathBuf {
-    let cache = environment("PILOTHOUSE_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        let base = environment("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(environment("HOME").expect("HOME is set")).join(".cache");
-        base.unwrap_or_else(home).join("pilothouse")
-    });
+    let cache = environment("PILOTHOUSE_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(environment("XDG_CACHE_HOME")?).join("pilothouse")));
+    let cache = cache.or_else(|| Some(PathBuf::from(environment("HOME")?).join(".cache/pilothouse")));
+    let cache = cache.expect("HOME is set");
     let mut hash = format!("{:x}", Sha256::digest(pins));
     hash.truncate(16);
     cache.join(format!("{kind}-{hash}"))

@@ -90,8 +90,8 @@ fn excerpt(log: &str, uri: &Uri) -> String {
     let query: HashMap<String, String> = query.into_owned().collect();
     let bound = |name: &str| query.get(name).and_then(|bound| bound.parse::<usize>().ok()).unwrap_or(usize::MAX);
     let lines: Vec<&str> = log.lines().collect();
-    let tail = lines.iter().skip(lines.len().saturating_sub(bound("tailLines")));
-    let mut text = tail.map(|line| format!("{line}\n")).collect::<String>().into_bytes();
+    let tail = &lines[lines.len().saturating_sub(bound("tailLines"))..];
+    let mut text = (tail.join("\n") + "\n").into_bytes();
     text.truncate(bound("limitBytes"));
     String::from_utf8_lossy(&text).into_owned()
 }

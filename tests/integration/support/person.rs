@@ -393,10 +393,10 @@ impl Person {
                 count.changed().await.expect("the sender lives as long as self");
             }
         };
-        match tokio::time::timeout(deadline, found).await {
-            Ok(found) => found,
-            Err(_) => panic!("{} has not seen it within {deadline:?}{}", self.user_id, self.shared.account()),
-        }
+        let Ok(found) = tokio::time::timeout(deadline, found).await else {
+            panic!("{} has not seen it within {deadline:?}{}", self.user_id, self.shared.account())
+        };
+        found
     }
 
     async fn ask<T: DeserializeOwned>(&self, what: &str, mut request: Value) -> T {
@@ -407,11 +407,10 @@ impl Person {
         self.shared.waiting().insert(id, sender);
         let line = format!("{request}\n");
         self.stdin.lock().await.write_all(line.as_bytes()).await.expect("the person listens");
-        let answer = match tokio::time::timeout(REQUEST, receiver).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => panic!("{} is gone{}", self.user_id, self.shared.account()),
-            Err(_) => panic!("{}: no {what} within {REQUEST:?}{}", self.user_id, self.shared.account()),
+        let Ok(answer) = tokio::time::timeout(REQUEST, receiver).await else {
+            panic!("{}: no {what} within {REQUEST:?}{}", self.user_id, self.shared.account())
         };
+        let Ok(answer) = answer else { panic!("{} is gone{}", self.user_id, self.shared.account()) };
         let answer = answer.unwrap_or_else(|error| panic!("{}: {error}{}", self.user_id, self.shared.account()));
         serde_json::from_value(answer).expect("the answer has its form")
     }

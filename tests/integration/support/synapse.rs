@@ -19,7 +19,6 @@ use super::{cached, environment, free_port, unique};
 const START: Duration = Duration::from_mins(2);
 
 const REGISTRATION_SECRET: &str = "registration";
-const JWT_SECRET: &str = "a secret that only this homeserver's tests know";
 const SERVER_NAME: &str = "pilothouse.test";
 
 /// Gives the homeserver that all tests of this binary share; it limits nobody.
@@ -31,6 +30,7 @@ pub(crate) async fn synapse() -> Arc<Synapse> {
 /// A running homeserver.
 pub(crate) struct Synapse {
     url: String,
+    jwt_secret: String,
     server: Mutex<Option<Leashed>>,
     // Last: the server in it ends first.
     folder: Folder,
@@ -65,11 +65,13 @@ impl Synapse {
     pub(crate) async fn start(settings: Value) -> Self {
         let folder = Folder::new("pilothouse-synapse-");
         let port = free_port();
-        fs::write(folder.join("homeserver.yaml"), homeserver(&folder, port, settings).to_string()).expect("settings");
+        let jwt_secret = unique("a secret of at least as many bits as the hash has");
+        fs::write(folder.join("homeserver.yaml"), homeserver(&folder, port, &jwt_secret, settings).to_string())
+            .expect("settings");
         let seed = STANDARD_NO_PAD.encode(rand::random::<[u8; 32]>());
         fs::write(folder.join("signing.key"), format!("ed25519 a_test {seed}\n")).expect("a signing key");
 
-        let synapse = Self { url: format!("http://127.0.0.1:{port}"), server: Mutex::new(None), folder };
+        let synapse = Self { url: format!("http://127.0.0.1:{port}"), jwt_secret, server: Mutex::new(None), folder };
         synapse.restart().await;
         synapse
     }
@@ -129,7 +131,7 @@ impl Synapse {
         let role = if admin { "admin" } else { "notadmin" };
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, REGISTRATION_SECRET.as_bytes());
         let mac = hmac::sign(&key, [nonce, localpart, &password, role].join("\0").as_bytes());
-        let mac = mac.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mac = mac.as_ref().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let body = json!({
             "nonce": nonce, "username": localpart, "password": password, "admin": admin, "mac": mac,
             "inhibit_login": true,
@@ -167,7 +169,7 @@ impl Synapse {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let header = part(&json!({"alg": "HS256", "typ": "JWT"}));
         let signed = format!("{header}.{}", part(&json!({"sub": account.localpart})));
-        let key = hmac::Key::new(hmac::HMAC_SHA256, JWT_SECRET.as_bytes());
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.jwt_secret.as_bytes());
         let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes()));
         format!("{signed}.{signature}")
     }
@@ -215,7 +217,7 @@ pub(crate) fn python() -> PathBuf {
     python
 }
 
-fn homeserver(folder: &std::path::Path, port: u16, settings: Value) -> Value {
+fn homeserver(folder: &std::path::Path, port: u16, jwt_secret: &str, settings: Value) -> Value {
     let unlimited = json!({"per_second": 10_000, "burst_count": 10_000});
     let mut homeserver = json!({
         "server_name": SERVER_NAME,
@@ -238,7 +240,7 @@ fn homeserver(folder: &std::path::Path, port: u16, settings: Value) -> Value {
         // Passwords here are no secret, and hashing them is dear.
         "bcrypt_rounds": 4,
         "presence": {"enabled": false},
-        "jwt_config": {"enabled": true, "secret": JWT_SECRET, "algorithm": "HS256"},
+        "jwt_config": {"enabled": true, "secret": jwt_secret, "algorithm": "HS256"},
         "rc_message": unlimited,
         "rc_registration": unlimited,
         "rc_login": {"address": unlimited, "account": unlimited, "failed_attempts": unlimited},
