@@ -9,6 +9,7 @@ mod drift;
 mod error;
 mod event;
 mod follow;
+mod kubectl;
 mod owner;
 mod pods;
 mod restart;
@@ -34,10 +35,11 @@ pub use access::{Access, PERMISSIONS, Permission, When};
 pub use drift::Drift;
 pub use error::ClusterError;
 pub use event::Happening;
+pub use kubectl::{RolloutState, deployment_rollout, stateful_set_rollout};
 pub use rollout::{Progress, Wanted};
 pub use status::Description;
 pub use trouble::{Cause, Trouble, pod_troubles};
-pub use workload::{RolloutState, Workload, Writer, deployment_rollout, stateful_set_rollout};
+pub use workload::{Workload, Writer};
 
 /// Name under which Pilothouse writes (`metadata.managedFields`) and reports Kubernetes Events.
 pub const FIELD_MANAGER: &str = "pilothouse";
@@ -97,8 +99,8 @@ impl Default for Pace {
         Self {
             poll: Duration::from_secs(2),
             look: Duration::from_secs(3),
-            drift: Duration::from_secs(60),
-            steady: Duration::from_secs(60),
+            drift: Duration::from_mins(1),
+            steady: Duration::from_mins(1),
         }
     }
 }

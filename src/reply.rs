@@ -157,18 +157,20 @@ pub enum Report {
         drift: Drift,
     },
     /// A message whose key did not come.
-    Unreadable {
-        /// Who should send it again.
-        who: String,
-    },
+    Unreadable,
     /// Back after an outage of the homeserver.
     Back {
         /// How long it lasted.
         after: SignedDuration,
         /// Messages that waited.
         waited: usize,
-        /// Messages that were too many or too old to be fetched.
-        beyond: usize,
+    },
+    /// More was said in a room during an outage than is read again.
+    Cut {
+        /// So many events are read again,
+        events: usize,
+        /// of so much time.
+        reach: SignedDuration,
     },
     /// The predecessor's habit of repeating what is no command.
     Echo(String),
@@ -254,12 +256,14 @@ pub fn words(report: &Report) -> Words {
         Report::Refused(refusal) => refused(refusal),
         Report::Mistaken { mistake, targets } => mistaken(mistake, targets),
         Report::Drifted { target, drift } => rollout::drifted(target, drift),
-        Report::Unreadable { who } => Text::new()
-            .say("🔑 ")
-            .say(who)
-            .say(": a message of yours cannot be read here, because its key has not arrived. Please send it again.")
+        Report::Unreadable => {
+            Text::new().say("🔑 I could not read this: its key has not reached me. Please send it again.").words()
+        }
+        Report::Back { after, waited } => back(*after, *waited),
+        Report::Cut { events, reach } => Text::new()
+            .say("📡 While I was away more was said here than I read again: the last ")
+            .say(&format!("{events} events, or {}. Older commands were not seen.", span(*reach)))
             .words(),
-        Report::Back { after, waited, beyond } => back(*after, *waited, *beyond),
         Report::Echo(text) => Text::new().say(text).words(),
         Report::Trouble => Text::new()
             .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
@@ -415,16 +419,12 @@ fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
     .words()
 }
 
-fn back(after: SignedDuration, waited: usize, beyond: usize) -> Words {
+fn back(after: SignedDuration, waited: usize) -> Words {
     let text = Text::new().say("📡 Back after ").say(&span(after)).say(" without the homeserver. ");
-    let text = match waited {
+    match waited {
         0 => text.say("Nothing waited."),
         1 => text.say("One message waited."),
         n => text.say(&format!("{n} messages waited.")),
-    };
-    match beyond {
-        0 => text,
-        n => text.say(&format!(" {n} more were too many or too old to be fetched: they were not looked at.")),
     }
     .words()
 }

@@ -10,7 +10,7 @@ use crate::chat::{Heard, Person};
 use crate::cluster::NAMESPACE;
 
 /// How long an answer may take, edits included.
-const DEADLINE: Duration = Duration::from_secs(40);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Something to say, and what must come back.
 struct Step {

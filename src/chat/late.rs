@@ -15,16 +15,16 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use super::Context;
 use super::sync::event::Event;
 use super::sync::hearing::{Heard, Hearing};
+use super::sync::notice;
 use super::trust::replay::message_index;
-use super::{Context, Outgoing};
 use crate::retry::Backoff;
 use crate::store::inbox::Entry;
-use crate::store::outbox::{Draft, Speech};
 
 /// How long a key may take before its sender is asked to say it again.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+const PATIENCE: SignedDuration = SignedDuration::from_mins(1);
 
 /// How long a message waits for its key.
 const REACH: SignedDuration = SignedDuration::from_hours(24);
@@ -38,7 +38,7 @@ const REACH: SignedDuration = SignedDuration::from_hours(24);
 pub(crate) async fn run(context: Arc<Context>, hearing: Arc<Hearing>, keys: Arc<Notify>) -> anyhow::Result<()> {
     let stream = context.client.encryption().room_keys_received_stream().await;
     let mut received = pin!(stream.context("the client has no encryption")?);
-    let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
     loop {
         let pause = match look(&context, &hearing).await {
             Ok(next) => {
@@ -89,13 +89,8 @@ async fn look(context: &Context, hearing: &Hearing) -> anyhow::Result<Option<Dur
                 session,
                 "its key has not come: the sender is asked to say it again"
             );
-            let draft = Draft {
-                txn: format!("utd-{:x}", Sha256::digest(&session)),
-                room: entry.room.clone(),
-                payload: serde_json::to_string(&again(&entry))?,
-            };
-            context.store.say(None, Speech::New(draft), now).await?;
-            context.outbox.notify_one();
+            let txn = format!("utd-{:x}", Sha256::digest(&session));
+            context.say(txn, &entry.room, notice::unreadable(&entry.event, &entry.sender), now).await?;
         }
     }
     Ok(next.map(|next| Duration::try_from(next).unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(100))))
@@ -130,17 +125,6 @@ fn session(entry: &Entry) -> String {
     Event::parse(&entry.payload)
         .and_then(|event| Some(event.content.get("session_id")?.as_str()?.to_owned()))
         .unwrap_or_else(|| entry.event.clone())
-}
-
-fn again(entry: &Entry) -> Outgoing {
-    let plain = "I could not read this: its key has not reached me. Please send it again.".to_owned();
-    Outgoing {
-        html: plain.clone(),
-        plain,
-        reply_to: Some(entry.event.clone()),
-        mentions: vec![entry.sender.clone()],
-        anywhere: false,
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a loop: it reads the clock to tell how long a message has waited")]

@@ -21,7 +21,7 @@ use crate::retry::Backoff;
 const TRIES: usize = 8;
 
 /// How often all rooms are looked over, besides at each start and each change.
-const SURVEY: Duration = Duration::from_secs(300);
+const SURVEY: Duration = Duration::from_mins(5);
 
 /// Rooms in a row of upgrades that are followed back.
 const UPGRADES: usize = 10;
@@ -169,17 +169,17 @@ impl Rooms {
 
     fn answer_later(self: &Arc<Self>, room: Room) {
         let rooms = Arc::clone(self);
-        self.chores.add(format!("invite/{}", room.room_id()), async move { rooms.answer(&room).await });
+        self.chores.add(&format!("invite/{}", room.room_id()), async move { rooms.answer(&room).await });
     }
 
     fn check_later(self: &Arc<Self>, room: Room) {
         let rooms = Arc::clone(self);
-        self.chores.add(format!("company/{}", room.room_id()), async move { rooms.leave_if_abandoned(&room).await });
+        self.chores.add(&format!("company/{}", room.room_id()), async move { rooms.leave_if_abandoned(&room).await });
     }
 
     fn upgrade_later(self: &Arc<Self>, room: Room) {
         let rooms = Arc::clone(self);
-        self.chores.add(format!("upgrade/{}", room.room_id()), async move { rooms.upgrade(&room).await });
+        self.chores.add(&format!("upgrade/{}", room.room_id()), async move { rooms.upgrade(&room).await });
     }
 
     /// Accepts an invitation of an allowed person, to a room that is named where any is; declines every other.
@@ -227,10 +227,8 @@ impl Rooms {
 
     /// The room that replaces this one, if an allowed person says so.
     async fn successor(&self, room: &Room) -> Option<(OwnedUserId, OwnedRoomId)> {
-        let raw = match room.get_state_event_static::<RoomTombstoneEventContent>().await {
-            Ok(Some(RawSyncOrStrippedState::Sync(raw))) => raw,
-            _ => return None,
-        };
+        let tombstone = room.get_state_event_static::<RoomTombstoneEventContent>().await;
+        let Ok(Some(RawSyncOrStrippedState::Sync(raw))) = tombstone else { return None };
         let event = Event::parse(raw.json().get()).filter(|event| self.is_allowed(&event.sender))?;
         let next = RoomId::parse(event.content.get("replacement_room").and_then(Value::as_str)?).ok()?;
         Some((UserId::parse(&event.sender).ok()?, next))

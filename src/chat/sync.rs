@@ -7,6 +7,7 @@
 pub(crate) mod chores;
 pub(crate) mod event;
 pub(crate) mod hearing;
+pub(crate) mod notice;
 mod outage;
 
 use std::sync::Arc;
@@ -37,16 +38,15 @@ use self::hearing::{Heard, Hearing};
 use self::outage::Outage;
 use super::rooms::Rooms;
 use super::trust::Trust;
-use super::{Context, Ended, Outgoing, gap, late};
+use super::{Context, Ended, gap, late};
 use crate::retry::Backoff;
 use crate::store::inbox::Arrival;
-use crate::store::outbox::{Draft, Speech};
 
 /// How long the homeserver may hold a poll when nothing happens.
 const POLL: Duration = Duration::from_secs(30);
 
 /// How long one sync may take in all: the SDK itself tries a failing homeserver again for 15 minutes and says nothing.
-const SYNC_LIMIT: Duration = Duration::from_secs(120);
+const SYNC_LIMIT: Duration = Duration::from_mins(2);
 
 /// Events of a room in one sync; what is beyond is read from `/messages`.
 const TIMELINE: u32 = 100;
@@ -103,7 +103,7 @@ struct Receiver {
 
 impl Receiver {
     async fn run(&mut self, shutdown: CancellationToken) -> anyhow::Result<Ended> {
-        let mut pauses = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+        let mut pauses = Backoff::new(Duration::from_millis(500), Duration::from_mins(1));
         // The first answer after a start or a failure comes at once: it says that all is well.
         let mut poll = Duration::ZERO;
         loop {
@@ -150,6 +150,10 @@ impl Receiver {
             .await
             .context("the homeserver did not answer in time")?
             .context("sync with the homeserver")?;
+        if poll.is_zero() {
+            // Before anything is judged: the room of an alias may be one where plaintext counts.
+            self.rooms.resolve().await;
+        }
         let new = self.take(&response, since.as_deref()).await?;
 
         if new > 0 {
@@ -227,7 +231,8 @@ impl Receiver {
         });
         for (id, filled) in try_join_all(fillings).await? {
             if filled.cut {
-                self.say_cut(&id, position, now).await?;
+                let txn = format!("cut-{:x}", Sha256::digest(format!("{id} {position}")));
+                self.context.say(txn, id.as_str(), notice::cut(gap::EVENTS, gap::REACH), now).await?;
             }
             match streams.iter_mut().find(|(room, _)| *room == id) {
                 Some((_, heard)) => {
@@ -239,37 +244,13 @@ impl Receiver {
         Ok(in_order(streams.into_iter().map(|(_, heard)| heard).collect()))
     }
 
-    /// Tells a room that not all of it was read.
-    async fn say_cut(&self, room: &RoomId, position: &str, now: Timestamp) -> anyhow::Result<()> {
-        let plain = format!(
-            "While I was away more was said here than I read again: the last {} events, or {} hours. Older commands were \
-             not seen.",
-            gap::EVENTS,
-            gap::REACH.as_hours()
-        );
-        let draft = Draft {
-            txn: format!("cut-{:x}", Sha256::digest(format!("{room} {position}"))),
-            room: room.to_string(),
-            payload: serde_json::to_string(&Outgoing {
-                html: plain.clone(),
-                plain,
-                reply_to: None,
-                mentions: Vec::new(),
-                anywhere: false,
-            })?,
-        };
-        self.context.store.say(None, Speech::New(draft), now).await?;
-        self.context.outbox.notify_one();
-        Ok(())
-    }
-
     /// Shows the senders, beside the loop, that their words arrived.
     fn mark_read(&self, newest: Vec<(String, String)>) {
         for (room, event) in newest {
             let Ok(id) = RoomId::parse(&room) else { continue };
             let Some(room) = self.context.client.get_room(&id) else { continue };
             let Ok(event) = EventId::parse(event) else { continue };
-            self.chores.add(format!("read/{event}"), async move {
+            self.chores.add(&format!("read/{event}"), async move {
                 if room.state() == RoomState::Joined
                     && let Err(error) =
                         room.send_single_receipt(ReceiptType::Read, ReceiptThread::Unthreaded, event).await

@@ -26,6 +26,9 @@ use crate::config::TrustMode;
 use crate::retry::Backoff;
 use crate::store::pins::{Keys, SeenDevice};
 
+/// How often the Matrix store is looked at besides: it does not say when a device is gone.
+const LOOK: Duration = Duration::from_mins(5);
+
 /// Sessions whose device was asked for once; the set begins anew when it is full.
 const ASKED_SESSIONS: usize = 10_000;
 
@@ -105,8 +108,16 @@ impl Trust {
         evidence.cipher = Some(cipher);
 
         let encryption = self.context.client.encryption();
-        evidence.identity = encryption.get_user_identity(sender).await?.as_ref().and_then(identity);
-        let keys = self.context.store.keys(sender.as_str()).await?;
+        let device = async {
+            match &info.sender_device {
+                Some(id) => encryption.get_device(sender, id).await,
+                None => Ok(None),
+            }
+        };
+        let (identity, keys, device) =
+            tokio::join!(encryption.get_user_identity(sender), self.context.store.keys(sender.as_str()), device);
+        evidence.identity = identity?.as_ref().and_then(self::identity);
+        let keys = keys?;
         evidence.pin = match (self.pin(sender, &keys), &evidence.identity) {
             (Some(pin), _) => Some(pin),
             (None, Some(identity)) => {
@@ -115,16 +126,15 @@ impl Trust {
             }
             (None, None) => None,
         };
-        if let Some(id) = &info.sender_device
-            && let Some(device) = encryption.get_device(sender, id).await?.filter(|device| !device.is_deleted())
+        if let Some(device) = device?.filter(|device| !device.is_deleted())
             && let (Some(ed25519), Some(curve25519)) = (device.ed25519_key(), device.curve25519_key())
         {
             evidence.device = Some(Device {
-                id: id.to_string(),
+                id: device.device_id().to_string(),
                 ed25519: ed25519.to_base64(),
                 curve25519: curve25519.to_base64(),
                 signed: device.is_cross_signed_by_owner(),
-                pinned: keys.device_pins.get(id.as_str()).cloned(),
+                pinned: keys.device_pins.get(device.device_id().as_str()).cloned(),
             });
         }
         Ok(evidence)
@@ -257,7 +267,7 @@ impl Trust {
         let mut users = self.context.users.clone();
         let mut health = self.context.health.subscribe();
         health.wait_for(|health| health.synced_at.is_some()).await?;
-        let mut pauses = Backoff::new(Duration::from_secs(2), Duration::from_secs(300));
+        let mut pauses = Backoff::new(Duration::from_secs(2), Duration::from_mins(5));
         let mut complete = self.observe_missing().await;
         loop {
             let changed: BTreeSet<OwnedUserId> = tokio::select! {
@@ -274,9 +284,9 @@ impl Trust {
                     complete = self.observe_missing().await;
                     continue;
                 }
-                () = tokio::time::sleep(pauses.next()), if !complete => {
+                () = tokio::time::sleep(if complete { LOOK } else { pauses.next() }) => {
                     complete = self.observe_missing().await;
-                    continue;
+                    self.allowed()
                 }
             };
             for user in self.allowed().intersection(&changed) {
@@ -319,10 +329,11 @@ fn cipher(info: &EncryptionInfo, sender: &UserId) -> Cipher {
     };
     let link = match &info.verification_state {
         _ if info.sender != sender => Link::Mismatched,
-        VerificationState::Verified
-        | VerificationState::Unverified(VerificationLevel::UnverifiedIdentity)
         // The own pin judges a changed identity, not the SDK's.
-        | VerificationState::Unverified(VerificationLevel::VerificationViolation) => Link::Signed,
+        VerificationState::Verified
+        | VerificationState::Unverified(
+            VerificationLevel::UnverifiedIdentity | VerificationLevel::VerificationViolation,
+        ) => Link::Signed,
         VerificationState::Unverified(VerificationLevel::UnsignedDevice) => Link::Unsigned,
         VerificationState::Unverified(VerificationLevel::None(DeviceLinkProblem::MissingDevice)) => Link::Missing,
         VerificationState::Unverified(VerificationLevel::None(DeviceLinkProblem::InsecureSource)) => Link::Insecure,

@@ -81,7 +81,8 @@ impl Cluster {
         asked: &Asked,
         answer: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ClusterError> {
-        match tokio::time::timeout(self.limit, answer).await {
+        // Boxed: kube's futures are large, and this one is part of all others here.
+        match tokio::time::timeout(self.limit, Box::pin(answer)).await {
             Ok(answer) => answer.map_err(|error| asked.failed(error)),
             Err(_) => Err(ClusterError::Timeout),
         }

@@ -41,7 +41,7 @@ pub enum Drift {
     Deleted,
 }
 
-/// Field manager of HorizontalPodAutoscalers: moving replicas between two numbers above zero is their work.
+/// Field manager of `HorizontalPodAutoscaler`s: moving replicas between two numbers above zero is their work.
 const AUTOSCALER: &str = "kube-controller-manager";
 
 /// What one look at the object tells about drift.
@@ -209,7 +209,7 @@ mod tests {
 
         fn look(mut self, second: i64, sight: &Sight, quiet: bool) -> Self {
             let now = Timestamp::from_second(second).unwrap();
-            let (state, drift) = decide(self.state, sight, quiet, now, Duration::from_secs(60));
+            let (state, drift) = decide(self.state, sight, quiet, now, Duration::from_mins(1));
             self.state = state;
             self.told.extend(drift.map(|drift| (second, drift)));
             self
@@ -224,8 +224,8 @@ mod tests {
         Shape { available, complete: false, ..up(desired) }
     }
 
-    fn by(manager: &str, shape: Shape) -> Shape {
-        Shape { by: Some(manager.into()), generation: 2, ..shape }
+    fn by(manager: &str, shape: &Shape) -> Shape {
+        Shape { by: Some(manager.into()), generation: 2, ..shape.clone() }
     }
 
     fn fell(available: i32, desired: i32) -> Drift {
@@ -256,7 +256,7 @@ mod tests {
             .see(84, &up(2))
             .see(99, &up(2));
         assert_eq!(story.told, [(10, fell(1, 2)), (84, recovered(2, 14))]);
-        assert_eq!(story.state.due(Duration::from_secs(60)), None);
+        assert_eq!(story.state.due(Duration::from_mins(1)), None);
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
         for round in 0..10 {
             story = story.see(10 + 40 * round, &short(1, 0)).see(30 + 40 * round, &up(1));
         }
-        let due = story.state.due(Duration::from_secs(60)).unwrap().as_second();
+        let due = story.state.due(Duration::from_mins(1)).unwrap().as_second();
         let story = story.see(due, &up(1));
         assert_eq!(story.told, [(10, fell(0, 1)), (450, recovered(1, 380))]);
     }
@@ -275,8 +275,8 @@ mod tests {
         let told = |from: i32, to: i32, manager: &str| {
             Story::begin()
                 .see(0, &up(from))
-                .see(10, &by(manager, short(to, from.min(to))))
-                .see(20, &by(manager, up(to)))
+                .see(10, &by(manager, &short(to, from.min(to))))
+                .see(20, &by(manager, &up(to)))
                 .told
         };
         assert_eq!(told(1, 3, "kubectl"), [(10, scaled(1, 3, "kubectl"))]);
@@ -291,10 +291,10 @@ mod tests {
     fn after_being_scaled_it_must_be_ready_once_before_it_can_fall() {
         let story = Story::begin()
             .see(0, &up(1))
-            .see(10, &by("kubectl", short(3, 1)))
-            .see(20, &by("kubectl", short(3, 2)))
-            .see(30, &by("kubectl", up(3)))
-            .see(40, &by("kubectl", short(3, 2)));
+            .see(10, &by("kubectl", &short(3, 1)))
+            .see(20, &by("kubectl", &short(3, 2)))
+            .see(30, &by("kubectl", &up(3)))
+            .see(40, &by("kubectl", &short(3, 2)));
         assert_eq!(story.told, [(10, scaled(1, 3, "kubectl")), (40, fell(2, 3))]);
     }
 
@@ -338,8 +338,8 @@ mod tests {
         let story = Story::begin()
             .see(0, &up(1))
             .see(10, &short(1, 0))
-            .see_quiet(20, &by(FIELD_MANAGER, up(0)))
-            .see(90, &by(FIELD_MANAGER, up(0)));
+            .see_quiet(20, &by(FIELD_MANAGER, &up(0)))
+            .see(90, &by(FIELD_MANAGER, &up(0)));
         assert_eq!(story.told, [(10, fell(0, 1))]);
     }
 }

@@ -125,7 +125,7 @@ impl Asked {
 
 /// Whether the limit for one answer has passed.
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(|cause| cause.is::<tower::timeout::error::Elapsed>())
+    causes(error).any(<dyn Error>::is::<tower::timeout::error::Elapsed>)
 }
 
 /// Whether no connection came about, so that nothing was sent.

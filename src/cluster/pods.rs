@@ -21,7 +21,7 @@ const LOG_LINES: i64 = 10;
 const LOG_BYTES: i64 = 4096;
 /// How long a pod that ended (an eviction) explains anything: it may lie around for weeks.
 const PAST: SignedDuration = SignedDuration::from_hours(1);
-/// The controller of StatefulSets repeats a failed creation at least this often, in seconds, rounded up.
+/// The controller of `StatefulSet`s repeats a failed creation at least this often, rounded up.
 const REPEATED: SignedDuration = SignedDuration::from_mins(20);
 
 /// What a look at the pods gave.
@@ -98,7 +98,7 @@ impl Cluster {
         trouble
     }
 
-    /// The controller of StatefulSets tells in Kubernetes Events alone that no pod can be made.
+    /// The controller of `StatefulSet`s tells in Kubernetes Events alone that no pod can be made.
     async fn failed_creation(&self, target: &Target, snapshot: &Snapshot, now: Timestamp) -> Option<Trouble> {
         if snapshot.workload.current >= snapshot.workload.desired {
             return None;

@@ -98,8 +98,9 @@ fn finding(pod: &Pod) -> Option<Finding> {
     if let Some(condition) = scheduled.filter(|c| c.reason.as_deref() == Some("Unschedulable")) {
         return Some(plain(Cause::Unschedulable, condition.message.as_deref().unwrap_or("Unschedulable")));
     }
-    let statuses = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    let found = statuses.filter_map(container_failure).next();
+    let mut statuses =
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let found = statuses.find_map(container_failure);
     found
         .map(|(cause, message, last_words)| Finding { trouble: trouble(&object, cause, &message), last_words })
         .or_else(|| {
@@ -186,7 +187,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(name: &str, status: Value) -> Pod {
-        serde_json::from_value(json!({ "metadata": { "name": name }, "status": status })).unwrap()
+        let mut pod = json!({ "metadata": { "name": name } });
+        pod["status"] = status;
+        serde_json::from_value(pod).unwrap()
     }
 
     fn with(container: Value) -> Value {

@@ -32,11 +32,11 @@ fn cluster(show_logs: bool) -> (Cluster, Server) {
 
 /// Takes one request, answers it, and returns its line, its content type and its body.
 async fn answer(server: &mut Server, status: u16, body: impl Into<Vec<u8>>) -> (String, String, Value) {
-    let (request, send) = pin!(server).next_request().await.expect("a request");
+    let (request, respond) = pin!(server).next_request().await.expect("a request");
     let line = format!("{} {}", request.method(), request.uri());
     let kind = request.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned()).unwrap_or_default();
     let sent = request.into_body().collect_bytes().await.unwrap();
-    send.send_response(Response::builder().status(status).body(Body::from(body.into())).unwrap());
+    respond.send_response(Response::builder().status(status).body(Body::from(body.into())).unwrap());
     (line, kind, serde_json::from_slice(&sent).unwrap_or_default())
 }
 

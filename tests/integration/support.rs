@@ -20,6 +20,8 @@ pub(crate) mod kubelet;
 pub(crate) mod leash;
 #[path = "support/manifests.rs"]
 pub(crate) mod manifests;
+#[path = "support/node.rs"]
+pub(crate) mod node;
 #[path = "support/person.rs"]
 pub(crate) mod person;
 #[path = "support/process.rs"]

@@ -123,8 +123,9 @@ impl Pod {
             Stage::Creating => (json!({"waiting": {"reason": "ContainerCreating"}}), json!({}), 0),
             Stage::Ready => (json!({"running": {"startedAt": seconds(settled)}}), json!({}), 0),
             Stage::PullFailed => {
-                let message =
-                    format!("failed to pull and unpack image \"{image}\": failed to resolve reference \"{missing}\"");
+                let message = format!(
+                    "failed to pull and unpack image \"{image}\": failed to resolve reference \"{image}\": {missing}"
+                );
                 (waiting("ErrImagePull", message), json!({}), 0)
             }
             Stage::PullBackOff => {

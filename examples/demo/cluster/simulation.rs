@@ -18,10 +18,18 @@ struct Wanted {
 impl Wanted {
     fn read(workload: &Value) -> Self {
         let template = &workload["spec"]["template"];
+        let hash = short_hash(&template.to_string(), 10);
+        let mut labels = template["metadata"]["labels"].clone();
+        // The controllers mark what they make from a template.
+        if workload["kind"] == "StatefulSet" {
+            labels["controller-revision-hash"] = json!(format!("{}-{hash}", text(workload, "/metadata/name")));
+        } else {
+            labels["pod-template-hash"] = json!(hash);
+        }
         Self {
             replicas: workload["spec"]["replicas"].as_i64().map_or(1, |n| usize::try_from(n).unwrap_or(0)),
-            template: short_hash(&template.to_string(), 10),
-            labels: template["metadata"]["labels"].clone(),
+            template: hash,
+            labels,
             spec: template["spec"].clone(),
         }
     }
@@ -202,6 +210,8 @@ impl Cluster {
     /// Writes a Deployment's `ReplicaSet`s: the one of its present template, and what is left of older ones.
     fn show_replica_sets(&mut self, key: &Key, set: &Key, workload: &Value, wanted: &Wanted, now: Timestamp) {
         if !self.objects.contains_key(set) {
+            let mut template = workload["spec"]["template"].clone();
+            template["metadata"]["labels"] = wanted.labels.clone();
             let object = json!({
                 "kind": "ReplicaSet", "apiVersion": "apps/v1",
                 "metadata": {
@@ -210,8 +220,7 @@ impl Cluster {
                                          "uid": workload["metadata"]["uid"], "controller": true,
                                          "blockOwnerDeletion": true}],
                 },
-                "spec": {"replicas": 0, "selector": workload["spec"]["selector"],
-                         "template": workload["spec"]["template"]},
+                "spec": {"replicas": 0, "selector": {"matchLabels": wanted.labels}, "template": template},
                 "status": {"replicas": 0},
             });
             self.create(set.clone(), object, now).ok();

@@ -58,6 +58,10 @@ fn a_scaled_deployment_gets_ready_and_says_who_scaled_it() {
     let status = &cluster.object(&key).unwrap()["status"];
     assert_eq!((&status["readyReplicas"], &status["updatedReplicas"]), (&json!(3), &json!(3)));
     assert_eq!(status["conditions"][1]["reason"], "NewReplicaSetAvailable");
+    for pod in pods(&cluster, "website") {
+        let hash = pod["metadata"]["labels"]["pod-template-hash"].as_str().unwrap();
+        assert_eq!(pod["metadata"]["ownerReferences"][0]["name"], format!("website-{hash}"));
+    }
 }
 
 #[test]

@@ -43,14 +43,14 @@ impl Chores {
 
     /// Takes a chore, unless one of the same key waits or runs. Where too many wait it is left out: what must happen is
     /// found again by the next survey.
-    pub(crate) fn add(&self, key: String, work: impl Future<Output = ()> + Send + 'static) {
-        if !self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+    pub(crate) fn add(&self, key: &str, work: impl Future<Output = ()> + Send + 'static) {
+        if !self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned()) {
             return;
         }
-        if let Err(refused) = self.queue.try_send(Chore { key: key.clone(), work: Box::pin(work) }) {
+        if let Err(refused) = self.queue.try_send(Chore { key: key.to_owned(), work: Box::pin(work) }) {
             drop(refused);
             warn!(key, "left out: {WAITING} small things wait already");
-            self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         }
     }
 }

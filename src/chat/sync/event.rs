@@ -10,7 +10,8 @@ use sha2::{Digest as _, Sha256};
 pub(crate) struct Event {
     #[serde(rename = "type")]
     pub(crate) kind: String,
-    pub(crate) event_id: String,
+    #[serde(rename = "event_id")]
+    pub(crate) id: String,
     pub(crate) sender: String,
     #[serde(default)]
     origin_server_ts: i64,

@@ -71,7 +71,7 @@ impl Hearing {
         let mut known: HashMap<String, u32> = meanings
             .iter()
             .filter_map(|meaning| match meaning {
-                Meaning::Text(text) => Some((text.event.event_id.clone(), text.message_index?)),
+                Meaning::Text(text) => Some((text.event.id.clone(), text.message_index?)),
                 Meaning::Locked(_) => None,
             })
             .collect();
@@ -104,7 +104,7 @@ impl Hearing {
 
     fn index_later(&self, room: &Room, sight: &Sight) {
         let (replay, room, sight) = (Arc::clone(&self.replay), room.clone(), sight.clone());
-        self.chores.add(format!("index/{}", sight.event), async move {
+        self.chores.add(&format!("index/{}", sight.event), async move {
             if let Err(error) = replay.note(&room, &sight).await {
                 // The next event with this text reads it.
                 debug!(event = sight.event, "message index not read: {error:#}");
@@ -120,7 +120,7 @@ impl Hearing {
         let message = Message {
             who: event.sender.clone(),
             room: room.room_id().to_string(),
-            event: event.event_id.clone(),
+            event: event.id.clone(),
             text,
             sent_at: event.sent_at(),
             device: info.and_then(|info| info.sender_device.clone()).map(|device| device.to_string()),
@@ -173,7 +173,7 @@ async fn company(room: &Room) -> Option<u64> {
 fn sight(meaning: &Meaning) -> Option<Sight> {
     let Meaning::Text(text) = meaning else { return None };
     let session = text.info.as_ref()?.session_id()?.to_owned();
-    Some(Sight { session, digest: text.event.digest(), event: text.event.event_id.clone() })
+    Some(Sight { session, digest: text.event.digest(), event: text.event.id.clone() })
 }
 
 fn meaning(heard: Heard, users: &[String]) -> Option<Meaning> {
@@ -192,7 +192,7 @@ fn meaning(heard: Heard, users: &[String]) -> Option<Meaning> {
                 UnableToDecryptReason::MissingMegolmSession { .. } | UnableToDecryptReason::UnknownMegolmMessageIndex
             );
             let Some(session) = utd_info.session_id.clone().filter(|_| can_come) else {
-                warn!(event = event.event_id, sender = event.sender, reason = ?utd_info.reason, "can never be read");
+                warn!(event = event.id, sender = event.sender, reason = ?utd_info.reason, "can never be read");
                 return None;
             };
             Some(Meaning::Locked(Arrival {
@@ -201,7 +201,7 @@ fn meaning(heard: Heard, users: &[String]) -> Option<Meaning> {
                 payload: timeline.raw().json().get().to_owned(),
                 waiting_for: Some(session),
                 sender: event.sender,
-                event: event.event_id,
+                event: event.id,
             }))
         }
         TimelineEventKind::Decrypted(_) | TimelineEventKind::PlainText { .. } => {

@@ -3,9 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use tracing::info;
 
+use super::notice;
+use crate::chat::Context;
 use crate::chat::rooms::Rooms;
-use crate::chat::{Context, Outgoing};
-use crate::store::outbox::{Draft, Speech};
 use crate::store::{Store, StoreError};
 
 /// Shorter ones are nobody's business.
@@ -45,8 +45,8 @@ impl Outage {
             info!("received again");
         }
         let Some(away) = away.filter(|away| *away >= TOLD) else { return Ok(()) };
-        let words = words(away, new);
-        info!("{words}");
+        let words = notice::back(away, new);
+        info!("{}", words.plain);
         let room = match &context.matrix.home_room {
             Some(name) => {
                 rooms.resolve().await;
@@ -55,45 +55,7 @@ impl Outage {
             None => context.store.cursor("last_command_room").await?.and_then(|room| rooms.aliased(&room)),
         };
         let Some(room) = room.map(|room| rooms.latest(room)) else { return Ok(()) };
-        let draft = Draft {
-            txn: format!("back-{}", now.as_millisecond()),
-            room: room.to_string(),
-            payload: serde_json::to_string(&Outgoing {
-                html: words.clone(),
-                plain: words,
-                reply_to: None,
-                mentions: Vec::new(),
-                anywhere: false,
-            })?,
-        };
-        context.store.say(None, Speech::New(draft), now).await?;
-        context.outbox.notify_one();
+        context.say(format!("back-{}", now.as_millisecond()), room.as_str(), words, now).await?;
         Ok(())
-    }
-}
-
-fn words(away: SignedDuration, new: usize) -> String {
-    let minutes = away.as_mins();
-    let long = match (minutes / 60 / 24, minutes / 60 % 24, minutes % 60) {
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, hours, _) => format!("{days} d {hours} h"),
-    };
-    match new {
-        0 => format!("Back after {long}; nothing waited."),
-        1 => format!("Back after {long}; one message waited."),
-        new => format!("Back after {long}; {new} messages waited."),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_room_reads_for_how_long_and_what_waited() {
-        assert_eq!(words(SignedDuration::from_mins(12), 3), "Back after 12 min; 3 messages waited.");
-        assert_eq!(words(SignedDuration::from_mins(61), 1), "Back after 1 h 1 min; one message waited.");
-        assert_eq!(words(SignedDuration::from_hours(50), 0), "Back after 2 d 2 h; nothing waited.");
     }
 }

@@ -17,7 +17,7 @@ use crate::cluster::workload::Snapshot;
 use crate::cluster::{Cluster, FIELD_MANAGER, Target};
 
 /// How long nothing has to be seen of a target on which nothing is due.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 
 impl Cluster {
     /// Watches the targets for ever, and tells what happens to those that were ready and that nobody here asked for.

@@ -39,6 +39,10 @@ impl Told {
     }
 }
 
+fn available(object: &Deployment) -> Option<i32> {
+    object.status.as_ref().and_then(|status| status.available_replicas)
+}
+
 /// A ready Deployment `web`, and the drift that is told of it from then on. `fallen` is waited for by a first fall, so
 /// that the lookout has surely seen it ready.
 async fn lookout(namespace: &Namespace, cluster: &Cluster, kubelet: &Kubelet) -> Told {
@@ -55,9 +59,7 @@ async fn lookout(namespace: &Namespace, cluster: &Cluster, kubelet: &Kubelet) ->
             assert!(matches!(fell, Some((_, Drift::Fell { available: 0, desired: 1, .. }, _))), "{fell:?}");
             break;
         }
-        namespace
-            .wait::<Deployment>("web", PATIENCE, |d| d.status.as_ref().unwrap().available_replicas == Some(1))
-            .await;
+        namespace.wait::<Deployment>("web", PATIENCE, |web| available(web) == Some(1)).await;
     }
     let (target, drift) = told.next().await;
     assert_eq!(target, web);
@@ -121,6 +123,29 @@ async fn a_stop_by_somebody_else_is_told() {
 }
 
 #[tokio::test]
+async fn what_an_autoscaler_does_is_its_work() {
+    with_namespace(async |namespace| {
+        let kubelet = namespace.kubelet();
+        let cluster = admin(&namespace).await;
+        let mut told = lookout(&namespace, &cluster, &kubelet).await;
+        let web = web(&namespace);
+        namespace.apply(super::status::AUTOSCALER).await;
+        // Named by the object, and then, after a stop and a start, not.
+        scale_as("kube-controller-manager", &namespace, "web", 2).await;
+        to_the_end(rollout(&cluster, &web, Wanted::Replicas(2))).await;
+        for replicas in [0, 1] {
+            cluster.scale(&web, replicas).await.unwrap();
+            to_the_end(rollout(&cluster, &web, Wanted::Replicas(replicas))).await;
+        }
+        scale_as("kube-controller-manager", &namespace, "web", 3).await;
+        to_the_end(rollout(&cluster, &web, Wanted::Replicas(3))).await;
+        namespace.api::<Deployment>().delete("web", &DeleteParams::default()).await.unwrap();
+        assert_eq!(told.next().await, (web, Drift::Deleted));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn in_quiet_nothing_is_told() {
     with_namespace(async |namespace| {
         let kubelet = namespace.kubelet();
@@ -129,13 +154,9 @@ async fn in_quiet_nothing_is_told() {
         let web = web(&namespace);
         cluster.quiet(&web, now() + SignedDuration::from_mins(5));
         kubelet.decide("image:1", Fate::Unready);
-        namespace
-            .wait::<Deployment>("web", PATIENCE, |d| d.status.as_ref().unwrap().available_replicas.is_none())
-            .await;
+        namespace.wait::<Deployment>("web", PATIENCE, |web| available(web).is_none()).await;
         kubelet.decide("image:1", Fate::Ready);
-        namespace
-            .wait::<Deployment>("web", PATIENCE, |d| d.status.as_ref().unwrap().available_replicas == Some(1))
-            .await;
+        namespace.wait::<Deployment>("web", PATIENCE, |web| available(web) == Some(1)).await;
         namespace.api::<Deployment>().delete("web", &DeleteParams::default()).await.unwrap();
         assert_eq!(told.next().await, (web, Drift::Deleted), "a deletion is told even then");
     })
@@ -178,9 +199,7 @@ async fn targets_come_and_go() {
         };
         assert_eq!(target, shop);
         kubelet.decide("image:1", Fate::Unready);
-        namespace
-            .wait::<Deployment>("web", PATIENCE, |d| d.status.as_ref().unwrap().available_replicas.is_none())
-            .await;
+        namespace.wait::<Deployment>("web", PATIENCE, |web| available(web).is_none()).await;
         namespace.api::<Deployment>().delete("shop", &DeleteParams::default()).await.unwrap();
         loop {
             let (target, drift) = told.next().await;

@@ -70,9 +70,9 @@ async fn clinging(namespace: &Namespace) {
 
 async fn let_go(namespace: &Namespace) {
     let pods = namespace.api::<Pod>();
-    for pod in pods.list(&ListParams::default()).await.unwrap() {
+    for pod in pods.list(&ListParams::default()).await.expect("pods") {
         let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-        pods.patch(&pod.name_any(), &PatchParams::default(), &patch).await.unwrap();
+        pods.patch(&pod.name_any(), &PatchParams::default(), &patch).await.expect("patched");
     }
 }
 
@@ -123,7 +123,7 @@ async fn a_watch_can_be_allowed_by_name() {
 - {apiGroups: [apps], resources: [deployments], resourceNames: [web], verbs: [get, watch]}
 - {apiGroups: [apps], resources: [deployments/scale], resourceNames: [web], verbs: [patch]}";
         // Polling would take an hour: what comes, comes by the watch.
-        let pace = pilothouse::cluster::Pace { poll: std::time::Duration::from_secs(3600), ..Default::default() };
+        let pace = pilothouse::cluster::Pace { poll: std::time::Duration::from_hours(1), ..Default::default() };
         let (cluster, web) = (limited(&namespace, by_name).await.with_pace(pace), web(&namespace));
         let mut start = rollout(&cluster, &web, Wanted::Replicas(1));
         until(&mut start, |_| true).await;

@@ -1,10 +1,12 @@
+use k8s_openapi::api::core::v1::Event;
+use kube::api::ListParams;
 use pilothouse::cluster::{Cause, ClusterError};
 use pilothouse::config;
 
 use super::{MINIMAL, PATIENCE, admin, connect, limited, now, scale_as, settings, web};
 use crate::support::control_plane::with_namespace;
 
-const AUTOSCALER: &str = "
+pub(super) const AUTOSCALER: &str = "
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: more}
@@ -87,7 +89,7 @@ async fn an_event_is_bounded_and_only_written_where_it_is_wanted() {
         let silent = config::Kubernetes { events: false, ..settings() };
         let silent = connect(&namespace.cluster.kubeconfig(), &silent).await;
         silent.record(&web, "NeverWritten", "no").await.unwrap();
-        let events = namespace.api::<k8s_openapi::api::core::v1::Event>().list(&Default::default()).await.unwrap();
+        let events = namespace.api::<Event>().list(&ListParams::default()).await.unwrap();
         let written: Vec<_> =
             events.iter().filter(|e| e.reporting_component.as_deref() == Some("pilothouse")).collect();
         assert_eq!(written.len(), 1);

@@ -11,7 +11,7 @@ async fn first_trouble(cluster: &Cluster, target: &Target) -> Trouble {
     let mut start = rollout(cluster, target, Wanted::Replicas(1));
     let told = until(&mut start, |p| matches!(p, Progress::Waiting { troubles, .. } if !troubles.is_empty())).await;
     match told.last() {
-        Some(Progress::Waiting { troubles, .. }) => troubles.first().unwrap().clone(),
+        Some(Progress::Waiting { troubles, .. }) => troubles.first().expect("just seen").clone(),
         told => panic!("{told:?}"),
     }
 }

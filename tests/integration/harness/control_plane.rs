@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, LogParams, Patch, PatchParams};
+use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
@@ -85,6 +86,27 @@ async fn pod_of(namespace: &Namespace, name: &str) -> String {
     namespace.wait(name, DEADLINE, made).await;
     let pods = namespace.api::<Pod>().list(&ListParams::default().labels(&format!("app={name}"))).await;
     pods.expect("pods are listed").items[0].name_any()
+}
+
+#[tokio::test]
+async fn a_pod_on_a_node_has_a_log_and_goes_when_the_kubelet_says_so() {
+    with_namespace(async |namespace| {
+        let kubelet = namespace.kubelet_with_logs("one\ntwo\nthree\n").await;
+        namespace.deployment("web", "crash:1", 1).await;
+        let pod = pod_of(&namespace, "web").await;
+        let fails = |pod: &Pod| serde_json::to_string(&pod.status).is_ok_and(|text| text.contains("CrashLoopBackOff"));
+        namespace.wait(&pod, DEADLINE, fails).await;
+        let wanted = LogParams { tail_lines: Some(2), limit_bytes: Some(8), previous: true, ..LogParams::default() };
+        assert_eq!(namespace.api::<Pod>().logs(&pod, &wanted).await.expect("a log"), "two\nthre");
+
+        kubelet.let_linger(true);
+        scale(namespace.client.clone(), &namespace.name, 0).await.expect("it scales");
+        namespace.wait(&pod, DEADLINE, |pod: &Pod| pod.metadata.deletion_timestamp.is_some()).await;
+        let gone = await_condition(namespace.api::<Pod>(), &pod, |pod: Option<&Pod>| pod.is_none());
+        kubelet.let_linger(false);
+        tokio::time::timeout(DEADLINE, gone).await.expect("the pod goes").expect("the API server answers");
+    })
+    .await;
 }
 
 #[tokio::test]

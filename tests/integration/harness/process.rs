@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::control_plane::with_namespace;
 use crate::support::leash::{Folder, Leashed};
-use crate::support::process::{Pilothouse, Running};
+use crate::support::process::Pilothouse;
 use crate::support::synapse::synapse;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -76,14 +76,17 @@ async fn the_daemon_becomes_ready_is_killed_comes_back_and_stops() {
         assert!(running.ready(START).await > Duration::ZERO);
         assert!(Path::new(&format!("/proc/{}", running.pid())).exists());
         assert!(pilothouse.store.path().join("store").is_dir());
-        synapse_is_named(&running, &bot.localpart).await;
+        let line = running.line(&bot.localpart, DEADLINE).await;
+        assert!(running.log().contains(&line));
+        assert_eq!(running.stop(DEADLINE).await.code(), Some(0));
+
+        let nobody = "apiVersion: v1\nkind: Config\ncurrent-context: none\ncontexts: [{name: none, context: {cluster: none}}]\n\
+            clusters: [{name: none, cluster: {server: 'http://127.0.0.1:1'}}]\n";
+        let kubeconfig = pilothouse.store.path().join("nobody.kubeconfig");
+        std::fs::write(&kubeconfig, nobody).expect("a kubeconfig");
+        let mut running = pilothouse.kubeconfig(&kubeconfig).start();
+        running.unready("API server", START).await;
         assert_eq!(running.stop(DEADLINE).await.code(), Some(0));
     })
     .await;
-}
-
-/// Some line of the log says who the daemon is.
-async fn synapse_is_named(running: &Running, localpart: &str) {
-    let line = running.line(localpart, DEADLINE).await;
-    assert!(running.log().contains(&line));
 }

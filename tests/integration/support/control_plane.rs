@@ -31,6 +31,7 @@ use tokio::sync::OnceCell;
 
 use super::kubelet::Kubelet;
 use super::leash::{Folder, Leashed};
+use super::node::Node;
 use super::{cached, environment, free_port, unique};
 
 /// Three seconds on an idle machine; a busy one takes its time.
@@ -97,7 +98,9 @@ impl ControlPlane {
             .args(["--bind-address=127.0.0.1".to_owned(), format!("--secure-port={}", free_port())])
             .arg(format!("--service-account-private-key-file={}", folder.join("sa.key").display()))
             .arg(format!("--root-ca-file={}", certificate.display()))
-            .args(["--leader-elect=false", "--kube-api-qps=200", "--kube-api-burst=400"]);
+            .args(["--leader-elect=false", "--kube-api-qps=200", "--kube-api-burst=400"])
+            // The nodes of the tests have no heartbeat.
+            .arg("--controllers=*,-node-lifecycle-controller");
         let mut controller_manager = Leashed::start("kube-controller-manager", &controller_manager);
         // The account that its controllers make in every namespace is the sign that they turn.
         let accounts = Api::<ServiceAccount>::namespaced(client_for(&kubeconfig).await, "default");
@@ -205,7 +208,13 @@ impl Namespace {
 
     /// Starts a kubelet for this namespace; it ends when dropped.
     pub(crate) fn kubelet(&self) -> Kubelet {
-        Kubelet::start(self.client.clone(), &self.name)
+        Kubelet::start(self.client.clone(), &self.name, None)
+    }
+
+    /// Starts a kubelet with a node, on which every container has written `log`.
+    pub(crate) async fn kubelet_with_logs(&self, log: &str) -> Kubelet {
+        let node = Node::start(self.client.clone(), &self.cluster.folder.join("certs"), log).await;
+        Kubelet::start(self.client.clone(), &self.name, Some(node))
     }
 
     /// Applies YAML documents, as `kubectl apply --server-side -n` does: what names no namespace lands in this one.

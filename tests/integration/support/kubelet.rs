@@ -1,6 +1,6 @@
 //! A kubelet in so far as the API server can see one: it says how the pods of a namespace fare.
 //!
-//! Pods are bound to no node, so the API server removes them as soon as they are deleted.
+//! Without a node the API server removes pods as soon as they are deleted.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -14,6 +14,8 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use super::node::Node;
 
 /// How a pod fares. Without a word from the test, the name of its image decides: `broken:1` cannot be pulled, and so on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,23 +56,37 @@ impl Fate {
 /// The running kubelet of one namespace; it ends when dropped.
 pub(crate) struct Kubelet {
     task: JoinHandle<()>,
-    decided: watch::Sender<HashMap<String, Fate>>,
+    decided: watch::Sender<Decided>,
+}
+
+/// What the test has decided.
+#[derive(Debug, Clone, Default)]
+struct Decided {
+    fates: HashMap<String, Fate>,
+    lingering: bool,
 }
 
 impl Kubelet {
-    /// Starts a kubelet for `namespace`.
-    pub(crate) fn start(client: Client, namespace: &str) -> Self {
-        let decided = watch::Sender::new(HashMap::new());
+    /// Starts a kubelet for `namespace`. With a node, pods are bound to it: they have logs, and a deleted one is gone
+    /// only when the kubelet says so.
+    pub(crate) fn start(client: Client, namespace: &str, node: Option<Node>) -> Self {
+        let decided = watch::Sender::new(Decided::default());
         let pods = Api::namespaced(client, namespace);
-        let task = tokio::spawn(run(pods, decided.subscribe()));
+        let told = HashMap::new();
+        let task = tokio::spawn(Telling { pods, node, told }.run(decided.subscribe()));
         Self { task, decided }
     }
 
     /// Decides how pods of `image` fare from now on, those that exist too.
     pub(crate) fn decide(&self, image: &str, fate: Fate) {
         self.decided.send_modify(|decided| {
-            decided.insert(image.to_owned(), fate);
+            decided.fates.insert(image.to_owned(), fate);
         });
+    }
+
+    /// Decides whether deleted pods stay (as `Terminating`) until the test decides otherwise; only pods of a node can.
+    pub(crate) fn let_linger(&self, lingering: bool) {
+        self.decided.send_modify(|decided| decided.lingering = lingering);
     }
 }
 
@@ -80,46 +96,64 @@ impl Drop for Kubelet {
     }
 }
 
-async fn run(pods: Api<Pod>, mut decided: watch::Receiver<HashMap<String, Fate>>) {
-    let mut seen = pin!(watcher(pods.clone(), watcher::Config::default()).default_backoff().applied_objects());
-    let mut told = HashMap::new();
-    loop {
-        tokio::select! {
-            pod = seen.next() => match pod {
-                Some(Ok(pod)) => {
-                    let fates = decided.borrow().clone();
-                    tell(&pods, &pod, &fates, &mut told).await;
-                }
-                Some(Err(_)) => {} // the watcher comes back by itself
-                None => break,
-            },
-            changed = decided.changed() => {
-                if changed.is_err() {
-                    break;
-                }
-                let fates = decided.borrow_and_update().clone();
-                for pod in pods.list(&ListParams::default()).await.into_iter().flatten() {
-                    tell(&pods, &pod, &fates, &mut told).await;
+/// What the task holds.
+struct Telling {
+    pods: Api<Pod>,
+    node: Option<Node>,
+    /// Fates that the API server knows, by the pod's uid.
+    told: HashMap<String, Fate>,
+}
+
+impl Telling {
+    async fn run(mut self, mut decided: watch::Receiver<Decided>) {
+        let watch = watcher(self.pods.clone(), watcher::Config::default());
+        let mut seen = pin!(watch.default_backoff().applied_objects());
+        loop {
+            tokio::select! {
+                pod = seen.next() => match pod {
+                    Some(Ok(pod)) => {
+                        let now = decided.borrow().clone();
+                        self.tell(&pod, &now).await;
+                    }
+                    Some(Err(_)) => {} // the watcher comes back by itself
+                    None => break,
+                },
+                changed = decided.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let now = decided.borrow_and_update().clone();
+                    for pod in self.pods.list(&ListParams::default()).await.into_iter().flatten() {
+                        self.tell(&pod, &now).await;
+                    }
                 }
             }
         }
     }
-}
 
-/// Writes the status of a pod, once for each fate.
-async fn tell(pods: &Api<Pod>, pod: &Pod, fates: &HashMap<String, Fate>, told: &mut HashMap<String, Fate>) {
-    let image =
-        pod.spec.as_ref().and_then(|spec| spec.containers.first()).and_then(|container| container.image.clone());
-    let image = image.unwrap_or_default();
-    let fate = fates.get(&image).copied().unwrap_or_else(|| Fate::of_image(&image));
-    let uid = pod.uid().unwrap_or_default();
-    if told.get(&uid) == Some(&fate) {
-        return;
-    }
-    let status = json!({ "status": status(pod, fate) });
-    // A pod that has just gone, or an API server that is away: the next word about it counts.
-    if pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.is_ok() {
-        told.insert(uid, fate);
+    /// Writes the status of a pod, once for each fate.
+    async fn tell(&mut self, pod: &Pod, decided: &Decided) {
+        if pod.metadata.deletion_timestamp.is_some() {
+            if let Some(node) = self.node.as_ref().filter(|_| !decided.lingering) {
+                node.bury(&self.pods, pod).await;
+            }
+            return;
+        }
+        let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+        let image = container.and_then(|container| container.image.clone()).unwrap_or_default();
+        let fate = decided.fates.get(&image).copied().unwrap_or_else(|| Fate::of_image(&image));
+        let uid = pod.uid().unwrap_or_default();
+        if self.told.get(&uid) == Some(&fate) {
+            return;
+        }
+        if let Some(node) = self.node.as_ref().filter(|_| fate != Fate::Unschedulable) {
+            node.bind(&self.pods, pod).await;
+        }
+        let status = Patch::Merge(json!({ "status": status(pod, fate) }));
+        // A pod that has just gone, or an API server that is away: the next word about it counts.
+        if self.pods.patch_status(&pod.name_any(), &PatchParams::default(), &status).await.is_ok() {
+            self.told.insert(uid, fate);
+        }
     }
 }
 

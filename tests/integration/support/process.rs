@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use super::free_port;
 use super::leash::Leashed;
 
 /// What to run: arguments, environment and configuration. It can be started again and again on the same store.
 pub(crate) struct Pilothouse {
-    /// The folder of the store; it goes with this value.
-    pub(crate) store: tempfile::TempDir,
+    /// The folder of the store; it goes with this value and what it has started.
+    pub(crate) store: Arc<TempDir>,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     port: u16,
@@ -22,7 +25,7 @@ impl Pilothouse {
     /// The daemon with an empty environment besides its store (`CRYPTO_STORE_PATH` for the predecessor's variables,
     /// `PILOTHOUSE__MATRIX__STORE` for ours) and a free port for its probes.
     pub(crate) fn new() -> Self {
-        let store = tempfile::Builder::new().prefix("pilothouse-store-").tempdir().expect("a folder");
+        let store = Arc::new(tempfile::Builder::new().prefix("pilothouse-store-").tempdir().expect("a folder"));
         let port = free_port();
         let environment = BTreeMap::from([
             ("PILOTHOUSE__MATRIX__STORE".to_owned(), store.path().join("store").display().to_string()),
@@ -83,7 +86,8 @@ impl Pilothouse {
     fn start_with(&self, more: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pilothouse"));
         command.args(&self.arguments).args(more).envs(&self.environment).current_dir(self.store.path());
-        Running { child: Leashed::start_clean("pilothouse", &command), ready: self.admin("/readyz") }
+        let child = Leashed::start_clean("pilothouse", &command);
+        Running { child, ready: self.admin("/readyz"), _store: Arc::clone(&self.store) }
     }
 
     /// Runs it to its end, for a subcommand.
@@ -115,6 +119,7 @@ pub(crate) struct Ended {
 pub(crate) struct Running {
     child: Leashed,
     ready: String,
+    _store: Arc<TempDir>,
 }
 
 impl Running {

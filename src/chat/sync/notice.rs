@@ -1,0 +1,40 @@
+//! What the receiving half says by itself, in the words of [`reply`].
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::chat::{Context, Outgoing};
+use crate::reply::{self, Report};
+use crate::store::StoreError;
+use crate::store::outbox::{Draft, Speech};
+
+impl Context {
+    /// Puts words into the outbox, once for each `txn`.
+    pub(crate) async fn say(&self, txn: String, room: &str, words: Outgoing, now: Timestamp) -> Result<(), StoreError> {
+        let payload = serde_json::json!(words).to_string();
+        let draft = Draft { txn, room: room.to_owned(), payload };
+        self.store.say(None, Speech::New(draft), now).await?;
+        self.outbox.notify_one();
+        Ok(())
+    }
+}
+
+/// To the home room: how long nothing was received, and how many messages waited.
+pub(crate) fn back(after: SignedDuration, waited: usize) -> Outgoing {
+    spoken(&Report::Back { after, waited })
+}
+
+/// To a room of which not everything was read.
+pub(crate) fn cut(events: usize, reach: SignedDuration) -> Outgoing {
+    spoken(&Report::Cut { events, reach })
+}
+
+/// To the sender of a message whose key has not come.
+pub(crate) fn unreadable(event: &str, sender: &str) -> Outgoing {
+    let words = spoken(&Report::Unreadable);
+    Outgoing { reply_to: Some(event.to_owned()), mentions: vec![sender.to_owned()], ..words }
+}
+
+fn spoken(report: &Report) -> Outgoing {
+    let reply::Words { plain, html } = reply::words(report);
+    Outgoing { plain, html, reply_to: None, mentions: Vec::new(), anywhere: false }
+}
