@@ -18,7 +18,9 @@ help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## runs Pilothouse with a homeserver and a pretend cluster; TOUR=1 plays a tour; KUBE=context KUBE_TARGET=namespace/deployment takes yours
-	cargo run --locked --example demo
+	@echo "Building Pilothouse and its demo (dev profile; some minutes the first time, as matrix-sdk is large) ..."
+	cargo build --locked --bin pilothouse --example demo
+	@cargo run --quiet --locked --example demo
 
 test: control-plane synapse ## runs every test, on a real homeserver and a real control plane
 	cargo test --locked $(if $(TEST),-- $(TEST))
