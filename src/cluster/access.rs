@@ -128,20 +128,19 @@ impl Cluster {
     /// Asks the API server for each permission that these targets and the configuration can use, without trying any.
     /// What cannot be limited by name is asked once a namespace. In the order of [`PERMISSIONS`].
     pub async fn access(&self, targets: &[Target]) -> Vec<Access> {
-        let questions: Vec<_> = PERMISSIONS
-            .iter()
-            .filter(|permission| self.is_of_use(permission))
-            .flat_map(|permission| askers(permission, targets).map(move |target| (permission, target)))
-            .collect();
-        stream::iter(questions)
-            .map(|(permission, target)| async move {
-                let Permission { group, resource, verb, named, .. } = *permission;
-                let allowed = self.may(target, verb, group, resource, named).await;
-                Access { permission, target: target.clone(), allowed }
-            })
-            .buffered(AT_ONCE)
-            .collect()
-            .await
+        let mut questions = Vec::new();
+        for permission in PERMISSIONS.iter().filter(|permission| self.is_of_use(permission)) {
+            for target in askers(permission, targets) {
+                questions.push(self.clone().question(permission, target.clone()));
+            }
+        }
+        stream::iter(questions).buffered(AT_ONCE).collect().await
+    }
+
+    async fn question(self, permission: &'static Permission, target: Target) -> Access {
+        let Permission { group, resource, verb, named, .. } = *permission;
+        let allowed = self.may(&target, verb, group, resource, named).await;
+        Access { permission, target, allowed }
     }
 
     fn is_of_use(&self, permission: &Permission) -> bool {
