@@ -18,12 +18,13 @@ const LEASH: &str = r#"
 exec 3<&0
 sh -c 'echo $$; exec "$@"' leash "$@" </dev/null 3<&- &
 child=$!
-{ read -r _ || true; kill -KILL "$child"; } <&3 3<&- >/dev/null 2>&1 &
+# A signal to the whole group (Ctrl-C) must not end the one who cleans up.
+{ trap : INT TERM HUP; read -r _; kill -KILL "$child"; } <&3 3<&- >/dev/null 2>&1 &
 watcher=$!
 # The shell itself says when a child was killed, and nobody may be left to read that.
 exec 3<&- >/dev/null 2>&1
 wait "$child"; status=$?
-kill "$watcher"
+kill -KILL "$watcher"
 exit "$status"
 "#;
 
@@ -150,7 +151,7 @@ impl Drop for Leashed {
     }
 }
 
-/// A folder that goes with the test process, for what statics keep in it.
+/// A folder that goes with the test process, however that ends.
 pub(crate) struct Folder {
     path: PathBuf,
     shell: Child,
@@ -161,11 +162,16 @@ impl Folder {
     pub(crate) fn new(prefix: &str) -> Self {
         let path = tempfile::Builder::new().prefix(prefix).tempdir().expect("a folder").keep();
         // A server in it may be dying at the same moment, and still write.
-        let remove = r#"read -r _; rm -rf "$1" || { sleep 1; rm -rf "$1"; }"#;
+        let remove = r#"trap : INT TERM HUP; read -r _; rm -rf "$1" || { sleep 1; rm -rf "$1"; }"#;
         let mut shell = Command::new("sh");
         shell.args(["-c", remove, "folder"]).arg(&path);
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Self { path, shell: shell.spawn().expect("a shell starts") }
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 }
 

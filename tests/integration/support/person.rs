@@ -10,11 +10,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{oneshot, watch};
 
+use super::leash::Folder;
 use super::synapse::{Account, Synapse, python};
 
 /// How long one request may take; encrypting for a new device on a busy machine is the slowest.
@@ -35,7 +35,7 @@ pub(crate) struct Person {
     shared: Arc<Shared>,
     // Killed when dropped.
     _child: Child,
-    _store: TempDir,
+    _store: Folder,
 }
 
 /// What the process has said.
@@ -164,7 +164,7 @@ impl Person {
             .kill_on_drop(true)
             .spawn()
             .expect("python starts");
-        let store = tempfile::Builder::new().prefix("pilothouse-person-").tempdir().expect("a folder");
+        let store = Folder::new("pilothouse-person-");
         let request = json!({
             "homeserver": synapse.url(), "user": account.user_id, "password": account.password, "folder": store.path(),
         });

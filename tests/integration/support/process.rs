@@ -7,15 +7,13 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use super::free_port;
-use super::leash::Leashed;
+use super::leash::{Folder, Leashed};
 
 /// What to run: arguments, environment and configuration. It can be started again and again on the same store.
 pub(crate) struct Pilothouse {
     /// The folder of the store; it goes with this value and what it has started.
-    pub(crate) store: Arc<TempDir>,
+    pub(crate) store: Arc<Folder>,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     port: u16,
@@ -25,7 +23,7 @@ impl Pilothouse {
     /// The daemon with an empty environment besides its store (`CRYPTO_STORE_PATH` for the predecessor's variables,
     /// `PILOTHOUSE__MATRIX__STORE` for ours) and a free port for its probes.
     pub(crate) fn new() -> Self {
-        let store = Arc::new(tempfile::Builder::new().prefix("pilothouse-store-").tempdir().expect("a folder"));
+        let store = Arc::new(Folder::new("pilothouse-store-"));
         let port = free_port();
         let environment = BTreeMap::from([
             ("PILOTHOUSE__MATRIX__STORE".to_owned(), store.path().join("store").display().to_string()),
@@ -119,7 +117,7 @@ pub(crate) struct Ended {
 pub(crate) struct Running {
     child: Leashed,
     ready: String,
-    _store: Arc<TempDir>,
+    _store: Arc<Folder>,
 }
 
 impl Running {
