@@ -46,7 +46,7 @@ pub struct Admin {
     /// Counters.
     pub metrics: Metrics,
     /// The last turn of the operator's loop.
-    pub pulse: watch::Receiver<Timestamp>,
+    pub pulse: watch::Receiver<Option<Timestamp>>,
 }
 
 /// The answer of `/readyz`.
@@ -158,9 +158,10 @@ async fn readiness(shared: &Shared) -> Readiness {
 /// Live while the loops turn, whatever the servers do.
 async fn livez(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let now = now();
-    let operator = now.duration_since(*shared.admin.pulse.borrow());
     // Before the first turn the homeserver is waited for: that is no standstill.
-    let chat = shared.admin.chat.borrow().turned_at.map_or(SignedDuration::ZERO, |at| now.duration_since(at));
+    let since = |turn: Option<Timestamp>| turn.map_or(SignedDuration::ZERO, |at| now.duration_since(at));
+    let operator = since(*shared.admin.pulse.borrow());
+    let chat = since(shared.admin.chat.borrow().turned_at);
     for (name, beat, limit) in [("operator", operator, STILL), ("chat", chat, CHAT_STILL)] {
         if beat > limit {
             let text = format!("the loop of {name} has not turned for {} s\n", beat.as_secs());

@@ -1,11 +1,11 @@
 //! The daemon: builds every part, spawns every task, ends when any ends.
 
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     let (users_tx, users) = watch::channel(Arc::new(loaded.config.policy.users.clone()));
     let (inbox, outbox) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (health_tx, health) = watch::channel(Health::default());
-    let (pulse_tx, pulse) = watch::channel(now());
+    let (pulse_tx, pulse) = watch::channel(None);
 
     // A token of its own, so that the end of one part is not taken for somebody's wish.
     let end = CancellationToken::new();
@@ -87,8 +87,8 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
             metrics,
             pulse: pulse_tx,
         };
-        spawn(&mut tasks, "operator", operator::run(doors, end.clone()));
-        spawn(&mut tasks, "chat", chat.run(end.clone()));
+        spawn(&mut tasks, OPERATOR, operator::run(doors, end.clone()));
+        spawn(&mut tasks, "chat", chat.run(silence.clone()));
     }
     let result = tokio::select! {
         () = wishes.end.cancelled() => Ok(()),
@@ -163,10 +163,13 @@ async fn wind_down(mut tasks: JoinSet<Ended>, silence: &CancellationToken) -> an
 /// # Errors
 /// Where the folder cannot be made or the file cannot be opened.
 pub fn open_store(folder: &Path) -> anyhow::Result<Store> {
-    std::fs::create_dir_all(folder).with_context(|| {
-        format!("matrix.store = {}: the folder cannot be made; mount a writable volume there", folder.display())
-    })?;
+    let unusable =
+        || format!("matrix.store = {}: it cannot be made or written; mount a writable volume there", folder.display());
+    // What people said and whose keys count is nobody else's business on the machine.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(unusable)?;
     let path = folder.join(DATABASE);
+    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+    drop(file.with_context(unusable)?);
     Store::open(&path).with_context(|| format!("opening {}", path.display()))
 }
 
@@ -338,9 +341,4 @@ pub fn rules(config: &Config) -> Rules {
         staleness: config.policy.staleness,
         pins_devices: config.trust.mode == TrustMode::Devices,
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the pulse is a clock")]
-fn now() -> Timestamp {
-    Timestamp::now()
 }

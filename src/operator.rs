@@ -109,7 +109,7 @@ pub struct Doors {
     /// Counters.
     pub metrics: Metrics,
     /// Beats with each turn of the loop.
-    pub pulse: watch::Sender<Timestamp>,
+    pub pulse: watch::Sender<Option<Timestamp>>,
 }
 
 /// Runs until `shutdown`, then finishes what is in work for a few seconds.
@@ -140,14 +140,14 @@ struct Floor {
     watched: HashMap<i64, (String, AbortHandle)>,
     /// Nothing is begun before this, after the store failed.
     paused_until: Option<Instant>,
-    pulse: watch::Sender<Timestamp>,
+    pulse: watch::Sender<Option<Timestamp>>,
 }
 
 impl Floor {
     fn new(
         operator: Arc<Operator>,
         jobs: mpsc::UnboundedReceiver<watching::Job>,
-        pulse: watch::Sender<Timestamp>,
+        pulse: watch::Sender<Option<Timestamp>>,
     ) -> Self {
         Self {
             operator,
@@ -182,7 +182,7 @@ impl Floor {
             // Asked for before the scan, so that nothing that comes in meanwhile is overslept.
             let woken = inbox.notified();
             let pause = self.scan().await;
-            self.pulse.send_replace(now());
+            self.pulse.send_replace(Some(now()));
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = woken => {}

@@ -303,7 +303,8 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
     let tell = |topic| Ok(vec![Order::Tell(Tell { topic })]);
     match command {
         Command::Help(about) => {
-            let offered = Verb::ALL.into_iter().filter(|&verb| allows(verb, None)).collect();
+            // Usage is understood, so that people read that it is not watched, but nothing to offer.
+            let offered = Verb::ALL.into_iter().filter(|&verb| verb != Verb::Usage && allows(verb, None)).collect();
             tell(Topic::Help { about: *about, offered, targets: rules.bounds.iter().map(|b| b.name.clone()).collect() })
         }
         _ if !allows(verb, None) => Err(not_allowed(None)),

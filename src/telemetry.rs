@@ -80,7 +80,7 @@ impl Default for Metrics {
         );
         registry.register(
             "outbox_dropped",
-            "Messages given up because the homeserver will never take them",
+            "Messages given up: the homeserver will never take them, they were a day old, or too many waited",
             dropped.clone(),
         );
         registry.register("inbox_depth", "Messages that wait to be looked at", inbox.clone());

@@ -167,7 +167,8 @@ impl Outside {
 /// Gives the path of the recovery key that Pilothouse made and that nobody has moved off the volume yet.
 #[must_use]
 pub fn recovery_key_on_the_volume(store: &Path) -> Option<PathBuf> {
-    let path = Folder::open(store).ok()?.recovery_file();
+    // Looking makes nothing: the folder is the daemon's to make.
+    let path = store.is_dir().then(|| Folder::open(store).ok())??.recovery_file();
     path.is_file().then_some(path)
 }
 

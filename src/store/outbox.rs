@@ -9,6 +9,9 @@ use super::{Store, StoreError, time};
 /// Most rows that may wait: what comes beyond is counted and dropped, oldest progress first.
 pub const CAPACITY: i64 = 1000;
 
+/// Cursor with the number of rows that were given up so far.
+const DROPPED: &str = "outbox_dropped";
+
 /// A new event for a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
@@ -121,14 +124,14 @@ pub(super) fn put_speech(
             if tx.execute("UPDATE outbox SET payload = ?2 WHERE edits = ?1 AND state = 'queued'", (row, payload))? > 0 {
                 return Ok(*row);
             }
-            let editable: bool = tx
+            let root: Option<(String, bool)> = tx
                 .query_row(
-                    "SELECT state IN ('sent', 'trying') AND NOT joined FROM outbox WHERE id = ?1",
+                    "SELECT room, state IN ('sent', 'trying') AND NOT joined FROM outbox WHERE id = ?1",
                     [row],
-                    |row| row.get(0),
+                    |row| Ok((row.get(0)?, row.get(1)?)),
                 )
-                .optional()?
-                .unwrap_or(false);
+                .optional()?;
+            let (room, editable) = root.as_ref().map_or((room, false), |(room, editable)| (room, *editable));
             // What was dropped, merged or speaks for others cannot be edited: its news goes out as an event of its own.
             let edits = editable.then_some(*row);
             tx.execute(
@@ -145,6 +148,15 @@ pub(super) fn put_speech(
     }
 }
 
+/// Counts a row that was given up; the count outlives the row.
+fn count_dropped(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO cursor (name, token) VALUES (?1, '1') ON CONFLICT (name) DO UPDATE SET token = token + 1",
+        [DROPPED],
+    )?;
+    Ok(())
+}
+
 /// Drops what waits beyond [`CAPACITY`]: edits before messages, the oldest first, nothing that was tried.
 fn shed(tx: &Transaction<'_>) -> Result<(), StoreError> {
     let waiting: i64 =
@@ -157,6 +169,7 @@ fn shed(tx: &Transaction<'_>) -> Result<(), StoreError> {
     let rows: Vec<i64> = statement.query_map([waiting - CAPACITY], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for row in rows {
         tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [row])?;
+        count_dropped(tx)?;
         tell_row(tx, row)?;
     }
     Ok(())
@@ -242,12 +255,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn outbox_dropped(&self) -> Result<u64, StoreError> {
-        self.call(|tx| {
-            Ok(tx
-                .query_row("SELECT count(*) FROM outbox WHERE state = 'dropped'", [], |row| row.get::<_, i64>(0))?
-                .unsigned_abs())
-        })
-        .await
+        let count = self.cursor(DROPPED).await?;
+        Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
     }
 
     /// Forgets rows from before `before` that are in the room or given up, and that nothing refers to any more.
@@ -305,6 +314,7 @@ impl Store {
     pub async fn dropped(&self, id: i64) -> Result<(), StoreError> {
         self.call(move |tx| {
             tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [id])?;
+            count_dropped(tx)?;
             // Its edits would wait for ever: they go out as events of their own.
             tx.execute("UPDATE outbox SET edits = NULL WHERE edits = ?1 AND state = 'queued'", [id])?;
             tell_row(tx, id)

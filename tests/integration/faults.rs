@@ -168,10 +168,7 @@ async fn a_burst_of_200_commands_while_it_is_away_is_answered_once_each() {
 async fn what_is_too_old_is_told_in_one_line_and_not_done() {
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 0).await;
-        let plan = Plan { more: "[policy_]".to_owned(), ..Plan::of(&["web"]) };
-        // The limit is the shortest that the configuration allows.
-        let plan = Plan { more: String::new(), ..plan };
-        let mut house = House::build(&namespace, plan).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
         house.running.kill().await;
         let store = journal(&house);
         for (n, text) in ["start 2", "status", "good morning"].into_iter().enumerate() {
@@ -222,6 +219,27 @@ async fn what_will_not_get_better_is_told_and_a_newer_command_takes_over() {
             event.edits() == Some(&first) && event.body().contains("said stop")
         };
         house.person.expect(SOON, taken).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_last_for_a_target_holds_also_after_a_command_for_all() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        for name in ["web", "db"] {
+            namespace.deployment(name, "fine", 1).await;
+        }
+        let mut house = House::build(&namespace, Plan::of(&["web", "db"])).await;
+        // Both are there at once when it looks: one batch, one scan.
+        house.running.kill().await;
+        let all = house.say("stop all").await;
+        let web = house.say("start web 2").await;
+        house.start_again().await;
+        let answer = house.person.expect_reply(&web, SOON).await;
+        house.person.expect_text(&answer, "ready: 2/2", SOON).await;
+        house.person.expect_reply(&all, SOON).await;
+        assert_eq!((replicas(&namespace, "web").await, replicas(&namespace, "db").await), (2, 0));
     })
     .await;
 }
@@ -284,7 +302,8 @@ async fn the_api_server_away_slow_and_unwilling_is_told_as_what_it_is() {
             let mut house = House::build(&namespace, plan).await;
             namespace.cluster.pause_api_server();
             let slow = house.ask("start").await;
-            assert!(slow.body().contains("nothing is certain"), "{}", slow.body());
+            // Not even the first look had an answer, so nothing was tried.
+            assert!(slow.body().contains("did not answer in time. Nothing was changed."), "{}", slow.body());
             namespace.cluster.resume_api_server();
             namespace.cluster.stop_api_server();
             let away = house.ask("start").await;

@@ -121,6 +121,7 @@ async fn the_predecessors_environment_and_role_alone_are_enough() {
         let store = fresh.store.path().join("store").display().to_string();
         let pilothouse = fresh
             .without("PILOTHOUSE__MATRIX__STORE")
+            .without("PILOTHOUSE__ADMIN__LISTEN")
             .variable("CRYPTO_STORE_PATH", store)
             .variable("MATRIX_HOMESERVER", synapse.url())
             .variable("MATRIX_USER", bot.user_id.clone())
@@ -129,10 +130,14 @@ async fn the_predecessors_environment_and_role_alone_are_enough() {
             .variable("DEPLOYMENT_NAME", "clawdbot")
             .variable("DEPLOYMENT_NAMESPACE", namespace.name.clone())
             .kubeconfig(&namespace.kubeconfig_for_token(&token));
-        let mut running = pilothouse.start();
-        running.ready(SOON).await;
+        let running = pilothouse.start();
+        running.line("Pilothouse runs", SOON).await;
         let room = person.create_room(&[&bot.user_id]).await;
         person.member(&room, &bot.user_id, "join", SOON).await;
+        // Bare words count in every room, as the predecessor's people are used to: also in one of three.
+        let third = crate::support::person::Person::with_identity(&synapse, &synapse.register("third").await).await;
+        person.invite(&room, &third.user_id).await;
+        third.join(&room).await;
         let sent = person.send(&room, "start 3").await;
         let answer = person.expect_reply(&sent, SOON).await;
         person.expect_text(&answer, "ready: 3/3", SOON).await;
