@@ -50,6 +50,7 @@ pub struct Admin {
 }
 
 /// The answer of `/readyz`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own, and JSON shows them by name")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     /// Whether everything below is so.

@@ -96,12 +96,6 @@ impl Verb {
         }
     }
 
-    /// Whether it changes something: such words need an address in a room of many.
-    #[must_use]
-    pub const fn changes(self) -> bool {
-        matches!(self, Self::Start | Self::Stop | Self::Restart)
-    }
-
     /// Reads a word, aliases included.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
@@ -183,6 +177,12 @@ impl Command {
             Self::Trust | Self::Accept { .. } => Verb::Trust,
             Self::Version => Verb::Version,
         }
+    }
+
+    /// Whether it changes something: such words need an address in a room of many.
+    #[must_use]
+    pub const fn changes(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::Stop { .. } | Self::Restart { .. } | Self::Accept { .. })
     }
 
     /// Gives the named targets.
@@ -298,10 +298,10 @@ pub fn read(text: &str, grammar: Grammar<'_>, place: Place) -> Reading {
         }),
     };
     match (place, reading) {
-        (Place::Overheard, Reading::Command(command)) if command.verb().changes() => Reading::Talk,
-        (Place::Overheard, Reading::Command(Command::Accept { .. }) | Reading::Mistake(_)) => Reading::Talk,
+        (Place::Overheard, Reading::Command(command)) if command.changes() => Reading::Talk,
         // "Have you seen this?" is no command, "statsu" is one.
-        (Place::Bare, Reading::Mistake(Mistake::UnknownVerb { meant: None, .. })) => Reading::Talk,
+        (Place::Overheard, Reading::Mistake(_))
+        | (Place::Bare, Reading::Mistake(Mistake::UnknownVerb { meant: None, .. })) => Reading::Talk,
         (Place::Bare, Reading::Mistake(_)) if words.len() > LONGEST_GUESS => Reading::Talk,
         (_, reading) => reading,
     }

@@ -124,7 +124,7 @@ fn unasked(ended: Result<Ended, tokio::task::JoinError>) -> anyhow::Error {
 
 /// Joins every part: the operator first, then the chat, which still sends what the operator has said.
 async fn wind_down(mut tasks: JoinSet<Ended>, silence: &CancellationToken) -> anyhow::Result<()> {
-    let mut operator_works = tasks.len() > 0;
+    let mut operator_works = true;
     let join = async {
         let mut result = Ok(());
         let patience = tokio::time::sleep(OPERATOR_GRACE);
@@ -149,13 +149,10 @@ async fn wind_down(mut tasks: JoinSet<Ended>, silence: &CancellationToken) -> an
             }
         }
     };
-    match tokio::time::timeout(GRACE, join).await {
-        Ok(result) => result,
-        Err(_) => {
-            tracing::warn!("not every part ended in time; the journal has what is not done");
-            Ok(())
-        }
-    }
+    tokio::time::timeout(GRACE, join).await.unwrap_or_else(|_| {
+        tracing::warn!("not every part ended in time; the journal has what is not done");
+        Ok(())
+    })
 }
 
 /// Opens Pilothouse's own database in the folder of the Matrix store.

@@ -13,7 +13,7 @@ use pilothouse::{check, config, daemon, shutdown, telemetry, trust};
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {
-    /// Configuration file [default: PILOTHOUSE_CONFIG, ./pilothouse.toml, /etc/pilothouse/pilothouse.toml]
+    /// Configuration file [default: `PILOTHOUSE_CONFIG`, ./pilothouse.toml, /etc/pilothouse/pilothouse.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]

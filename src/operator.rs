@@ -175,7 +175,7 @@ impl Floor {
 
     async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut drift = std::pin::pin!(Arc::clone(&self.operator).tell_drift());
-        let mut pruning = tokio::time::interval(Duration::from_secs(3600));
+        let mut pruning = tokio::time::interval(Duration::from_hours(1));
         let mut beat = tokio::time::interval(Duration::from_secs(5));
         let inbox = Arc::clone(&self.operator.inbox);
         loop {
@@ -314,13 +314,10 @@ impl Floor {
             }
             anyhow::Ok(())
         };
-        match tokio::time::timeout(GRACE, finish).await {
-            Ok(result) => result,
-            Err(_) => {
-                tracing::warn!("commands in work did not end in time; the journal has them");
-                Ok(())
-            }
-        }
+        tokio::time::timeout(GRACE, finish).await.unwrap_or_else(|_| {
+            tracing::warn!("commands in work did not end in time; the journal has them");
+            Ok(())
+        })
     }
 }
 

@@ -136,7 +136,7 @@ impl Metrics {
         self.ready.set(i64::from(ready));
     }
 
-    /// Writes all in the text format of OpenMetrics.
+    /// Writes all in the text format of `OpenMetrics`.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

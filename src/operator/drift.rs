@@ -61,14 +61,11 @@ impl Operator {
         let txn = txn(&target.key(), &format!("drift {}", at.as_millisecond()));
         let cursor = format!("drift/{}", target.key());
         let told = self.store.cursor(&cursor).await?.and_then(|row| row.parse().ok());
-        match (drift, told) {
-            (Drift::Recovered { .. }, Some(row)) => {
-                self.store.say(None, Speech::Revise { row, room, txn, payload }, at).await?;
-            }
-            _ => {
-                let row = self.store.say(None, Speech::New(Draft { txn, room, payload }), at).await?;
-                self.store.set_cursor(&cursor, &row.to_string()).await?;
-            }
+        if let (Drift::Recovered { .. }, Some(row)) = (drift, told) {
+            self.store.say(None, Speech::Revise { row, room, txn, payload }, at).await?;
+        } else {
+            let row = self.store.say(None, Speech::New(Draft { txn, room, payload }), at).await?;
+            self.store.set_cursor(&cursor, &row.to_string()).await?;
         }
         self.outbox.notify_one();
         Ok(())

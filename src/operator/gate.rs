@@ -67,7 +67,7 @@ impl Operator {
     pub(super) fn lanes(&self, entry: &Entry) -> Vec<String> {
         let book = self.read_book();
         match message(entry).map(|message| reading(&message, &book)) {
-            Some(Reading::Command(command)) if command.targets().len() == 1 || command.verb().changes() => {
+            Some(Reading::Command(command)) if command.targets().len() == 1 || command.changes() => {
                 command.targets().iter().filter_map(|name| book.target(name)).map(Target::key).collect()
             }
             _ => vec![format!("#{}", entry.id)],
@@ -105,7 +105,9 @@ impl Operator {
                 Done { speech, ..Done::silent(entry.id, "too old to act on") }
             });
             self.store.finish_all(all.collect(), now).await?;
-            entries.iter().for_each(|_| self.metrics.command("any", "stale"));
+            for _ in &entries {
+                self.metrics.command("any", "stale");
+            }
             self.outbox.notify_one();
         }
         Ok(fresh)

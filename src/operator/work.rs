@@ -213,7 +213,7 @@ impl Operator {
         let Some(row) = row else {
             // Nothing was tried, so nothing is lost when this cannot be written: the command is looked at again.
             let speech = Some(Speech::New(draft(entry, message, &report)));
-            self.store.finish(Done { speech, target, ..Done::silent(entry.id, &outcome) }, now()).await?;
+            self.store.finish(Done { target, speech, ..Done::silent(entry.id, &outcome) }, now()).await?;
             self.outbox.notify_one();
             return Ok(());
         };
@@ -223,7 +223,7 @@ impl Operator {
             txn: txn(&entry.event, "failed"),
             payload: outgoing(&report, Some(&message.event)),
         });
-        self.conclude(Done { speech, target, ..Done::silent(entry.id, &outcome) }).await;
+        self.conclude(Done { target, speech, ..Done::silent(entry.id, &outcome) }).await;
         Ok(())
     }
 

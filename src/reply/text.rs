@@ -70,7 +70,9 @@ impl Text {
 
     fn tagged(mut self, tag: &str, text: &str) -> Self {
         self.plain.push_str(text);
-        self.html.push_str(&format!("<{tag}>{}</{tag}>", encode_text(text)));
+        for part in ["<", tag, ">", &encode_text(text), "</", tag, ">"] {
+            self.html.push_str(part);
+        }
         self
     }
 }

@@ -124,20 +124,20 @@ pub(super) fn put_speech(
             if tx.execute("UPDATE outbox SET payload = ?2 WHERE edits = ?1 AND state = 'queued'", (row, payload))? > 0 {
                 return Ok(*row);
             }
-            let root: Option<(String, bool)> = tx
+            let event: Option<(String, bool)> = tx
                 .query_row(
                     "SELECT room, state IN ('sent', 'trying') AND NOT joined FROM outbox WHERE id = ?1",
                     [row],
                     |row| Ok((row.get(0)?, row.get(1)?)),
                 )
                 .optional()?;
-            let (room, editable) = root.as_ref().map_or((room, false), |(room, editable)| (room, *editable));
+            let (home, editable) = event.as_ref().map_or((room, false), |(home, editable)| (home, *editable));
             // What was dropped, merged or speaks for others cannot be edited: its news goes out as an event of its own.
             let edits = editable.then_some(*row);
             tx.execute(
                 "INSERT INTO outbox (txn, room, inbox, edits, state, payload, created_at, not_before)
                  VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?6, 0) ON CONFLICT (txn) DO NOTHING",
-                (txn, room, inbox, edits, payload, now),
+                (txn, home, inbox, edits, payload, now),
             )?;
             shed(tx)?;
             match edits {

@@ -152,7 +152,7 @@ async fn a_burst_of_200_commands_while_it_is_away_is_answered_once_each() {
         let sent = house.person.send_burst(&house.room, &texts).await;
         house.start_again().await;
         for sent in &sent {
-            house.person.expect_reply(sent, Duration::from_secs(120)).await;
+            house.person.expect_reply(sent, Duration::from_mins(2)).await;
         }
         let answers = house.person.events(&house.room);
         for sent in &sent {
@@ -326,10 +326,10 @@ async fn a_homeserver_that_was_away_is_no_end_and_what_was_said_meanwhile_counts
         let mut house = House::build_on(synapse, &namespace, Plan::of(&["web"])).await;
         house.ask("version").await;
         house.synapse.stop();
-        house.running.unready("homeserver", Duration::from_secs(120)).await;
+        house.running.unready("homeserver", Duration::from_mins(2)).await;
         house.synapse.restart().await;
         let sent = house.say("start").await;
-        let answer = house.person.expect_reply(&sent, Duration::from_secs(60)).await;
+        let answer = house.person.expect_reply(&sent, Duration::from_mins(1)).await;
         house.person.expect_text(&answer, "ready: 1/1", SOON).await;
         house.running.ready(SOON).await;
     })
@@ -350,7 +350,7 @@ async fn while_the_store_cannot_be_written_nothing_is_acted_on() {
         house.running.unready("store", SOON).await;
         assert_eq!(replicas(&namespace, "web").await, 0);
         lock.execute_batch("ROLLBACK").expect("unlocked");
-        let answer = house.person.expect_reply(&sent, Duration::from_secs(60)).await;
+        let answer = house.person.expect_reply(&sent, Duration::from_mins(1)).await;
         house.person.expect_text(&answer, "ready: 1/1", SOON).await;
     })
     .await;
