@@ -12,7 +12,7 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(DENY)/bin/cargo-deny
 export PILOTHOUSE_CACHE := $(CACHE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt deny audit image control-plane synapse
+.PHONY: help demo test figures lint fmt deny audit image control-plane synapse
 
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ demo: ## runs Pilothouse with a homeserver and a pretend cluster; TOUR=1 plays a
 
 test: control-plane synapse ## runs every test, on a real homeserver and a real control plane
 	cargo test --locked $(if $(TEST),-- $(TEST))
+
+figures: control-plane synapse ## measures the release binary: size, memory, start, speed (builds it first, some minutes)
+	cargo build --locked --release --bin pilothouse
+	PILOTHOUSE_BINARY="$$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/pilothouse" \
+	    PILOTHOUSE_ROUNDS=$(or $(ROUNDS),100) cargo test --locked --test integration -- --exact figures::figures --nocapture
 
 lint: ## checks the format and runs clippy
 	cargo fmt --check

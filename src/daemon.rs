@@ -48,6 +48,8 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     let metrics = Metrics::default();
     let (book_tx, book) = watch::channel(Arc::new(self::book(&loaded.config)));
     let (users_tx, users) = watch::channel(Arc::new(loaded.config.policy.users.clone()));
+    // Kept to the end: who reads the rules must not take the end of their reader for the end of the rules.
+    let _rules = (book_tx.clone(), users_tx.clone());
     let (inbox, outbox) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (health_tx, health) = watch::channel(Health::default());
     let (pulse_tx, pulse) = watch::channel(None);

@@ -453,7 +453,7 @@ fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
 }
 
 fn back(after: SignedDuration, waited: usize) -> Words {
-    let text = Text::new().say("📡 Back after ").say(&span(after)).say(" without the homeserver. ");
+    let text = Text::new().say("📡 Back after ").say(&span(after)).say(". ");
     match waited {
         0 => text.say("Nothing waited."),
         1 => text.say("One message waited."),

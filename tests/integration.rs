@@ -5,6 +5,8 @@
 mod cluster;
 #[path = "integration/faults.rs"]
 mod faults;
+#[path = "integration/figures.rs"]
+mod figures;
 #[path = "integration/harness.rs"]
 mod harness;
 #[path = "integration/image.rs"]

@@ -150,7 +150,7 @@ async fn the_image_checks_real_servers_as_a_pod_would() {
 
         let good = check(&config);
         assert_eq!(good.status.code(), Some(0), "{}", words(&good));
-        for seen in [homeserver.url(), &person.user_id, "/data/crypto_store can be opened"] {
+        for seen in [homeserver.url(), &person.user_id, "/data/crypto_store is empty"] {
             assert!(words(&good).contains(seen), "{seen} is not in {}", words(&good));
         }
 

@@ -374,9 +374,9 @@ async fn a_homeserver_that_goes_away_loses_nothing_and_is_told_of() {
     scene.store.set_cursor("synced_at", &then.to_string()).await.expect("the store answers");
     let running = scene.start().await;
     scene.arrives(&sent.id).await;
-    let told = |event: &crate::support::person::RoomEvent| event.is_notice() && event.body().starts_with("Back after");
+    let told = |event: &crate::support::person::RoomEvent| event.is_notice() && event.body().contains("Back after");
     let told = scene.anna.expect(DEADLINE, told).await;
-    assert_eq!(told.body(), "Back after 12 min; one message waited.");
+    assert_eq!(told.body(), "📡 Back after 12 min. One message waited.");
     assert!(events(&scene.inbox().await).contains(&first.as_str()));
     running.stop().await;
 }

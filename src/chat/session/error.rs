@@ -37,8 +37,8 @@ pub enum OpenError {
     },
     /// The file with the tokens is damaged.
     #[error(
-        "{} is not a session file: {why}; if it cannot be restored from its own last minutes, empty the store folder: the next \
-         start logs in as a new device and recovers with the recovery key", .path.display()
+        "{} is not a session file: {why}; delete session.json, store.key and matrix/ in the store folder (leave recovery.key and \
+         pilothouse.sqlite3): the next start logs in as a new device and recovers with the recovery key", .path.display()
     )]
     SessionUnreadable {
         /// The file.
@@ -48,8 +48,8 @@ pub enum OpenError {
     },
     /// A Matrix store without the session that it belongs to.
     #[error(
-        "there is a Matrix store in {} but no session.json beside it: put the file back, or empty the folder; the next start then \
-         logs in as a new device and recovers with the recovery key", .folder.display()
+        "there is a Matrix store in {} but no session.json beside it: put the file back, or delete store.key and matrix/ there (leave \
+         recovery.key and pilothouse.sqlite3); the next start then logs in as a new device and recovers with the recovery key", .folder.display()
     )]
     SessionLost {
         /// The store folder.
@@ -80,7 +80,8 @@ pub enum OpenError {
     /// The device has other keys than it had.
     #[error(
         "device {device} had the key {expected} and the Matrix store has {found}: the store was replaced or lost in part. Stop \
-         everything that uses this login, empty the store folder and start again: a new device, recovered with the recovery key"
+         everything that uses this login, delete session.json, store.key and matrix/ in the store folder (leave recovery.key and \
+         pilothouse.sqlite3) and start again: a new device, recovered with the recovery key"
     )]
     DeviceKeyChanged {
         /// The device.
@@ -92,8 +93,9 @@ pub enum OpenError {
     },
     /// SQLite cannot read the store.
     #[error(
-        "the Matrix store in {} is damaged: {why}. It cannot be repaired, and a backup of it must not be used; empty the store \
-         folder: the next start logs in as a new device and recovers with the recovery key", .folder.display()
+        "the Matrix store in {} is damaged: {why}. It cannot be repaired, and a backup of it must not be used; delete \
+         session.json, store.key and matrix/ there (leave recovery.key and pilothouse.sqlite3): the next start logs in as a new \
+         device and recovers with the recovery key", .folder.display()
     )]
     StoreCorrupted {
         /// The store folder.
@@ -114,8 +116,9 @@ pub enum OpenError {
     },
     /// `store.key` does not open the store.
     #[error(
-        "{} is missing or does not open the Matrix store beside it: put the right file back, or empty the store folder; the next \
-         start then logs in as a new device and recovers with the recovery key", .path.display()
+        "{} is missing or does not open the Matrix store beside it: put the right file back, or delete session.json, \
+         store.key and matrix/ there (leave recovery.key and pilothouse.sqlite3); the next start then logs in as a new device and \
+         recovers with the recovery key", .path.display()
     )]
     WrongStoreKey {
         /// The key file.
@@ -123,7 +126,7 @@ pub enum OpenError {
     },
     /// The homeserver refused the login.
     #[error(
-        "the homeserver refuses the login: {why}; check matrix.user and the credentials of matrix.login (it is not tried again by itself)"
+        "the homeserver refuses the login: {why}; check matrix.user and its password, token or JWT (it is not tried again by itself)"
     )]
     LoginRefused {
         /// Its words.
@@ -145,7 +148,7 @@ pub enum OpenError {
     },
     /// The access token belongs to another device than configured.
     #[error(
-        "the access token belongs to {found}, matrix.login says device {expected}: correct the device id, or make a token with that device"
+        "the access token belongs to {found}, matrix.device_id says {expected}: correct it, or make a token with that device"
     )]
     OtherDevice {
         /// The configured device.
@@ -156,8 +159,8 @@ pub enum OpenError {
     /// The homeserver ended the device.
     #[error(
         "the homeserver has ended device {device} (signed out, or deleted by an administrator): nothing is lost but the device. \
-         Empty the store folder {} and start again: a new device, recovered with the recovery key (with matrix.login.access_token: \
-         a new token and device first)", .folder.display()
+         Delete session.json, store.key and matrix/ in {} (leave recovery.key and pilothouse.sqlite3) and start again: a new \
+         device, recovered with the recovery key (with matrix.access_token: a new token and device first)", .folder.display()
     )]
     HardLogout {
         /// The device.

@@ -17,6 +17,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) struct House {
     pub(crate) synapse: Arc<Synapse>,
     pub(crate) bot: Account,
+    pub(crate) account: Account,
     pub(crate) person: Person,
     pub(crate) pilothouse: Pilothouse,
     pub(crate) running: Running,
@@ -80,7 +81,7 @@ impl House {
         running.ready(SOON).await;
         let room = person.create_room(&[&bot.user_id]).await;
         person.member(&room, &bot.user_id, "join", SOON).await;
-        Self { synapse, bot, person, pilothouse, running, room }
+        Self { synapse, bot, account, person, pilothouse, running, room }
     }
 
     /// Says something in the room.

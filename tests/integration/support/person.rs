@@ -309,6 +309,12 @@ impl Person {
         self.ask("say", json!({"room": room, "kind": kind, "content": content, "plain": true})).await
     }
 
+    /// Encrypts a text and sends nothing: its type and content, for somebody else to send.
+    pub(crate) async fn seal(&self, room: &str, text: &str) -> (String, Value) {
+        let content = json!({"msgtype": "m.text", "body": text});
+        self.ask("seal", json!({"room": room, "kind": "m.room.message", "content": content})).await
+    }
+
     /// Sends an encrypted text in a new session whose key nobody gets before [`Self::deliver_key`].
     pub(crate) async fn send_without_key(&self, room: &str, text: &str) -> Sent {
         let content = json!({"msgtype": "m.text", "body": text});

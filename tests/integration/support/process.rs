@@ -7,8 +7,8 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::free_port;
 use super::leash::{Folder, Leashed};
+use super::{environment, free_port};
 
 /// What to run: arguments, environment and configuration. It can be started again and again on the same store.
 pub(crate) struct Pilothouse {
@@ -82,7 +82,7 @@ impl Pilothouse {
     }
 
     fn start_with(&self, more: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pilothouse"));
+        let mut command = Command::new(binary());
         command.args(&self.arguments).args(more).envs(&self.environment).current_dir(self.store.path());
         let child = Leashed::start_clean("pilothouse", &command);
         Running { child, ready: self.admin("/readyz"), _store: Arc::clone(&self.store) }
@@ -102,6 +102,11 @@ impl Pilothouse {
         let status = running.end(deadline).await;
         Ended { status, said: running.log().join("\n") }
     }
+}
+
+/// The binary to run: the one that was built with the tests, unless another is measured.
+pub(crate) fn binary() -> PathBuf {
+    environment("PILOTHOUSE_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_pilothouse").into(), PathBuf::from)
 }
 
 /// A subcommand that has ended.

@@ -1,0 +1,235 @@
+//! The figures of the README, from one run on one machine: `make figures` measures the release binary with many rounds
+//! and prints them; as a test a few rounds of the development binary hold generous limits.
+//!
+//! The person's side is bare HTTP, so that no client's own work is in the times: commands are encrypted beforehand, and an
+//! answer is known by the relation that stands outside its ciphertext.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::runtime::watcher;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::support::control_plane::{Namespace, with_namespace};
+use crate::support::environment;
+use crate::support::house::{House, Plan, SOON};
+use crate::support::process::binary;
+use crate::support::synapse::{Account, Synapse};
+
+/// Rounds of each kind in a test; `PILOTHOUSE_ROUNDS` sets another number.
+const ROUNDS: usize = 10;
+
+/// Somebody at the client-server API with nothing between: what is in a room comes with the time of its coming.
+struct Bare {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+    events: mpsc::UnboundedReceiver<(Instant, Value)>,
+    sync: JoinHandle<()>,
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        self.sync.abort();
+    }
+}
+
+impl Bare {
+    async fn log_in(synapse: &Synapse, account: &Account) -> Self {
+        let token = synapse.login(account).await.access_token;
+        let (http, url) = (reqwest::Client::new(), synapse.url().to_owned());
+        let (coming, events) = mpsc::unbounded_channel();
+        let first = Self::poll(&http, &url, &token, None).await;
+        let (client, base, bearer) = (http.clone(), url.clone(), token.clone());
+        let sync = tokio::spawn(async move {
+            let mut since = first["next_batch"].as_str().map(str::to_owned);
+            loop {
+                let answer = Self::poll(&client, &base, &bearer, since.as_deref()).await;
+                let at = Instant::now();
+                since = answer["next_batch"].as_str().map(str::to_owned);
+                for room in answer["rooms"]["join"].as_object().into_iter().flat_map(serde_json::Map::values) {
+                    for event in room["timeline"]["events"].as_array().into_iter().flatten() {
+                        drop(coming.send((at, event.clone())));
+                    }
+                }
+            }
+        });
+        Self { http, url, token, events, sync }
+    }
+
+    async fn poll(http: &reqwest::Client, url: &str, token: &str, since: Option<&str>) -> Value {
+        let timeout = if since.is_some() { "30000" } else { "0" };
+        let mut query = vec![("timeout", timeout)];
+        query.extend(since.map(|since| ("since", since)));
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        let request = http.get(format!("{url}/_matrix/client/v3/sync?{query}")).bearer_auth(token);
+        request.send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    async fn send(&self, room: &str, kind: &str, content: &Value) -> (Instant, String) {
+        let txn = format!("bare{}", fastrand());
+        let url = format!("{}/_matrix/client/v3/rooms/{room}/send/{kind}/{txn}", self.url);
+        let at = Instant::now();
+        let answer = self.http.put(url).bearer_auth(&self.token).json(content).send().await.expect("an answer");
+        let answer: Value = answer.json().await.expect("JSON");
+        (at, answer["event_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned())
+    }
+
+    /// Waits for an event, and gives when it came.
+    async fn wait(&mut self, wanted: impl Fn(&Value) -> bool) -> (Instant, Value) {
+        let found = async {
+            loop {
+                let (at, event) = self.events.recv().await.expect("the sync goes on");
+                if wanted(&event) {
+                    return (at, event);
+                }
+            }
+        };
+        tokio::time::timeout(SOON, found).await.expect("it comes in time")
+    }
+}
+
+/// A number that no other call gives.
+fn fastrand() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Milliseconds at a quantile.
+fn quantile(times: &[Duration], quantile: f64) -> f64 {
+    let mut times = times.to_vec();
+    times.sort();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
+    let index = ((times.len() - 1) as f64 * quantile).round() as usize;
+    times[index].as_secs_f64() * 1000.0
+}
+
+/// Two bare clients: one asks, the other answers as soon as it reads that, and the first reads the answer.
+async fn round_trips(synapse: &Synapse, rounds: usize) -> Vec<Duration> {
+    let (one, two) = (synapse.register("one").await, synapse.register("two").await);
+    let token = synapse.login(&one).await.access_token;
+    let body = json!({ "invite": [two.user_id] });
+    let room = synapse.call(&token, http::Method::POST, "/_matrix/client/v3/createRoom", Some(body)).await;
+    let room = room["room_id"].as_str().expect("a room").to_owned();
+    crate::support::bot::join(synapse, &two, &room).await;
+    let (mut one, mut two) = (Bare::log_in(synapse, &one).await, Bare::log_in(synapse, &two).await);
+    let mut times = Vec::new();
+    for round in 0..rounds {
+        let text = format!("question {round}");
+        let content = json!({ "msgtype": "m.text", "body": text });
+        let ask = async {
+            let (at, _) = one.send(&room, "m.room.message", &content).await;
+            let (came, _) = one.wait(|event| event["content"]["body"] == format!("answer {round}")).await;
+            came - at
+        };
+        let answer = async {
+            two.wait(|event| event["content"]["body"] == text).await;
+            let content = json!({ "msgtype": "m.notice", "body": format!("answer {round}") });
+            two.send(&room, "m.room.message", &content).await;
+        };
+        times.push(tokio::join!(ask, answer).0);
+    }
+    times
+}
+
+/// The same words, written differently each time: a text that is repeated in one session is checked for replay.
+fn spelled(word: &str, round: usize) -> String {
+    let letters = word.chars().enumerate();
+    let letters =
+        letters.map(|(i, c)| if round >> i & 1 == 1 { c.to_ascii_uppercase() } else { c }).collect::<String>();
+    letters + " ".repeat(1 + (round >> word.len())).as_str()
+}
+
+/// Commands: when the replicas have changed, and when the first answer is there.
+async fn commands(house: &House, namespace: &Namespace, rounds: usize) -> (Vec<Duration>, Vec<Duration>) {
+    let mut bare = Bare::log_in(&house.synapse, &house.account).await;
+    let mut watch = Box::pin(watcher::watch_object(namespace.api::<Deployment>(), "web"));
+    let (mut changed, mut answered) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let (word, wanted) = if round % 2 == 0 { ("start", 1) } else { ("stop", 0) };
+        let (kind, content) = house.person.seal(&house.room, &spelled(word, round / 2)).await;
+        let so = async {
+            loop {
+                let object = watch.next().await.expect("the watch goes on").ok().flatten();
+                if object.and_then(|object| object.spec).and_then(|spec| spec.replicas) == Some(wanted) {
+                    return Instant::now();
+                }
+            }
+        };
+        let ask = async {
+            let (at, id) = bare.send(&house.room, &kind, &content).await;
+            let replies = |event: &Value| event["content"]["m.relates_to"]["m.in_reply_to"]["event_id"] == id.as_str();
+            (at, bare.wait(replies).await.0)
+        };
+        let (so, (at, came)) = tokio::join!(async { tokio::time::timeout(SOON, so).await.expect("it changes") }, ask);
+        changed.push(so - at);
+        answered.push(came - at);
+        // The end of the rollout is another event: it must not fall into the next round.
+        bare.wait(|event| event["sender"] == house.bot.user_id.as_str() && event["type"] == "m.room.encrypted").await;
+    }
+    (changed, answered)
+}
+
+fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    let kilobytes: f64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
+    kilobytes / 1024.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures() {
+    let rounds = environment("PILOTHOUSE_ROUNDS").and_then(|n| n.to_str()?.parse().ok()).unwrap_or(ROUNDS);
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+        house.ask_until("start 1", "ready: 1/1").await;
+        house.ask_until("stop", "is stopped").await;
+        let mut starts = Vec::new();
+        for _ in 0..3 {
+            assert!(house.running.stop(Duration::from_secs(10)).await.success());
+            let began = Instant::now();
+            house.start_again().await;
+            starts.push(began.elapsed());
+        }
+        house.ask("version").await;
+        let idle = resident(house.running.pid());
+        let (changed, answered) = commands(&house, &namespace, rounds).await;
+        let busy = resident(house.running.pid());
+        let bare = round_trips(&house.synapse, rounds).await;
+        #[expect(clippy::cast_precision_loss, reason = "a size in megabytes")]
+        let size = std::fs::metadata(binary()).expect("the binary").len() as f64 / 1e6;
+
+        let mut table = format!("\nfigures of {} ({rounds} rounds)\n", binary().display());
+        let _ = writeln!(table, "  binary                      {size:8.1} MB");
+        let _ = writeln!(table, "  resident after the start    {idle:8.1} MiB");
+        let _ = writeln!(table, "  resident after {rounds:4} rounds  {busy:8.1} MiB");
+        let _ = writeln!(table, "  restart to ready (p50 of 3) {:8.0} ms", quantile(&starts, 0.5));
+        for (what, times) in [
+            ("two bare clients, round trip", &bare),
+            ("command → replicas changed", &changed),
+            ("command → answer", &answered),
+        ] {
+            let (half, most) = (quantile(times, 0.5), quantile(times, 0.9));
+            let ratio = half / quantile(&bare, 0.5);
+            let _ = writeln!(table, "  {what:28}{half:8.1} ms p50 {most:8.1} ms p90   {ratio:5.2} × bare");
+        }
+        println!("{table}");
+        // Generous: a development binary beside other tests. Something that waits for a timer is slower than this.
+        assert!(quantile(&answered, 0.5) < 2000.0 && quantile(&changed, 0.5) < 2000.0, "{table}");
+        assert!(quantile(&starts, 0.5) < 10_000.0, "{table}");
+    })
+    .await;
+}
