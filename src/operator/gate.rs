@@ -13,6 +13,8 @@ use crate::store::StoreError;
 use crate::store::inbox::{Done, Entry};
 use crate::store::outbox::{Draft, Speech};
 
+/// Work that is done within this time needs no sign of life: it would only delay the answer.
+const TYPING_PAUSE: std::time::Duration = std::time::Duration::from_millis(300);
 /// The same refusal is told to the same person once in this time.
 const REFUSAL_PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
@@ -136,9 +138,8 @@ impl Operator {
                     self.refuse(&entry, &message, refusal).await
                 }
                 Ok(orders) => {
-                    self.typing(&entry.room, true);
-                    let result = self.carry_out(&entry, &message, &command, orders, &book).await;
-                    self.typing(&entry.room, false);
+                    let work = self.carry_out(&entry, &message, &command, orders, &book);
+                    let result = self.while_typing(&entry.room, work).await;
                     self.note_room(&entry.room).await;
                     result
                 }
@@ -229,6 +230,18 @@ impl Operator {
         self.store.finish(Done { speech, once, ..Done::silent(entry.id, "refused") }, now()).await?;
         self.outbox.notify_one();
         Ok(())
+    }
+
+    /// Shows that it works, where that takes longer than an answer that comes at once.
+    async fn while_typing<T>(&self, room: &str, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        if let Ok(result) = tokio::time::timeout(TYPING_PAUSE, &mut work).await {
+            return result;
+        }
+        self.typing(room, true);
+        let result = work.await;
+        self.typing(room, false);
+        result
     }
 
     fn typing(&self, room: &str, on: bool) {

@@ -64,7 +64,11 @@ impl Bare {
 
     async fn poll(http: &reqwest::Client, url: &str, token: &str, since: Option<&str>) -> Value {
         let timeout = if since.is_some() { "30000" } else { "0" };
-        let mut query = vec![("timeout", timeout)];
+        // Receipts and typing would end the poll: what is measured is messages.
+        let none = json!({ "types": [] });
+        let room = json!({ "ephemeral": none, "account_data": none });
+        let filter = json!({ "presence": none, "account_data": none, "room": room }).to_string();
+        let mut query = vec![("timeout", timeout), ("filter", filter.as_str())];
         query.extend(since.map(|since| ("since", since)));
         let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
         let request = http.get(format!("{url}/_matrix/client/v3/sync?{query}")).bearer_auth(token);

@@ -47,9 +47,11 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
+            if path.is_dir() && path.file_name().is_some_and(|name| name != "tests") {
                 walk(&path, files);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.file_name().is_some_and(|name| name != "tests.rs")
+                && path.extension().is_some_and(|extension| extension == "rs")
+            {
                 files.push(path);
             }
         }

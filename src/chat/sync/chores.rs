@@ -14,7 +14,7 @@ use tracing::warn;
 const WAITING: usize = 2000;
 
 /// Chores that run at a time: enough that slow joins do not hold up receipts, few for one homeserver.
-const RUNNING: usize = 8;
+const RUNNING: usize = 16;
 
 struct Chore {
     key: String,

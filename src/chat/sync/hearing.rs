@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use matrix_sdk::Room;
@@ -17,6 +18,9 @@ use crate::chat::trust::Trust;
 use crate::chat::trust::replay::{Replay, Sight};
 use crate::chat::{Address, Context, Message};
 use crate::store::inbox::Arrival;
+
+/// How long the homeserver is left to the answer before a message index is asked for.
+const INDEX_PAUSE: Duration = Duration::from_secs(2);
 
 /// A timeline event and the room that it was heard in.
 pub(crate) struct Heard {
@@ -76,6 +80,8 @@ impl Hearing {
             })
             .collect();
 
+        // A single command is waited for by somebody; many at once are best indexed at once.
+        let pause = if meanings.len() == 1 { INDEX_PAUSE } else { Duration::ZERO };
         let mut arrivals = Vec::with_capacity(meanings.len());
         for (meaning, sight) in meanings.into_iter().zip(sights) {
             let text = match meaning {
@@ -92,7 +98,7 @@ impl Hearing {
                     if !earlier.is_empty() || text.message_index.is_some() {
                         self.replay.is_replay(&text.room, sight, &earlier, &mut known).await?
                     } else {
-                        self.index_later(&text.room, sight);
+                        self.index_later(&text.room, sight, pause);
                         false
                     }
                 }
@@ -102,9 +108,11 @@ impl Hearing {
         Ok(arrivals)
     }
 
-    fn index_later(&self, room: &Room, sight: &Sight) {
+    fn index_later(&self, room: &Room, sight: &Sight, pause: Duration) {
         let (replay, room, sight) = (Arc::clone(&self.replay), room.clone(), sight.clone());
         self.chores.add(&format!("index/{}", sight.event), async move {
+            // After the answer: a replay that comes sooner has it read before anything is acted on.
+            tokio::time::sleep(pause).await;
             if let Err(error) = replay.note(&room, &sight).await {
                 // The next event with this text reads it.
                 debug!(event = sight.event, "message index not read: {error:#}");

@@ -1,0 +1,69 @@
+use super::*;
+use crate::config::Kind;
+
+fn target() -> Target {
+    Target {
+        name: "web".to_owned(),
+        label: "web <shop>".to_owned(),
+        kind: Kind::Deployment,
+        namespace: "apps".to_owned(),
+        object: "web".to_owned(),
+    }
+}
+
+fn said(report: &Report) -> String {
+    let words = words(report);
+    assert!(!words.html.contains("<shop>"), "{}", words.html);
+    words.plain
+}
+
+#[test]
+fn a_failure_says_whether_anything_may_have_changed() {
+    let failed = |error, tried| said(&Report::Failed { target: target(), verb: Verb::Start, error, tried });
+    assert!(failed(ClusterError::Timeout, false).ends_with("did not answer in time. Nothing was changed."));
+    assert!(failed(ClusterError::Timeout, true).contains("nothing is certain"));
+    assert!(failed(ClusterError::Unreachable("reset".to_owned()), true).contains("not certain"));
+    assert!(failed(ClusterError::Forbidden("patch x".to_owned()), true).contains("Nothing was changed."));
+}
+
+#[test]
+fn what_is_so_already_is_told_as_it_is() {
+    let already = |replicas, ready, current| said(&Report::AlreadySo { target: target(), replicas, ready, current });
+    assert!(already(0, 0, 0).contains("already stopped"));
+    assert!(already(0, 0, 2).contains("stopping already, 2 pods left"));
+    assert!(already(3, 1, 3).contains("3 replicas already, 1 ready"));
+    assert!(already(3, 3, 3).contains("runs already, 3/3 ready"));
+}
+
+#[test]
+fn a_rollout_reads_from_underway_to_its_end() {
+    let deed = Change::Scale { from: 0, to: 2 };
+    let step = |progress| {
+        let after = SignedDuration::from_secs(14);
+        said(&Report::Rollout { target: target(), deed, progress, after, owners: vec!["Argo CD".to_owned()] })
+    };
+    assert!(step(Progress::Waiting { ready: 1, of: 2, troubles: vec![] }).contains("starting, 0 → 2; 1/2 ready."));
+    let done = step(Progress::Done { ready: 2 });
+    assert!(done.contains("is ready: 2/2 in 14 s.") && done.contains("also belong to Argo CD"), "{done}");
+    assert!(step(Progress::Overruled { desired: 5, by: None }).contains("somebody else set 5 replicas meanwhile"));
+    assert!(step(Progress::Expired { ready: 1, of: 2, troubles: vec![] }).contains("did not get there in 14 s"));
+}
+
+#[test]
+fn every_reason_to_refuse_has_a_sentence_and_a_way_out() {
+    for (why, part) in [
+        (Why::PlaintextRoom, "not encrypted"),
+        (Why::PlaintextEvent, "unencrypted"),
+        (Why::MismatchedSender, "somebody else than its sender"),
+        (Why::UnknownDevice, "unknown or was logged out"),
+        (Why::NoIdentity, "Set one up"),
+        (Why::UnsignedDevice { device: "D".to_owned() }, "Verify it"),
+        (Why::IdentityChanged { fingerprint: "F".to_owned() }, "trust accept"),
+        (Why::NewDevice { device: "D".to_owned(), fingerprint: "F".to_owned() }, "trust accept"),
+        (Why::ForwardedKey, "send it again"),
+        (Why::Replayed, "played it again"),
+    ] {
+        let text = said(&Report::Refused(Refusal::Unproven(why.clone())));
+        assert!(text.contains(part), "{why:?}: {text}");
+    }
+}
