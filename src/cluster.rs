@@ -115,6 +115,8 @@ pub struct Cluster {
     pace: Pace,
     /// By [`Target::key`]: until when drift is not told.
     quiet: Arc<Mutex<HashMap<String, Timestamp>>>,
+    /// Autoscalers by target, and when they were read.
+    owners: Arc<Mutex<owner::Known>>,
     /// By [`Target::key`]: replicas written here that drift has not seen yet.
     written: Arc<Mutex<HashMap<String, i32>>>,
 }

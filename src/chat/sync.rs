@@ -48,6 +48,9 @@ const POLL: Duration = Duration::from_secs(30);
 /// How long one sync may take in all: the SDK itself tries a failing homeserver again for 15 minutes and says nothing.
 const SYNC_LIMIT: Duration = Duration::from_mins(2);
 
+/// How long a read receipt lets an answer go first.
+const RECEIPT_PAUSE: Duration = Duration::from_millis(200);
+
 /// Events of a room in one sync; what is beyond is read from `/messages`.
 const TIMELINE: u32 = 100;
 
@@ -256,6 +259,8 @@ impl Receiver {
             let Some(room) = self.context.client.get_room(&id) else { continue };
             let Ok(event) = EventId::parse(event) else { continue };
             self.chores.add(&format!("read/{event}"), async move {
+                // An answer that comes at once says more, and should not wait for this on its way.
+                tokio::time::sleep(RECEIPT_PAUSE).await;
                 if room.state() == RoomState::Joined
                     && let Err(error) =
                         room.send_single_receipt(ReceiptType::Read, ReceiptThread::Unthreaded, event).await

@@ -55,6 +55,7 @@ impl Cluster {
             write_events: settings.events,
             pace: Pace::default(),
             quiet: Arc::new(Mutex::new(HashMap::new())),
+            owners: Arc::new(Mutex::new(HashMap::new())),
             written: Arc::new(Mutex::new(HashMap::new())),
         }
     }

@@ -1,15 +1,26 @@
 //! What else owns the replicas: whoever scales by hand beside one of these will be overruled.
 
+use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::time::Duration;
+
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, ResourceExt};
+use tokio::time::Instant;
 
 use super::error::Asked;
 use super::{Cluster, ClusterError, Target};
 
 /// KEDA's group and version.
 const KEDA: &str = "keda.sh/v1alpha1";
+
+/// How long autoscalers that were read are known.
+const KNOWN_FOR: Duration = Duration::from_mins(1);
+
+/// Autoscalers by target's key, and when they were read.
+pub(super) type Known = HashMap<String, (Instant, Vec<String>)>;
 
 /// Owners that were found, and what could not be seen.
 #[derive(Debug, Default)]
@@ -19,11 +30,21 @@ pub(super) struct Owners {
 }
 
 impl Cluster {
-    /// Names what else owns the replicas, as far as it may be read: autoscalers, Argo CD, Flux. Never fails.
+    /// Names the autoscalers that own the replicas, as far as they may be read; never fails. What was read within the last
+    /// minute is not asked for again: this stands before the answer to a command. Tools that declare themselves on the
+    /// object (Argo CD, Flux) are in [`Workload::managed_by`](super::Workload::managed_by).
     pub async fn owners(&self, target: &Target) -> Vec<String> {
-        let (workload, mut owners) = tokio::join!(self.workload(target), self.autoscalers(target));
-        owners.found.extend(workload.ok().and_then(|workload| workload.managed_by));
-        owners.found
+        let known = |owners: &Known| {
+            let (read_at, found) = owners.get(&target.key())?;
+            (read_at.elapsed() < KNOWN_FOR).then(|| found.clone())
+        };
+        if let Some(found) = known(&self.owners.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return found;
+        }
+        let found = self.autoscalers(target).await.found;
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.insert(target.key(), (Instant::now(), found.clone()));
+        found
     }
 
     /// Finds autoscalers that point at the target.

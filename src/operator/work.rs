@@ -60,7 +60,7 @@ impl Operator {
         let Some(target) = book.target(order.target()).cloned() else {
             return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
         };
-        // Owners are read beside the workload: they cost no time of their own.
+        // Autoscalers are read beside the workload: they cost no time of their own.
         let (workload, owners) = tokio::join!(self.cluster.workload(&target), self.cluster.owners(&target));
         let workload = match workload {
             Ok(workload) => workload,
@@ -80,6 +80,7 @@ impl Operator {
             return self.answer(entry, message, "nothing to change", &report).await;
         };
         let change = Change::Scale { from: workload.desired, to };
+        let owners = owners.into_iter().chain(workload.managed_by).collect();
         let work = Work { target, change, owners };
         let remember = (to == 0).then_some(workload.desired);
         self.perform(entry, message, &work, remember, book).await
