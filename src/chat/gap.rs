@@ -61,6 +61,12 @@ pub(crate) async fn fill(
                 warn!(room = %room.room_id(), "not read: {error}");
                 break;
             }
+            Err(error) if is_refused(&error) => {
+                // A position that this homeserver does not know (it was restored, say) must not hold the other rooms up.
+                warn!(room = %room.room_id(), "the rest is left unread: {error}");
+                filled.cut = true;
+                break;
+            }
             Err(error) => return Err(error).context("read what the sync left out"),
         };
         for raw in page.chunk {
@@ -97,6 +103,14 @@ pub(crate) async fn fill(
 /// Whether the homeserver will not show this now or ever: not a failure that passes.
 pub(crate) fn is_withheld(error: &HttpError) -> bool {
     error.as_client_api_error().is_some_and(|error| matches!(error.status_code.as_u16(), 403 | 404))
+}
+
+/// Whether asking again would be answered the same: a client error that is neither a lost login nor a limit.
+fn is_refused(error: &HttpError) -> bool {
+    error.as_client_api_error().is_some_and(|error| match error.status_code.as_u16() {
+        401 | 408 | 429 => false,
+        status => (400..500).contains(&status),
+    })
 }
 
 async fn decrypt(room: &Room, raw: Raw<AnyTimelineEvent>, event: &Event) -> anyhow::Result<Option<Heard>> {
