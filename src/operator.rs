@@ -11,6 +11,7 @@ mod telling;
 mod watching;
 mod work;
 
+pub use telling::people;
 pub use work::accept;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::daemon;
 use crate::operator;
 use crate::policy::{Actor, Order, judge};
-use crate::reply::{Person, Report, words};
+use crate::reply::{Report, words};
 use crate::store::Store;
 
 /// Lists people and devices, or accepts a key.
@@ -67,11 +67,7 @@ async fn refresh(config: &Config, store: &Store) {
 }
 
 async fn list(config: &Config, store: &Store) -> anyhow::Result<Report> {
-    let mut people = Vec::new();
-    for user in &config.policy.users {
-        let keys = store.keys(user).await?;
-        people.push(Person { user: user.clone(), keys, configured: config.trust.pins.get(user).cloned() });
-    }
+    let people = operator::people(store, &config.policy.users, &config.trust.pins).await?;
     Ok(Report::Trust { proof: daemon::proof(config.trust.mode), people })
 }
 

@@ -7,7 +7,7 @@ use crate::chat::Message;
 use crate::reply::{Change, Report};
 use crate::store::StoreError;
 use crate::store::inbox::{Done, Entry};
-use crate::store::outbox::{Draft, Speech};
+use crate::store::outbox::Speech;
 
 impl Operator {
     /// Goes on with the watches, and gives the orders that were started and have no outcome, each with its lane.
@@ -24,11 +24,11 @@ impl Operator {
             }
         }
         let unfinished = self.store.unfinished().await?;
-        Ok(unfinished
-            .into_iter()
-            .map(|entry| (entry.target.clone().unwrap_or_default(), entry))
-            .map(|(t, e)| (e, t))
-            .collect())
+        let with_lane = |entry: Entry| {
+            let lane = entry.target.clone().unwrap_or_default();
+            (entry, lane)
+        };
+        Ok(unfinished.into_iter().map(with_lane).collect())
     }
 
     /// Judges an order that was interrupted.
@@ -54,10 +54,7 @@ impl Operator {
         let report = Report::Interrupted { target: work.target.clone(), verb: work.change.verb() };
         let payload = outgoing(&report, Some(&message.event));
         let txn = txn(&entry.event, "interrupted");
-        let speech = match row {
-            Some(row) => Speech::Revise { row, room: entry.room.clone(), txn, payload },
-            None => Speech::New(Draft { txn, room: entry.room.clone(), payload }),
-        };
+        let speech = Speech::about(row, entry.room.clone(), txn, payload);
         self.store.finish(Done { speech: Some(speech), ..Done::silent(entry.id, "interrupted") }, now()).await?;
         self.outbox.notify_one();
         Ok(())

@@ -1,5 +1,7 @@
 //! What people may read, gathered.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::join_all;
 use jiff::tz::TimeZone;
 
@@ -7,7 +9,7 @@ use super::gate::message;
 use super::{Book, Operator, now};
 use crate::policy::Topic;
 use crate::reply::{Deed, Person, Report};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// Lines of `history`.
 const DEEDS: u32 = 10;
@@ -65,11 +67,24 @@ impl Operator {
     }
 
     async fn trust(&self, book: &Book) -> Result<Report, StoreError> {
-        let mut people = Vec::new();
-        for user in &book.rules.users {
-            let keys = self.store.keys(user).await?;
-            people.push(Person { user: user.clone(), keys, configured: book.pins.get(user).cloned() });
-        }
+        let people = people(&self.store, &book.rules.users, &book.pins).await?;
         Ok(Report::Trust { proof: book.proof, people })
     }
+}
+
+/// Gathers what is known of people's keys; `configured` holds the master keys that the configuration pins.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub async fn people(
+    store: &Store,
+    users: impl IntoIterator<Item = &String>,
+    configured: &BTreeMap<String, String>,
+) -> Result<Vec<Person>, StoreError> {
+    let mut people = Vec::new();
+    for user in users {
+        let keys = store.keys(user).await?;
+        people.push(Person { user: user.clone(), keys, configured: configured.get(user).cloned() });
+    }
+    Ok(people)
 }

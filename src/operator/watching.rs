@@ -12,7 +12,7 @@ use crate::chat::Message;
 use crate::cluster::{Progress, Target};
 use crate::reply::{Change, Report};
 use crate::store::inbox::Entry;
-use crate::store::outbox::{Draft, Speech};
+use crate::store::outbox::Speech;
 use crate::store::watches::Watch;
 
 /// Between two edits of one message: homeservers let a bot write about one event in five seconds.
@@ -73,10 +73,7 @@ impl Job {
     pub(super) fn speech(&self, report: &Report, purpose: &str) -> Speech {
         let txn = txn(&self.event, purpose);
         let payload = outgoing(report, Some(&self.reply_to));
-        match self.row {
-            Some(row) => Speech::Revise { row, room: self.room.clone(), txn, payload },
-            None => Speech::New(Draft { txn, room: self.room.clone(), payload }),
-        }
+        Speech::about(self.row, self.room.clone(), txn, payload)
     }
 
     fn report(&self, progress: &Progress, at: Timestamp) -> Report {

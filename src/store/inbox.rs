@@ -184,24 +184,6 @@ impl Store {
         .await
     }
 
-    /// Says which of these events the journal has already.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be read.
-    pub async fn known_events(&self, events: Vec<String>) -> Result<Vec<String>, StoreError> {
-        self.call(move |tx| {
-            let mut statement = tx.prepare("SELECT 1 FROM inbox WHERE event = ?1")?;
-            let mut known = Vec::new();
-            for event in events {
-                if statement.exists([&event])? {
-                    known.push(event);
-                }
-            }
-            Ok(known)
-        })
-        .await
-    }
-
     /// Lists the events that wait for the key of a session, or all that wait.
     ///
     /// # Errors

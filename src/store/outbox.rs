@@ -42,6 +42,17 @@ pub enum Speech {
     },
 }
 
+impl Speech {
+    /// A new text for the event of a row; a new event where there is no row.
+    #[must_use]
+    pub fn about(row: Option<i64>, room: String, txn: String, payload: String) -> Self {
+        match row {
+            Some(row) => Self::Revise { row, room, txn, payload },
+            None => Self::New(Draft { txn, room, payload }),
+        }
+    }
+}
+
 /// One row that waits to go out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parcel {
