@@ -26,6 +26,8 @@ pub mod policy;
 pub mod operator;
 
 pub mod cluster;
+pub mod usage;
+
 pub mod reply;
 
 pub mod store;

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 /// Version of the schema that this build writes.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// What can go wrong between Pilothouse and its memory.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +174,9 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     }
     if found < 1 {
         transaction.execute_batch(include_str!("store/schema-1.sql"))?;
+    }
+    if found < 2 {
+        transaction.execute_batch(include_str!("store/schema-2.sql"))?;
     }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;

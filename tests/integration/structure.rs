@@ -7,24 +7,31 @@ use std::path::{Path, PathBuf};
 /// Module → modules of this crate that it must not name. Modules that are not listed build the others (`main`, `daemon`,
 /// `check`, `trust`).
 const NEVER: &[(&str, &[&str])] = &[
-    ("chat", &["cluster", "operator", "command", "policy", "daemon", "check", "admin"]),
-    ("cluster", &["chat", "policy", "operator", "reply", "store", "command", "daemon", "check", "admin"]),
-    ("command", &["chat", "cluster", "config", "operator", "policy", "reply", "store", "daemon", "check", "admin"]),
-    ("policy", &["cluster", "config", "operator", "reply", "store", "daemon", "check", "admin"]),
+    ("chat", &["cluster", "operator", "command", "policy", "daemon", "check", "admin", "usage"]),
+    ("cluster", &["chat", "policy", "operator", "reply", "store", "command", "daemon", "check", "admin", "usage"]),
+    (
+        "command",
+        &["chat", "cluster", "config", "operator", "policy", "reply", "store", "daemon", "check", "admin", "usage"],
+    ),
+    ("policy", &["cluster", "config", "operator", "reply", "store", "daemon", "check", "admin", "usage"]),
     ("reply", &["config", "operator", "daemon", "check", "admin"]),
     ("operator", &["config", "daemon", "check", "admin"]),
-    ("store", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "daemon", "check", "admin"]),
-    ("config", &["chat", "cluster", "operator", "policy", "reply", "store", "daemon", "check", "admin"]),
-    ("retry", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store"]),
-    ("shutdown", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store"]),
-    ("telemetry", &["chat", "operator", "policy", "reply", "store", "daemon", "check"]),
+    (
+        "store",
+        &["chat", "cluster", "command", "config", "operator", "policy", "reply", "daemon", "check", "admin", "usage"],
+    ),
+    ("config", &["chat", "cluster", "operator", "policy", "reply", "store", "daemon", "check", "admin", "usage"]),
+    ("retry", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
+    ("shutdown", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
+    ("telemetry", &["chat", "operator", "policy", "reply", "store", "daemon", "check", "usage"]),
+    ("usage", &["chat", "cluster", "command", "operator", "policy", "daemon", "check", "admin"]),
     ("admin", &["operator", "policy", "reply", "command", "daemon", "check"]),
 ];
 
 /// Crate → the modules that may name it.
 const HOMES: &[(&str, &[&str])] = &[
-    ("kube", &["cluster"]),
-    ("k8s_openapi", &["cluster"]),
+    ("kube", &["cluster", "usage"]),
+    ("k8s_openapi", &["cluster", "usage"]),
     ("matrix_sdk", &["chat"]),
     ("matrix_sdk_base", &["chat"]),
     ("rusqlite", &["store"]),
@@ -32,7 +39,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("signal_hook", &["shutdown"]),
     ("signal_hook_tokio", &["shutdown"]),
     ("backoff", &["retry"]),
-    ("axum", &["admin"]),
+    ("axum", &["admin", "usage"]),
     ("prometheus_client", &["telemetry"]),
     ("clap", &["main"]),
     ("std::env", &["config"]),
