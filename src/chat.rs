@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::session::Session;
-pub use self::session::{OpenError, lock_held};
+pub use self::session::{Lock, OpenError, lock_held};
 use crate::config;
 use crate::retry::Backoff;
 use crate::store::Store;
@@ -194,6 +194,29 @@ pub(crate) enum Ended {
     HardLogout,
 }
 
+/// The doors of the room to the rest of the daemon.
+#[derive(Debug)]
+pub struct Doors {
+    /// Pilothouse's own memory.
+    pub store: Store,
+    /// Allowed people; changes when the rules are read again.
+    pub users: watch::Receiver<Arc<Vec<String>>>,
+    /// Notified when there is something for the operator.
+    pub inbox: Arc<Notify>,
+    /// Waited on for something to send.
+    pub outbox: Arc<Notify>,
+    /// Signs of life to show; see [`gestures`](gestures()).
+    pub gestures: mpsc::Receiver<Gesture>,
+    /// What `/readyz` asks.
+    pub health: watch::Sender<Health>,
+}
+
+/// A queue for signs of life: use `try_send`, a full queue loses nothing.
+#[must_use]
+pub fn gestures() -> (mpsc::Sender<Gesture>, mpsc::Receiver<Gesture>) {
+    mpsc::channel(GESTURES)
+}
+
 /// The room, opened: logged in, its own device signed, its store locked.
 pub struct Chat {
     session: Session,
@@ -205,45 +228,24 @@ pub struct Chat {
     inbox: Arc<Notify>,
     outbox: Arc<Notify>,
     health: watch::Sender<Health>,
-    gestures: mpsc::Sender<Gesture>,
     shown: Arc<Mutex<mpsc::Receiver<Gesture>>>,
 }
 
 impl Chat {
-    /// Logs in, or goes on with the saved login, and has the own device signed.
-    ///
-    /// Waits for as long as the homeserver is away or limits logins (drop the future to give up), and
-    /// [`LOCK_PATIENCE`] for the process before. `inbox` is notified when there is something for the operator; `outbox`
-    /// is waited on for something to send.
+    /// Logs in, or goes on with the saved login, and has the own device signed. Waits for as long as the homeserver is
+    /// away or limits logins; drop the future to give up.
     ///
     /// # Errors
     /// [`OpenError`], each variant with its own way out.
     pub async fn open(
         matrix: config::Matrix,
         trust: config::Trust,
-        users: watch::Receiver<Arc<Vec<String>>>,
-        store: Store,
-        inbox: Arc<Notify>,
-        outbox: Arc<Notify>,
+        lock: Lock,
+        doors: Doors,
     ) -> Result<Self, OpenError> {
-        Self::open_within(matrix, trust, users, store, inbox, outbox, LOCK_PATIENCE).await
-    }
-
-    /// As [`Chat::open`], with another patience for the process before.
-    ///
-    /// # Errors
-    /// As [`Chat::open`].
-    pub async fn open_within(
-        matrix: config::Matrix,
-        trust: config::Trust,
-        users: watch::Receiver<Arc<Vec<String>>>,
-        store: Store,
-        inbox: Arc<Notify>,
-        outbox: Arc<Notify>,
-        lock_patience: Duration,
-    ) -> Result<Self, OpenError> {
-        let opened = Session::open(matrix, trust, lock_patience).await?;
-        let (gestures, shown) = mpsc::channel(GESTURES);
+        let opened = Session::open(matrix, trust, lock).await?;
+        let Doors { store, users, inbox, outbox, gestures, health } = doors;
+        health.send_modify(|health| health.can_encrypt = true);
         Ok(Self {
             user_id: opened.session.user_id(),
             session: opened.session,
@@ -253,9 +255,8 @@ impl Chat {
             users,
             inbox,
             outbox,
-            health: watch::Sender::new(Health { can_encrypt: true, ..Health::default() }),
-            gestures,
-            shown: Arc::new(Mutex::new(shown)),
+            health,
+            shown: Arc::new(Mutex::new(gestures)),
         })
     }
 
@@ -269,18 +270,6 @@ impl Chat {
     #[must_use]
     pub fn advice(&self) -> Vec<String> {
         self.advice.clone()
-    }
-
-    /// Shows how the room is, for `/readyz`.
-    #[must_use]
-    pub fn health(&self) -> watch::Receiver<Health> {
-        self.health.subscribe()
-    }
-
-    /// Takes signs of life; use `try_send`: a full queue loses nothing.
-    #[must_use]
-    pub fn gestures(&self) -> mpsc::Sender<Gesture> {
-        self.gestures.clone()
     }
 
     /// Listens and speaks until `shutdown`, then flushes and closes the stores.

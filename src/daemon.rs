@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::admin::{self, Admin};
-use crate::chat::{Chat, Health};
+use crate::chat::{self, Chat, Health, LOCK_PATIENCE, Lock, OpenError};
 use crate::cluster::{Cluster, Target};
 use crate::command::Verb;
 use crate::config::{self, Config, Loaded, Sources, TrustMode};
-use crate::operator::{self, Book, Doors};
+use crate::operator::{self, Book};
 use crate::policy::{Bounds, Grant, Rules};
 use crate::reply::Proof;
 use crate::shutdown::Wishes;
@@ -44,6 +44,11 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     }
     let Config { matrix, trust, kubernetes, admin, .. } = loaded.config.clone();
     let store = open_store(&matrix.store)?;
+    // Before anything is acted on: two operators on one journal would do everything twice.
+    let lock = tokio::select! {
+        lock = Lock::take(&matrix.store, LOCK_PATIENCE) => lock?,
+        () = wishes.end.cancelled() => return Ok(()),
+    };
     let cluster = Cluster::connect(&kubernetes).await.context("building the Kubernetes client")?;
     let metrics = Metrics::default();
     let (book_tx, book) = watch::channel(Arc::new(self::book(&loaded.config)));
@@ -51,47 +56,41 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     // Kept to the end: who reads the rules must not take the end of their reader for the end of the rules.
     let _rules = (book_tx.clone(), users_tx.clone());
     let (inbox, outbox) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (health_tx, health) = watch::channel(Health::default());
+    let health = watch::Sender::new(Health::default());
     let (pulse_tx, pulse) = watch::channel(None);
+    let (gestures, shown) = chat::gestures();
 
     // A token of its own, so that the end of one part is not taken for somebody's wish.
     let end = CancellationToken::new();
     // The room is left last: what the operator's last commands say still goes out.
     let silence = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let probes =
-        Admin { chat: health, cluster: cluster.clone(), store: store.clone(), metrics: metrics.clone(), pulse };
+    let probes = Admin {
+        chat: health.subscribe(),
+        cluster: cluster.clone(),
+        store: store.clone(),
+        metrics: metrics.clone(),
+        pulse,
+    };
     spawn(&mut tasks, "admin", admin::serve(admin.listen, probes, end.clone()));
     let reading =
         reload(sources, loaded, wishes.reload.clone(), Readers { book: book_tx, users: users_tx }, end.clone());
     spawn(&mut tasks, "reload", reading);
     spawn(&mut tasks, "preflight", preflight(cluster.clone(), book.clone(), end.clone()));
-
-    let opening = Chat::open(matrix, trust, users, store.clone(), Arc::clone(&inbox), Arc::clone(&outbox));
-    let chat = tokio::select! {
-        chat = opening => Some(chat?),
-        () = wishes.end.cancelled() => None,
-        Some(ended) = tasks.join_next() => return Err(unasked(ended)),
+    let gate = operator::Doors {
+        store: store.clone(),
+        cluster,
+        book,
+        inbox: Arc::clone(&inbox),
+        outbox: Arc::clone(&outbox),
+        gestures,
+        metrics,
+        pulse: pulse_tx,
     };
-    if let Some(chat) = chat {
-        tracing::info!(user = chat.user_id(), version = env!("CARGO_PKG_VERSION"), "Pilothouse runs");
-        for advice in chat.advice() {
-            tracing::warn!("{advice}");
-        }
-        spawn(&mut tasks, "health", relay(chat.health(), health_tx, end.clone()));
-        let doors = Doors {
-            store: store.clone(),
-            cluster,
-            book,
-            inbox,
-            outbox,
-            gestures: chat.gestures(),
-            metrics,
-            pulse: pulse_tx,
-        };
-        spawn(&mut tasks, OPERATOR, operator::run(doors, end.clone()));
-        spawn(&mut tasks, "chat", chat.run(silence.clone()));
-    }
+    spawn(&mut tasks, OPERATOR, operator::run(gate, end.clone()));
+    let doors = chat::Doors { store: store.clone(), users, inbox, outbox, gestures: shown, health };
+    spawn(&mut tasks, "chat", room(matrix, trust, lock, doors, silence.clone()));
+
     let result = tokio::select! {
         () = wishes.end.cancelled() => Ok(()),
         Some(ended) = tasks.join_next() => Err(unasked(ended)),
@@ -119,6 +118,8 @@ fn spawn(
 fn unasked(ended: Result<Ended, tokio::task::JoinError>) -> anyhow::Error {
     match ended {
         Ok((name, Ok(()))) => anyhow::anyhow!("the part `{name}` ended although nobody asked it to"),
+        // Why a login does not work is a sentence for people by itself.
+        Ok((_, Err(error))) if error.is::<OpenError>() => error,
         Ok((name, Err(error))) => error.context(format!("the part `{name}` failed")),
         Err(error) => anyhow::Error::new(error).context("a part panicked"),
     }
@@ -172,23 +173,23 @@ pub fn open_store(folder: &Path) -> anyhow::Result<Store> {
     Store::open(&path).with_context(|| format!("opening {}", path.display()))
 }
 
-/// Hands on what the chat says of its health.
-async fn relay(
-    mut from: watch::Receiver<Health>,
-    to: watch::Sender<Health>,
-    end: CancellationToken,
+/// Opens the room, however long the homeserver stays away, and lives in it until `silence`.
+async fn room(
+    matrix: config::Matrix,
+    trust: config::Trust,
+    lock: Lock,
+    doors: chat::Doors,
+    silence: CancellationToken,
 ) -> anyhow::Result<()> {
-    loop {
-        to.send_replace(from.borrow_and_update().clone());
-        tokio::select! {
-            changed = from.changed() => if changed.is_err() {
-                // The chat has ended: its own task says so.
-                end.cancelled().await;
-                return Ok(());
-            },
-            () = end.cancelled() => return Ok(()),
-        }
+    let chat = tokio::select! {
+        chat = Chat::open(matrix, trust, lock, doors) => chat?,
+        () = silence.cancelled() => return Ok(()),
+    };
+    tracing::info!(user = chat.user_id(), version = env!("CARGO_PKG_VERSION"), "Pilothouse runs");
+    for advice in chat.advice() {
+        tracing::warn!("{advice}");
     }
+    chat.run(silence).await
 }
 
 /// Says in the log what cannot be done or seen for want of a permission, once the API server answers and whenever the

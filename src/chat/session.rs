@@ -17,8 +17,7 @@ use tracing::{info, warn};
 pub(super) use self::connection::close;
 pub(super) use self::credentials::{credentials, same_user};
 pub use self::error::OpenError;
-use self::lock::Lock;
-pub use self::lock::lock_held;
+pub use self::lock::{Lock, lock_held};
 pub(super) use self::tokens::Folder;
 pub(super) use self::tokens::Saved;
 use self::wire::{LoggedIn, patiently};
@@ -55,13 +54,8 @@ impl Session {
     /// Logs in or goes on with the saved login, and has the own device signed.
     ///
     /// Waits out a homeserver that is away or limits logins; everything that waiting does not better is an [`OpenError`].
-    pub(crate) async fn open(
-        matrix: config::Matrix,
-        trust: config::Trust,
-        lock_patience: Duration,
-    ) -> Result<Opened, OpenError> {
+    pub(crate) async fn open(matrix: config::Matrix, trust: config::Trust, lock: Lock) -> Result<Opened, OpenError> {
         let folder = Folder::open(&matrix.store)?;
-        let lock = Lock::take(folder.root(), lock_patience).await?;
         let wire = Wire::new(&matrix)?;
         let saved = match folder.session()? {
             Some(saved) => go_on_with(saved, &matrix, &folder)?,

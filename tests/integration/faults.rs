@@ -337,6 +337,30 @@ async fn a_homeserver_that_was_away_is_no_end_and_what_was_said_meanwhile_counts
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_the_homeserver_finishes_what_the_journal_holds_and_tells_it_later() {
+    let synapse = std::sync::Arc::new(Synapse::start(json!({})).await);
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build_on(std::sync::Arc::clone(&synapse), &namespace, Plan::of(&["web"])).await;
+        let anchor = house.say("good morning").await;
+        house.running.kill().await;
+        write(&journal(&house), &message(&house, &anchor.id, "start 2")).await;
+        synapse.stop();
+        house.running = house.pilothouse.start();
+        wait_replicas(&namespace, "web", 2).await;
+        // The lock comes before the journal: a second process takes nothing from it.
+        write(&journal(&house), &message(&house, "$second:x", "status")).await;
+        let second = house.pilothouse.start();
+        second.line("another process holds the Matrix store", SOON).await;
+        synapse.restart().await;
+        let answer = house.person.expect_reply(&anchor, SOON).await;
+        house.person.expect_text(&answer, "ready: 2/2", SOON).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_the_store_cannot_be_written_nothing_is_acted_on() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();

@@ -16,13 +16,16 @@ const EVERY: Duration = Duration::from_millis(200);
 
 /// The lock of a store folder, held until it is dropped (or the process ends, however it ends).
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock; waits up to `patience` for the process before, which may be on its way out.
-    pub(crate) async fn take(folder: &Path, patience: Duration) -> Result<Self, OpenError> {
+    /// Takes the lock of a folder that exists; waits up to `patience` for the process before, which may be on its way out.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] where the other process stays, [`OpenError::Folder`] where the file cannot be made.
+    pub async fn take(folder: &Path, patience: Duration) -> Result<Self, OpenError> {
         let path = folder.join(FILE);
         let file = open(&path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
         let since = Instant::now();

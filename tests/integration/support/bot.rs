@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pilothouse::chat::{Chat, Health, OpenError, Outgoing};
+use pilothouse::chat::{Chat, Doors, Gesture, Health, Lock, OpenError, Outgoing};
 use pilothouse::config::{Login, Matrix, Secret, Trust, TrustMode};
 use pilothouse::store::Store;
 use pilothouse::store::outbox::{Draft, Speech};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -94,22 +94,29 @@ impl Bot {
 
     /// Opens the room, with this patience for another process.
     pub(crate) async fn open(&self, patience: Duration) -> Result<Chat, OpenError> {
+        Ok(self.opened(patience).await?.0)
+    }
+
+    async fn opened(
+        &self,
+        patience: Duration,
+    ) -> Result<(Chat, watch::Receiver<Health>, mpsc::Sender<Gesture>), OpenError> {
         let store = self.store();
-        let (matrix, trust) = (self.matrix.clone(), self.trust.clone());
+        let lock = Lock::take(&self.matrix.store, patience).await?;
+        let (shown, gestures) = pilothouse::chat::gestures();
+        let health = watch::Sender::default();
+        let seen = health.subscribe();
         let (inbox, outbox) = (Arc::clone(&self.inbox), Arc::clone(&self.outbox));
-        Chat::open_within(matrix, trust, self.users.subscribe(), store, inbox, outbox, patience).await
+        let doors = Doors { store, users: self.users.subscribe(), inbox, outbox, gestures, health };
+        let chat = Chat::open(self.matrix.clone(), self.trust.clone(), lock, doors).await?;
+        Ok((chat, seen, shown))
     }
 
     /// Opens the room and lets it run.
     pub(crate) async fn start(&self) -> Running {
-        let chat = self.open(DEADLINE).await.expect("it opens");
+        let (chat, health, gestures) = self.opened(DEADLINE).await.expect("it opens");
         let stop = CancellationToken::new();
-        Running {
-            health: chat.health(),
-            gestures: chat.gestures(),
-            stop: stop.clone(),
-            end: tokio::spawn(chat.run(stop)),
-        }
+        Running { health, gestures, stop: stop.clone(), end: tokio::spawn(chat.run(stop)) }
     }
 
     /// Puts a message into the outbox; gives its row.
@@ -132,7 +139,7 @@ impl Bot {
 /// The room, running.
 pub(crate) struct Running {
     pub(crate) health: watch::Receiver<Health>,
-    pub(crate) gestures: tokio::sync::mpsc::Sender<pilothouse::chat::Gesture>,
+    pub(crate) gestures: mpsc::Sender<Gesture>,
     stop: CancellationToken,
     end: JoinHandle<anyhow::Result<()>>,
 }
