@@ -53,8 +53,10 @@ impl Bare {
                 let at = Instant::now();
                 since = answer["next_batch"].as_str().map(str::to_owned);
                 for room in answer["rooms"]["join"].as_object().into_iter().flat_map(serde_json::Map::values) {
-                    for event in room["timeline"]["events"].as_array().into_iter().flatten() {
-                        drop(coming.send((at, event.clone())));
+                    for part in ["timeline", "ephemeral"] {
+                        for event in room[part]["events"].as_array().into_iter().flatten() {
+                            drop(coming.send((at, event.clone())));
+                        }
                     }
                 }
             }
@@ -64,9 +66,9 @@ impl Bare {
 
     async fn poll(http: &reqwest::Client, url: &str, token: &str, since: Option<&str>) -> Value {
         let timeout = if since.is_some() { "30000" } else { "0" };
-        // Receipts and typing would end the poll: what is measured is messages.
+        // Typing would end the poll: what is measured is messages. Receipts come after them.
         let none = json!({ "types": [] });
-        let room = json!({ "ephemeral": none, "account_data": none });
+        let room = json!({ "ephemeral": { "types": ["m.receipt"] }, "account_data": none });
         let filter = json!({ "presence": none, "account_data": none, "room": room }).to_string();
         let mut query = vec![("timeout", timeout), ("filter", filter.as_str())];
         query.extend(since.map(|since| ("since", since)));
@@ -155,6 +157,34 @@ fn spelled(word: &str, round: usize) -> String {
     letters + " ".repeat(1 + (round >> word.len())).as_str()
 }
 
+impl Bare {
+    /// Sends a sealed command; gives its event id, when it was sent and when the first reply to it came.
+    async fn ask(&mut self, room: &str, (kind, content): (String, Value)) -> (String, Instant, Instant) {
+        let (at, id) = self.send(room, &kind, &content).await;
+        let replies = |event: &Value| event["content"]["m.relates_to"]["m.in_reply_to"]["event_id"] == id.as_str();
+        let (came, _) = self.wait(replies).await;
+        (id, at, came)
+    }
+
+    /// Waits until somebody has read an event: with that, a round is over.
+    async fn read(&mut self, by: &str, id: &str) {
+        self.wait(|event| event["type"] == "m.receipt" && event["content"][id]["m.read"][by].is_object()).await;
+    }
+}
+
+/// Questions that need nothing but the room: when the answer is there.
+async fn questions(house: &House, rounds: usize) -> Vec<Duration> {
+    let mut bare = Bare::log_in(&house.synapse, &house.account).await;
+    let mut times = Vec::new();
+    for round in 0..rounds {
+        let sealed = house.person.seal(&house.room, &spelled("version", round)).await;
+        let (id, at, came) = bare.ask(&house.room, sealed).await;
+        times.push(came - at);
+        bare.read(&house.bot.user_id, &id).await;
+    }
+    times
+}
+
 /// Commands: when the replicas have changed, and when the first answer is there.
 async fn commands(house: &House, namespace: &Namespace, rounds: usize) -> (Vec<Duration>, Vec<Duration>) {
     let mut bare = Bare::log_in(&house.synapse, &house.account).await;
@@ -162,7 +192,7 @@ async fn commands(house: &House, namespace: &Namespace, rounds: usize) -> (Vec<D
     let (mut changed, mut answered) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let (word, wanted) = if round % 2 == 0 { ("start", 1) } else { ("stop", 0) };
-        let (kind, content) = house.person.seal(&house.room, &spelled(word, round / 2)).await;
+        let sealed = house.person.seal(&house.room, &spelled(word, round / 2)).await;
         let so = async {
             loop {
                 let object = watch.next().await.expect("the watch goes on").ok().flatten();
@@ -171,16 +201,20 @@ async fn commands(house: &House, namespace: &Namespace, rounds: usize) -> (Vec<D
                 }
             }
         };
-        let ask = async {
-            let (at, id) = bare.send(&house.room, &kind, &content).await;
-            let replies = |event: &Value| event["content"]["m.relates_to"]["m.in_reply_to"]["event_id"] == id.as_str();
-            (at, bare.wait(replies).await.0)
-        };
-        let (so, (at, came)) = tokio::join!(async { tokio::time::timeout(SOON, so).await.expect("it changes") }, ask);
+        let changes = async { tokio::time::timeout(SOON, so).await.expect("it changes") };
+        let (so, (id, at, came)) = tokio::join!(changes, bare.ask(&house.room, sealed));
         changed.push(so - at);
         answered.push(came - at);
-        // The end of the rollout is another event: it must not fall into the next round.
-        bare.wait(|event| event["sender"] == house.bot.user_id.as_str() && event["type"] == "m.room.encrypted").await;
+        // The end of the rollout and the receipt are more events: they must not fall into the next round.
+        let mut open = 2;
+        while open > 0 {
+            let over = |event: &Value| {
+                event["sender"] == house.bot.user_id.as_str() && event["type"] == "m.room.encrypted"
+                    || event["type"] == "m.receipt" && event["content"][&id]["m.read"].is_object()
+            };
+            bare.wait(over).await;
+            open -= 1;
+        }
     }
     (changed, answered)
 }
@@ -212,6 +246,7 @@ async fn figures() {
         let idle = resident(house.running.pid());
         let (changed, answered) = commands(&house, &namespace, rounds).await;
         let busy = resident(house.running.pid());
+        let questions = questions(&house, rounds).await;
         let bare = round_trips(&house.synapse, rounds).await;
         #[expect(clippy::cast_precision_loss, reason = "a size in megabytes")]
         let size = std::fs::metadata(binary()).expect("the binary").len() as f64 / 1e6;
@@ -223,8 +258,9 @@ async fn figures() {
         let _ = writeln!(table, "  restart to ready (p50 of 3) {:8.0} ms", quantile(&starts, 0.5));
         for (what, times) in [
             ("two bare clients, round trip", &bare),
-            ("command → replicas changed", &changed),
-            ("command → answer", &answered),
+            ("start, stop → replicas", &changed),
+            ("start, stop → first answer", &answered),
+            ("version → answer", &questions),
         ] {
             let (half, most) = (quantile(times, 0.5), quantile(times, 0.9));
             let ratio = half / quantile(&bare, 0.5);
