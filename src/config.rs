@@ -21,6 +21,7 @@ pub mod predecessor;
 mod reader;
 mod secret;
 mod sources;
+mod usage;
 mod validation;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use explain::{explain, reloadable_difference};
 pub use finding::{Finding, Findings, Origin};
 pub use load::Loaded;
 pub use sources::Sources;
+pub use usage::{Account, Estimator, GuardMode, SEVERITIES, Thresholds, Usage, UsageRule, UsageSource, quiet_hours};
 pub use validation::{ALIASES, VERBS};
 
 /// The whole configuration, validated.
@@ -54,6 +56,8 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// What nobody asked for but wants to know.
     pub drift: Drift,
+    /// The subscription.
+    pub usage: Usage,
     /// Probes and metrics.
     pub admin: Admin,
     /// Tracing.

@@ -3,8 +3,12 @@
 //!
 //! A list of texts is separated by commas (or a TOML array); tables are written as in TOML:
 //! `PILOTHOUSE__TARGETS=[{ name = "web", namespace = "apps" }]`.
+//!
+//! `LOCAL_MODE=true` (with `CLAUDE_CONFIG_DIR`, else `~/.claude`) names the watched account where nothing else does.
 
-use figment::value::Value;
+use std::path::Path;
+
+use figment::value::{Dict, Value};
 
 use super::file::Layer;
 use super::finding::{Finding, Origin};
@@ -82,16 +86,34 @@ fn value(text: &str, shape: Shape) -> Option<Value> {
     Some(match shape {
         Shape::Text(_) | Shape::Secret | Shape::Choice(_) => Value::from(text),
         Shape::Flag => flag(text).map_or_else(|| Value::from(text), Value::from),
+        Shape::Number(_) => text.trim().parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
+        Shape::Words(_) | Shape::Numbers(_) if text.trim_start().starts_with('[') => toml_value(text)?,
+        Shape::Numbers(_) => numbers(text).map_or_else(|| Value::from(text), Value::from),
         Shape::Count => text.trim().parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
-        Shape::Words(_) if text.trim_start().starts_with('[') => toml_value(text)?,
         Shape::Words(_) => Value::from(words(text)),
         Shape::Map | Shape::Tables => toml_value(text)?,
     })
 }
 
+/// `LOCAL_MODE`: the login of a Claude installation on this machine is the watched account, where nothing else names one.
+pub(super) fn local_mode(sources: &Sources) -> Option<Layer> {
+    let on = sources.variable("LOCAL_MODE")?.to_str().and_then(flag)?;
+    let folder = match (sources.variable("CLAUDE_CONFIG_DIR"), sources.variable("HOME")) {
+        (Some(folder), _) => Path::new(folder).to_owned(),
+        (None, Some(home)) => Path::new(home).join(".claude"),
+        (None, None) => return None,
+    };
+    let account = Dict::from([("directory".to_owned(), Value::from(folder.to_str()?))]);
+    on.then(|| Layer::of(Origin::Variable("LOCAL_MODE".to_owned()), "usage.accounts", vec![Value::from(account)]))
+}
+
 fn toml_value(text: &str) -> Option<Value> {
     let table: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
     Value::serialize(table.get("value")?).ok()
+}
+
+fn numbers(text: &str) -> Option<Vec<f64>> {
+    words(text).iter().map(|number| number.parse().ok()).collect()
 }
 
 /// Splits at commas.

@@ -8,6 +8,18 @@ use super::{Config, JwtSource, Loaded, Login, Matrix, Secret, keys, secret};
 /// Text that stands for the value of a secret.
 const HIDDEN: &str = "\"***\"";
 
+/// What may change while the daemon runs.
+const RELOADABLE: [&str; 8] = [
+    "policy.",
+    "targets",
+    "drift.",
+    "usage.rules",
+    "usage.thresholds",
+    "usage.mention",
+    "usage.quiet_hours",
+    "usage.probability",
+];
+
 /// Columns after which the origins of a section begin, at most.
 const WIDEST: usize = 72;
 
@@ -36,13 +48,14 @@ pub fn explain(loaded: &Loaded) -> String {
     text
 }
 
-/// Tells whether `new` may take effect while the daemon runs on `old`: rules, targets and drift may, the rest may not.
+/// Tells whether `new` may take effect while the daemon runs on `old`: rules, targets, drift and what the room hears of the
+/// subscription may, the rest may not.
 ///
 /// # Errors
 /// The keys that need a restart.
 pub fn reloadable_difference(old: &Config, new: &Config) -> Result<(), Vec<String>> {
     let fixed = |config: &Config| -> BTreeMap<String, String> {
-        let reloadable = |key: &str| ["policy.", "targets", "drift."].iter().any(|part| key.starts_with(part));
+        let reloadable = |key: &str| RELOADABLE.iter().any(|part| key.starts_with(part));
         let mut entries: BTreeMap<_, _> = entries(config).into_iter().filter(|(key, _)| !reloadable(key)).collect();
         // Secrets look alike in the entries, so they are compared as they are; nothing of this is ever shown.
         for (key, secret) in secrets(&config.matrix) {

@@ -17,6 +17,10 @@ pub(super) enum Shape {
     Flag,
     /// A whole number.
     Count,
+    /// A number, perhaps with a fraction, with an example.
+    Number(&'static str),
+    /// A list of numbers, with an example.
+    Numbers(&'static str),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of texts, with an example of one.
@@ -27,7 +31,7 @@ pub(super) enum Shape {
     Tables,
 }
 
-use Shape::{Choice, Count, Flag, Map, Secret, Tables, Text, Words};
+use Shape::{Choice, Count, Flag, Map, Number, Numbers, Secret, Tables, Text, Words};
 
 /// Every key, in the order in which people read them.
 pub(super) const KEYS: &[(&str, Shape)] = &[
@@ -82,6 +86,38 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("kubernetes.show_logs", Flag),
     ("kubernetes.events", Flag),
     ("drift.enabled", Flag),
+    ("usage.interval", Text("5m")),
+    ("usage.timezone", Text("Europe/Berlin")),
+    ("usage.forecast", Choice(&["lognormal", "ols6h"])),
+    ("usage.probability", Number("0.8")),
+    ("usage.reset_tolerance", Text("60s")),
+    ("usage.armed", Flag),
+    ("usage.quiet_hours", Text("23:00-07:00")),
+    ("usage.mention", Map),
+    ("usage.thresholds.session", Numbers("[95]")),
+    ("usage.thresholds.weekly", Numbers("[50, 75, 90]")),
+    ("usage.thresholds.extra", Numbers("[80]")),
+    ("usage.listen", Text("127.0.0.1:9091")),
+    ("usage.accounts", Tables),
+    ("usage.accounts[].name", Text("work")),
+    ("usage.accounts[].source", Choice(&["anthropic-oauth", "push", "command"])),
+    ("usage.accounts[].secret", Text("claude-login")),
+    ("usage.accounts[].namespace", Text("pilothouse")),
+    ("usage.accounts[].secret_key", Text("credentials.json")),
+    ("usage.accounts[].mount", Text("/run/secrets/claude")),
+    ("usage.accounts[].directory", Text("/data/claude")),
+    ("usage.accounts[].command", Words("claude-usage")),
+    ("usage.accounts[].push_token_file", Text("/run/secrets/pilothouse/push-token")),
+    ("usage.accounts[].usage_url", Text("https://api.anthropic.com/api/oauth/usage")),
+    ("usage.accounts[].token_url", Text("https://platform.claude.com/v1/oauth/token")),
+    ("usage.accounts[].user_agent", Text("pilothouse")),
+    ("usage.rules", Tables),
+    ("usage.rules[].name", Text("spare the week")),
+    ("usage.rules[].bucket", Text("weekly_all")),
+    ("usage.rules[].percent", Number("90")),
+    ("usage.rules[].probability", Number("0.8")),
+    ("usage.rules[].stop", Words("llama")),
+    ("usage.rules[].mode", Choice(&["observe", "act"])),
     ("admin.listen", Text("127.0.0.1:9090")),
     ("log.filter", Text("info")),
     ("log.format", Choice(&["text", "json"])),

@@ -12,7 +12,7 @@ use super::reader::Reader;
 use super::sources::Sources;
 use super::{
     Admin, Config, Drift, Kind, Kubernetes, Log, LogFormat, Login, Matrix, Policy, Rule, Secret, Target, Trust,
-    environment, file, keys, login, predecessor, validation,
+    environment, file, keys, login, predecessor, usage, validation,
 };
 
 /// Replicas of a `start` when nothing is remembered and the target does not say.
@@ -56,6 +56,9 @@ impl Config {
         warnings.extend(environment::near_misses(sources));
 
         let mut figment = Figment::from(defaults);
+        if let Some(layer) = environment::local_mode(sources) {
+            figment = figment.merge(layer);
+        }
         if written.is_none() && !inherited.layers.is_empty() && !environment::is_used(sources) {
             figment = figment.merge(predecessor::habits());
             warnings.push(
@@ -103,6 +106,7 @@ fn sections(reader: &mut Reader, jwt: bool) -> Option<Config> {
     let targets = targets(reader);
     let kubernetes = kubernetes(reader);
     let drift = reader.required("drift.enabled").map(|enabled| Drift { enabled });
+    let usage = usage::read(reader);
     let admin = reader.parsed("admin.listen", "an address with a port").flatten().map(|listen| Admin { listen });
     let log = log(reader);
     let config = Config {
@@ -112,6 +116,7 @@ fn sections(reader: &mut Reader, jwt: bool) -> Option<Config> {
         targets: targets?,
         kubernetes: kubernetes?,
         drift: drift?,
+        usage: usage?,
         admin: admin?,
         log: log?,
     };
@@ -249,7 +254,12 @@ fn log(reader: &mut Reader) -> Option<Log> {
 }
 
 /// Reads a duration between two bounds.
-fn duration(reader: &mut Reader, key: &str, least: SignedDuration, most: SignedDuration) -> Option<SignedDuration> {
+pub(super) fn duration(
+    reader: &mut Reader,
+    key: &str,
+    least: SignedDuration,
+    most: SignedDuration,
+) -> Option<SignedDuration> {
     let duration = reader.parsed::<SignedDuration>(key, "a duration").flatten()?;
     if (least..=most).contains(&duration) {
         return Some(duration);

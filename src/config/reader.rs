@@ -182,6 +182,8 @@ fn fault(key: &str, kind: &Kind) -> String {
         Some(Shape::Flag) => "true or false".to_owned(),
         Some(Shape::Count) => "a whole number".to_owned(),
         Some(Shape::Choice(words)) => format!("one of {}", words.join(", ")),
+        Some(Shape::Number(_)) => "a number".to_owned(),
+        Some(Shape::Numbers(_)) => "a list of numbers".to_owned(),
         Some(Shape::Words(_)) => "a list of texts".to_owned(),
         Some(Shape::Map) => "a table of texts".to_owned(),
         Some(Shape::Tables) | None => "a list of tables".to_owned(),
@@ -218,6 +220,9 @@ pub(super) fn advice(key: &str, origin: &Origin) -> String {
         (Some(Shape::Secret), _) => "Put it in quotes".to_owned(),
         (Some(Shape::Flag), _) => "Write true or false".to_owned(),
         (Some(Shape::Count), _) => "Write a whole number".to_owned(),
+        (Some(Shape::Number(example) | Shape::Numbers(example)), _) => {
+            format!("Write for instance {name} = {example}")
+        }
         (Some(Shape::Choice(words)), _) => format!("Write one of {}", words.join(", ")),
         (Some(Shape::Map), _) => format!("Write [{key}] with lines \"name\" = \"text\" below"),
         (Some(Shape::Tables) | None, _) => format!("Write [[{key}]] with its keys below"),

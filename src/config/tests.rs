@@ -5,6 +5,7 @@ mod faults;
 mod inheritance;
 mod precedence;
 mod secrets;
+mod usage;
 
 use std::path::PathBuf;
 

@@ -67,7 +67,7 @@ pub(super) fn matrix(reader: &mut Reader, matrix: &Matrix) {
 }
 
 /// A URL of a server: http or https, with no password in it.
-fn server(reader: &mut Reader, key: &str, url: &url::Url) {
+pub(super) fn server(reader: &mut Reader, key: &str, url: &url::Url) {
     if !["http", "https"].contains(&url.scheme()) {
         let fault = format!("{} is no way to reach a server", url.scheme());
         reader.fault(key, &fault, "Write a URL that begins with https:// (or http://)");
@@ -258,6 +258,9 @@ pub(super) fn across(reader: &mut Reader, config: &Config) {
     let names = config.targets.iter().map(|target| target.name.as_str());
     for (index, rule) in config.policy.rules.iter().enumerate() {
         named(reader, &format!("policy.rules[{index}].targets"), "target", &rule.targets, &names);
+    }
+    for (index, rule) in config.usage.rules.iter().enumerate() {
+        named(reader, &format!("usage.rules[{index}].stop"), "target", &rule.stop, &names);
     }
     let ruled = |user: &String| {
         let concerned =

@@ -201,8 +201,8 @@ async fn commands(house: &House, namespace: &Namespace, rounds: usize) -> (Vec<D
                 }
             }
         };
-        let changes = async { tokio::time::timeout(SOON, so).await.expect("it changes") };
-        let (so, (id, at, came)) = tokio::join!(changes, bare.ask(&house.room, sealed));
+        let moved = async { tokio::time::timeout(SOON, so).await.expect("it changes") };
+        let (so, (id, at, came)) = tokio::join!(moved, bare.ask(&house.room, sealed));
         changed.push(so - at);
         answered.push(came - at);
         // The end of the rollout and the receipt are more events: they must not fall into the next round.

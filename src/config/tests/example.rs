@@ -84,14 +84,17 @@ fn every_field_of_the_structs_is_a_key() {
     .unwrap()
     .config;
     let entries = super::super::explain::entries(&config);
-    let mut fields: Vec<String> =
-        entries.iter().map(|(key, _)| key.replace("[0]", "[]").replace("[1]", "[]")).collect();
+    let mut fields: Vec<String> = entries
+        .iter()
+        .map(|(key, _)| (0..4).fold(key.clone(), |key, n| key.replace(&format!("[{n}]"), "[]")))
+        .collect();
     fields.sort();
     fields.dedup();
     // What the structs hold in another form: the ways to log in, and lists of tables, which are there as their rows.
     let elsewhere = |key: &str| {
         let login = ["matrix.jwt.", "matrix.access_token", "matrix.device_id"].iter().any(|part| key.starts_with(part));
-        login || key.ends_with("_file") && key != "matrix.ca_file" || ["targets", "policy.rules"].contains(&key)
+        let file = key.starts_with("matrix.") && key.ends_with("_file") && key != "matrix.ca_file";
+        login || file || ["targets", "policy.rules", "usage.accounts", "usage.rules"].contains(&key)
     };
     let mut known: Vec<&str> = keys::KEYS.iter().map(|(key, _)| *key).filter(|key| !elsewhere(key)).collect();
     known.sort_unstable();
