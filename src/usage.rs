@@ -12,7 +12,9 @@
 pub mod backtest;
 pub mod bucket;
 pub mod cycle;
+pub mod decide;
 pub mod forecast;
 pub mod simulate;
+pub mod threshold;
 
 pub use bucket::{Bucket, Kind, Reading, Reset, Share, Snapshot, Source, Unit};

@@ -54,9 +54,7 @@ impl Method {
                 let rate = progress.burned / progress.elapsed.max(1.0);
                 certain(progress.used + rate * progress.remaining >= 100.0)
             }
-            Self::Pace(ahead) => {
-                certain(progress.elapsed >= 24.0 && progress.used - progress.even() >= *ahead)
-            }
+            Self::Pace(ahead) => certain(progress.elapsed >= 24.0 && progress.used - progress.even() >= *ahead),
             Self::Ols6h => Some(burn::forecast(burn, ends_at)?.probability),
             Self::Shrunken { law, learned } => {
                 if progress.used < 1.0 && progress.elapsed < 12.0 {

@@ -353,8 +353,7 @@ impl Cycle {
     /// Begins with a first sample.
     #[must_use]
     pub fn found(sample: &Sample, frame: &Frame) -> Self {
-        let mut cycle =
-            Self { window: Window::found(sample, frame.length), pending: None, heard: None, pushed: None };
+        let mut cycle = Self { window: Window::found(sample, frame.length), pending: None, heard: None, pushed: None };
         cycle.hear(sample);
         cycle
     }
@@ -377,6 +376,21 @@ impl Cycle {
             None => Step::Ignored,
             Some(Meaning::Turn(turn)) => self.propose(turn, sample, frame),
             Some(meaning) => self.go_on(meaning, sample, frame),
+        }
+    }
+
+    /// Forgets times that a wrong clock left behind: what is further ahead of `now` than `ahead` would silence every
+    /// sample until then.
+    pub fn forget_the_future(&mut self, now: Timestamp, ahead: SignedDuration) {
+        let wrong = |at: Timestamp| at.duration_since(now) > ahead;
+        self.heard = self.heard.filter(|at| !wrong(*at));
+        self.pushed = self.pushed.filter(|at| !wrong(*at));
+        self.pending.take_if(|pending| wrong(pending.first.at));
+        let window = &mut self.window;
+        window.overdue_at = window.overdue_at.filter(|at| !wrong(*at));
+        window.confirming_since = window.confirming_since.filter(|at| !wrong(*at));
+        for point in [&mut window.proven, &mut window.pushed].into_iter().flatten() {
+            point.at = if wrong(point.at) { now } else { point.at };
         }
     }
 

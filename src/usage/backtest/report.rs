@@ -114,7 +114,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let base = self.base_rate.percent();
         writeln!(f, "{}: {} weeks scored, {base} % of them ran out;", self.on, self.weeks)?;
-        writeln!(f, "{} more were reset before their time and are left out. ± is one standard error.\n", self.cut_short)?;
+        writeln!(
+            f,
+            "{} more were reset before their time and are left out. ± is one standard error.\n",
+            self.cut_short
+        )?;
         let columns = ["false-alarm weeks %", "caught %", "≥ 24 h ahead %", "flaps/week", "Brier"];
         write!(f, "{:<20} {:>4}", "estimator", "P ≥")?;
         columns.iter().try_for_each(|column| write!(f, "  {column:>19}"))?;

@@ -84,10 +84,11 @@ impl Tally {
             flaps: line.flaps.estimate(),
             brier: self.brier.estimate(),
         });
-        let deciles = self.deciles.iter().filter(|(predicted, _)| predicted.below > 0.0).map(|(predicted, observed)| {
-            let (predicted, points) = (predicted.estimate().value, predicted.below);
-            Decile { name: self.contender.name.clone(), predicted, observed: observed.estimate(), points }
-        });
+        let deciles =
+            self.deciles.iter().filter(|(predicted, _)| predicted.below > 0.0).map(|(predicted, observed)| {
+                let (predicted, points) = (predicted.estimate().value, predicted.below);
+                Decile { name: self.contender.name.clone(), predicted, observed: observed.estimate(), points }
+            });
         let graded = self.contender.method.is_graded();
         (rows.collect(), if graded { deciles.collect() } else { Vec::new() })
     }

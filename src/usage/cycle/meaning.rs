@@ -121,7 +121,11 @@ fn due(window: &Window, end: Timestamp, last: Point, sample: &Sample, frame: &Fr
         Anchor::Later(_) => turned(window, end, last, sample, frame),
         // The end itself has not come, so only a real drop says that the window is over; it then is, by the schedule.
         _ if sample.at < end && drop < frame.drop => {
-            if drop > 0.0 { Meaning::Corrected } else { Meaning::Same }
+            if drop > 0.0 {
+                Meaning::Corrected
+            } else {
+                Meaning::Same
+            }
         }
         _ if drop > 0.0 || sample.percent < 1.0 => turned(window, end, last, sample, frame),
         _ if sample.at.duration_since(end) > SLACK => Meaning::Overdue,

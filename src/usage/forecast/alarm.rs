@@ -60,13 +60,7 @@ impl Alarm {
     /// Takes a new forecast, made at `at`, `elapsed` after the window began.
     ///
     /// An alarm that was cleared does not come back as such. It comes back as an escalation, when the time is short.
-    pub fn step(
-        &mut self,
-        forecast: &Forecast,
-        at: Timestamp,
-        elapsed: SignedDuration,
-        rule: &Rule,
-    ) -> Option<Change> {
+    pub fn step(&mut self, forecast: &Forecast, at: Timestamp, elapsed: SignedDuration, rule: &Rule) -> Option<Change> {
         if forecast.probability >= rule.threshold {
             self.high_since.get_or_insert(at);
         } else {
@@ -116,8 +110,13 @@ mod tests {
             .iter()
             .filter_map(|(at, probability, left)| {
                 let median = (*left > 0).then(|| hour(at + left));
-                let forecast =
-                    Forecast { estimator: Estimator::Shrunken, probability: *probability, low: None, median, high: None };
+                let forecast = Forecast {
+                    estimator: Estimator::Shrunken,
+                    probability: *probability,
+                    low: None,
+                    median,
+                    high: None,
+                };
                 alarm.step(&forecast, hour(*at), HOUR * i32::try_from(*at).unwrap(), &Rule::default()).map(|c| (*at, c))
             })
             .collect()
