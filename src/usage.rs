@@ -9,6 +9,12 @@
 //! Sources speak with providers, [`bucket`] has what they say in one form, and everything that is decided from it is
 //! pure: the time is a parameter, and a simulated year takes a second.
 
+pub mod backtest;
 pub mod bucket;
+pub mod cycle;
+pub mod decide;
+pub mod forecast;
+pub mod simulate;
+pub mod threshold;
 
 pub use bucket::{Bucket, Kind, Reading, Reset, Share, Snapshot, Source, Unit};

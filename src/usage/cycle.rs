@@ -1,0 +1,467 @@
+//! The window of one bucket: where it began, how full it is, and when a new one has begun.
+//!
+//! What a provider says of a reset is not to be trusted by itself. The announced time is recomputed with each answer and
+//! jitters; it moves without a reset, and a reset comes early, late or without moving it. So one sample only proposes a
+//! new window ([`meaning`]), and a second one, some time later, has to agree before the old window is closed.
+
+pub mod meaning;
+
+use jiff::{SignedDuration, Timestamp, TimestampRound, Unit as TimeUnit};
+use serde::{Deserialize, Serialize};
+
+use self::meaning::{Meaning, meaning, push_meaning};
+use super::bucket::{Bucket, Reading, Reset, Snapshot, Source};
+
+/// What one source said of one bucket at one time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When it was so.
+    pub at: Timestamp,
+    /// Used part of the limit, in per cent; may be over 100.
+    pub percent: f64,
+    /// When the window ends, as the source says now.
+    pub resets_at: Option<Timestamp>,
+    /// Who says it.
+    pub source: Source,
+    /// Whose it is, where the source says it: an organisation's id. Two that differ are two accounts.
+    pub owner: Option<String>,
+}
+
+impl Sample {
+    /// Takes what a snapshot says of one bucket. `None`: nothing limits it.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, reading: &Reading) -> Option<Self> {
+        reading.percent().map(|percent| Self {
+            at: snapshot.at,
+            percent,
+            resets_at: reading.resets_at,
+            source: snapshot.source,
+            owner: None,
+        })
+    }
+
+    fn point(&self) -> Point {
+        Point { at: self.at, percent: self.percent }
+    }
+}
+
+/// How full a bucket was at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// When.
+    pub at: Timestamp,
+    /// Used part of the limit, in per cent.
+    pub percent: f64,
+}
+
+/// What the classifier needs to know of the bucket and of the provider's habits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// Length of a whole window, where known.
+    pub length: Option<SignedDuration>,
+    /// How the bucket becomes empty.
+    pub reset: Reset,
+    /// Announced ends that differ by no more than this are the same one. Measured jitter is below 2 s.
+    pub jitter: SignedDuration,
+    /// The least drop, in percentage points, that may be a reset before its time. Smaller ones are corrections.
+    pub drop: f64,
+    /// Two samples must be so far apart to prove a reset.
+    pub apart: SignedDuration,
+    /// After a longer silence nobody watched: what happened in it is told as such.
+    pub offline: SignedDuration,
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self {
+            length: None,
+            reset: Reset::Rolling,
+            jitter: SignedDuration::from_secs(60),
+            drop: 5.0,
+            apart: SignedDuration::from_secs(60),
+            offline: SignedDuration::from_hours(1),
+        }
+    }
+}
+
+/// In which way a window ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// When it was announced.
+    Scheduled,
+    /// Before its time; a new end is announced.
+    EarlyMoved,
+    /// Before its time, and the announced end stays.
+    EarlyUnchanged,
+    /// Before its time, and no end is announced any more.
+    EarlyNull,
+    /// After its time: the old value was still told when it should have been gone.
+    Late,
+    /// While nobody watched.
+    Offline,
+    /// Not at all: another account is behind the name now.
+    Switched,
+}
+
+impl Shape {
+    /// Every shape.
+    pub const ALL: [Self; 7] = [
+        Self::Scheduled,
+        Self::EarlyMoved,
+        Self::EarlyUnchanged,
+        Self::EarlyNull,
+        Self::Late,
+        Self::Offline,
+        Self::Switched,
+    ];
+
+    /// The word in store and files.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::EarlyMoved => "early-moved",
+            Self::EarlyUnchanged => "early-unchanged",
+            Self::EarlyNull => "early-null",
+            Self::Late => "late",
+            Self::Offline => "offline",
+            Self::Switched => "switched",
+        }
+    }
+
+    /// Reads what [`word`](Self::word) says. `None`: no such word.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|shape| shape.word() == word)
+    }
+
+    /// Says whether the window ended before its time, so that its last value is not what it would have come to.
+    #[must_use]
+    pub fn cuts_short(self) -> bool {
+        matches!(self, Self::EarlyMoved | Self::EarlyUnchanged | Self::EarlyNull | Self::Switched)
+    }
+}
+
+/// When something happened, as exactly as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// At this time.
+    At(Timestamp),
+    /// After the first time and not after the second.
+    Between(Timestamp, Timestamp),
+}
+
+/// A window that is going on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// When it began, to the minute. It stays the same over jitter, drift and restarts: the id of the cycle.
+    pub started_at: Timestamp,
+    /// When it ends, as last announced.
+    pub ends_at: Option<Timestamp>,
+    /// How full it was when it began: more than 0 after a part was given back.
+    pub baseline: f64,
+    /// The latest of a source that sees the whole account.
+    pub proven: Option<Point>,
+    /// The fullest that was pushed.
+    pub pushed: Option<Point>,
+    /// The fullest it was.
+    pub peak: f64,
+    /// When it was first seen used up.
+    pub exhausted_at: Option<Timestamp>,
+    /// When it was last seen full although its end had passed.
+    pub overdue_at: Option<Timestamp>,
+    /// Two confirming samples have seen it, or it was there from the first.
+    pub confirmed: bool,
+    /// The first confirming sample in it.
+    pub confirming_since: Option<Timestamp>,
+    /// Whose it is, where a source said it.
+    pub owner: Option<String>,
+}
+
+impl Window {
+    /// The window that a first sample is found in.
+    fn found(sample: &Sample, length: Option<SignedDuration>) -> Self {
+        let start = start_of(sample.resets_at, length).filter(|start| *start <= sample.at);
+        let mut window = Self::begun(start.unwrap_or(sample.at), sample);
+        window.baseline = if start.is_some() { 0.0 } else { sample.percent };
+        window.confirmed = true;
+        window
+    }
+
+    fn begun(started_at: Timestamp, sample: &Sample) -> Self {
+        let mut window = Self {
+            started_at: to_the_minute(started_at),
+            ends_at: sample.resets_at,
+            baseline: 0.0,
+            proven: None,
+            pushed: None,
+            peak: sample.percent,
+            exhausted_at: None,
+            overdue_at: None,
+            confirmed: false,
+            confirming_since: None,
+            owner: sample.owner.clone(),
+        };
+        window.see(sample);
+        window
+    }
+
+    /// The freshest value: of what is pushed the fullest, and never less than what was proven before it.
+    #[must_use]
+    pub fn latest(&self) -> Point {
+        match (self.proven, self.pushed) {
+            (Some(proven), Some(pushed)) if pushed.at > proven.at => {
+                Point { at: pushed.at, percent: pushed.percent.max(proven.percent) }
+            }
+            (Some(point), _) | (None, Some(point)) => point,
+            // A window begins with a sample, so there is one; a state made by hand may lack it.
+            (None, None) => Point { at: self.started_at, percent: self.baseline },
+        }
+    }
+
+    fn see(&mut self, sample: &Sample) {
+        if sample.source == Source::Push {
+            let fullest = self.pushed.map_or(sample.percent, |pushed| pushed.percent.max(sample.percent));
+            self.pushed = Some(Point { at: sample.at, percent: fullest });
+        } else {
+            self.proven = Some(sample.point());
+        }
+        let latest = self.latest();
+        self.peak = self.peak.max(latest.percent);
+        if latest.percent >= 100.0 {
+            self.exhausted_at.get_or_insert(latest.at);
+        }
+        if self.owner.is_none() {
+            self.owner.clone_from(&sample.owner);
+        }
+        if sample.source.confirms() {
+            let since = *self.confirming_since.get_or_insert(sample.at);
+            self.confirming_since = Some(since.min(sample.at));
+        }
+    }
+
+    /// Closes it.
+    #[must_use]
+    pub fn close(&self, bucket: Bucket, turn: &Turn) -> ClosedWindow {
+        ClosedWindow {
+            bucket,
+            started_at: self.started_at,
+            ended_at: turn.ended_at.max(self.started_at),
+            last: self.latest().percent,
+            exhausted_at: self.exhausted_at,
+            shape: turn.shape,
+        }
+    }
+
+    /// Takes a newly announced end. A window that waited for its first use begins with it.
+    fn anchor(&mut self, ends_at: Timestamp, length: Option<SignedDuration>) {
+        if self.ends_at.is_none() && self.peak < 1.0 {
+            let start = start_of(Some(ends_at), length).map(to_the_minute);
+            self.started_at = start.unwrap_or(self.started_at).max(self.started_at);
+        }
+        self.ends_at = Some(ends_at);
+    }
+}
+
+/// A window that is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClosedWindow {
+    /// Whose it was.
+    pub bucket: Bucket,
+    /// When it began: the id of the cycle.
+    pub started_at: Timestamp,
+    /// When it ended: its announced end, or the first sample of the next one.
+    pub ended_at: Timestamp,
+    /// The last value seen in it, in per cent.
+    pub last: f64,
+    /// When it was first seen used up, if it was.
+    pub exhausted_at: Option<Timestamp>,
+    /// How it ended.
+    pub shape: Shape,
+}
+
+impl ClosedWindow {
+    /// Says whether a rate of use can be read off it: it is a day long at least, and of the same account.
+    #[must_use]
+    pub fn tells_rate(&self) -> bool {
+        let end = self.exhausted_at.unwrap_or(self.ended_at);
+        let long = self.ended_at.duration_since(self.started_at) >= SignedDuration::from_hours(24);
+        long && end > self.started_at && self.shape != Shape::Switched
+    }
+}
+
+/// The step from one window to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// In which way.
+    pub shape: Shape,
+    /// The true time of the reset.
+    pub when: When,
+    /// When the old window ended.
+    pub ended_at: Timestamp,
+    /// When the new one began.
+    pub started_at: Timestamp,
+}
+
+/// A new window that one sample proposed and none has confirmed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// What it proposes.
+    pub turn: Turn,
+    /// The sample that proposed it.
+    pub first: Sample,
+}
+
+/// What a sample did to the windows of a bucket.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Nothing: it is old, a repetition, or says nothing of this window.
+    Ignored,
+    /// The window goes on.
+    GoesOn(Meaning),
+    /// A new one is proposed and waits for a second sample.
+    Waits(Turn),
+    /// The old window is over and a new one has begun.
+    Turned {
+        /// The old one.
+        old: Box<Window>,
+        /// How and when.
+        turn: Turn,
+        /// Two samples of confirming sources agree on it.
+        confirmed: bool,
+    },
+    /// A window that began without proof is now proven.
+    Confirmed,
+}
+
+/// The windows of one bucket: the one that goes on, and perhaps one that is proposed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cycle {
+    /// The window that goes on.
+    pub window: Window,
+    /// The one that may have begun.
+    pub pending: Option<Pending>,
+    /// The latest sample of a source that sees the whole account.
+    pub heard: Option<Timestamp>,
+    /// The latest push.
+    pub pushed: Option<Timestamp>,
+}
+
+impl Cycle {
+    /// Begins with a first sample.
+    #[must_use]
+    pub fn found(sample: &Sample, frame: &Frame) -> Self {
+        let mut cycle = Self { window: Window::found(sample, frame.length), pending: None, heard: None, pushed: None };
+        cycle.hear(sample);
+        cycle
+    }
+
+    /// Takes a sample. Sources are heard in the order of their own clocks: one that is not newer than the last of its
+    /// sort is ignored, so a repetition does nothing.
+    pub fn take(&mut self, sample: &Sample, frame: &Frame) -> Step {
+        let last = if sample.source == Source::Push { self.pushed } else { self.heard };
+        if last.is_some_and(|last| sample.at <= last) {
+            return Step::Ignored;
+        }
+        // What was pushed counts for a reset only where nobody speaks who sees the whole account.
+        let alone = self.heard.is_none_or(|heard| sample.at.duration_since(heard) >= frame.offline);
+        let said = match sample.source {
+            Source::Push => push_meaning(&self.window, sample, frame, alone),
+            _ => Some(meaning(&self.window, sample, frame)),
+        };
+        self.hear(sample);
+        match said {
+            None => Step::Ignored,
+            Some(Meaning::Turn(turn)) => self.propose(turn, sample, frame),
+            Some(meaning) => self.go_on(meaning, sample, frame),
+        }
+    }
+
+    /// Forgets times that a wrong clock left behind: what is further ahead of `now` than `ahead` would silence every
+    /// sample until then.
+    pub fn forget_the_future(&mut self, now: Timestamp, ahead: SignedDuration) {
+        let wrong = |at: Timestamp| at.duration_since(now) > ahead;
+        self.heard = self.heard.filter(|at| !wrong(*at));
+        self.pushed = self.pushed.filter(|at| !wrong(*at));
+        self.pending.take_if(|pending| wrong(pending.first.at));
+        let window = &mut self.window;
+        window.overdue_at = window.overdue_at.filter(|at| !wrong(*at));
+        window.confirming_since = window.confirming_since.filter(|at| !wrong(*at));
+        for point in [&mut window.proven, &mut window.pushed].into_iter().flatten() {
+            point.at = if wrong(point.at) { now } else { point.at };
+        }
+    }
+
+    fn hear(&mut self, sample: &Sample) {
+        let last = if sample.source == Source::Push { &mut self.pushed } else { &mut self.heard };
+        *last = Some(sample.at);
+    }
+
+    fn go_on(&mut self, meaning: Meaning, sample: &Sample, frame: &Frame) -> Step {
+        if sample.source != Source::Push {
+            self.pending = None;
+        }
+        let window = &mut self.window;
+        match (&meaning, sample.resets_at) {
+            (Meaning::Anchored | Meaning::Drifted, Some(ends_at)) => window.anchor(ends_at, frame.length),
+            (Meaning::Overdue, _) => window.overdue_at = Some(sample.at),
+            _ => {}
+        }
+        window.see(sample);
+        let proven = window.confirming_since.is_some_and(|since| sample.at.duration_since(since) >= frame.apart);
+        if !window.confirmed && proven && sample.source.confirms() {
+            window.confirmed = true;
+            return Step::Confirmed;
+        }
+        Step::GoesOn(meaning)
+    }
+
+    fn propose(&mut self, turn: Turn, sample: &Sample, frame: &Frame) -> Step {
+        let agrees = |pending: &Pending| {
+            let weightier = pending.first.source == Source::Push && sample.source != Source::Push;
+            let same = match (pending.first.resets_at, sample.resets_at) {
+                (Some(one), Some(other)) => one.duration_since(other).abs() <= frame.jitter,
+                _ => true,
+            };
+            same && !weightier && pending.first.owner == sample.owner
+        };
+        let Some(pending) = self.pending.take_if(|pending| agrees(pending)) else {
+            self.pending = Some(Pending { turn, first: sample.clone() });
+            return Step::Waits(turn);
+        };
+        if sample.at.duration_since(pending.first.at) < frame.apart {
+            let turn = pending.turn;
+            self.pending = Some(pending);
+            return Step::Waits(turn);
+        }
+        let Pending { turn, first } = pending;
+        let mut window = Window::begun(turn.started_at, &first);
+        // An announced time says since when it counts from nothing; without one it counts from what was seen.
+        if matches!(turn.shape, Shape::EarlyUnchanged | Shape::EarlyNull) {
+            window.baseline = first.percent;
+        }
+        if let (None, Some(ends_at)) = (window.ends_at, sample.resets_at) {
+            window.anchor(ends_at, frame.length);
+        }
+        window.see(sample);
+        window.confirmed = first.source.confirms() && sample.source.confirms();
+        let confirmed = window.confirmed;
+        let old = Box::new(std::mem::replace(&mut self.window, window));
+        Step::Turned { old, turn, confirmed }
+    }
+}
+
+/// When a window that ends then began.
+fn start_of(ends_at: Option<Timestamp>, length: Option<SignedDuration>) -> Option<Timestamp> {
+    ends_at?.checked_sub(length?).ok()
+}
+
+/// Rounds away the jitter of what a provider announces: the ends lie on whole minutes, or close to them.
+fn to_the_minute(time: Timestamp) -> Timestamp {
+    time.round(TimestampRound::new().smallest(TimeUnit::Minute)).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests;
