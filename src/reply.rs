@@ -7,6 +7,7 @@ mod rollout;
 mod status;
 mod text;
 mod trust;
+pub mod usage;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
@@ -17,6 +18,8 @@ use crate::chat::Why;
 use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
+use crate::usage::accuracy::Record;
+use crate::usage::overview::Overview;
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,8 +81,64 @@ pub enum Report {
     },
     /// The version.
     Version,
-    /// Usage is not watched by this version.
-    NoUsage,
+    /// How full the subscription's limits are.
+    Usage(Overview),
+    /// What happened to one of them.
+    UsageNews(Box<usage::Bulletin>),
+    /// What was told of one of them is over.
+    UsageOver {
+        /// The words that were told.
+        said: String,
+        /// How it ended.
+        end: String,
+        /// When.
+        at: Timestamp,
+        /// The zone for times.
+        zone: TimeZone,
+    },
+    /// What is watched from now on.
+    UsageArmed(Overview),
+    /// How forecasts have fared, by estimator.
+    UsageAccuracy(Vec<Record>),
+    /// The provider may not be asked yet.
+    UsageNotYet {
+        /// When it may.
+        at: Timestamp,
+        /// Now.
+        now: Timestamp,
+        /// The zone for times.
+        zone: TimeZone,
+    },
+    /// Alerts are silent until a time, or told again.
+    UsageMuted {
+        /// Until when.
+        until: Option<Timestamp>,
+        /// Now.
+        now: Timestamp,
+        /// The zone for times.
+        zone: TimeZone,
+    },
+    /// Windows of an account cannot be read any more.
+    UsageUnreadable {
+        /// The account.
+        account: String,
+        /// The provider's names of the windows.
+        windows: Vec<String>,
+    },
+    /// The login of an account dies in so many days.
+    LoginDies {
+        /// The account.
+        account: String,
+        /// Days.
+        days: u8,
+    },
+    /// An account cannot be asked until somebody does something.
+    UsageTrouble {
+        /// The account.
+        account: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// The order is written and on its way.
     Underway {
         /// The target.
@@ -255,7 +314,16 @@ pub fn words(report: &Report) -> Words {
         Report::Repinned { user, device, fingerprint } => trust::repinned(user, device.as_deref(), fingerprint),
         Report::NotShown { user, device, shown } => trust::not_shown(user, device.as_deref(), shown.as_deref()),
         Report::Version => Text::new().say("Pilothouse ").say(env!("CARGO_PKG_VERSION")).words(),
-        Report::NoUsage => Text::new().say("This version of Pilothouse does not watch a subscription.").words(),
+        Report::Usage(overview) => usage::overview(overview),
+        Report::UsageNews(bulletin) => usage::bulletin(bulletin),
+        Report::UsageOver { said, end, at, zone } => usage::over(said, end, *at, zone),
+        Report::UsageArmed(overview) => usage::armed(overview),
+        Report::UsageAccuracy(records) => usage::accuracy(records),
+        Report::UsageNotYet { at, now, zone } => usage::not_yet(*at, *now, zone),
+        Report::UsageMuted { until, now, zone } => usage::muted(*until, *now, zone),
+        Report::UsageUnreadable { account, windows } => usage::unreadable(account, windows),
+        Report::LoginDies { account, days } => usage::dying(account, *days),
+        Report::UsageTrouble { account, why } => usage::trouble(account, why),
         Report::Underway { target, deed, owners } => rollout::underway(target, *deed, owners),
         Report::AlreadySo { target, replicas, ready, current } => rollout::already(target, *replicas, *ready, *current),
         Report::Overtaken { target, verb } => Text::new()
@@ -444,6 +512,15 @@ fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
         Mistake::Surplus { verb, word } => {
             text.say("What is ").code(word).say("? It is written ").code(verb.syntax()).say(".")
         }
+        Mistake::BadTime(word) => text
+            .code(word)
+            .say(" is no time that I can use. Write for instance ")
+            .code("7d")
+            .say(", ")
+            .code("3h")
+            .say(" or ")
+            .code("30m")
+            .say(" (charts up to 90 days, silence up to 14)."),
         Mistake::BadTrust => text
             .say("It is written ")
             .code(Verb::Trust.syntax())

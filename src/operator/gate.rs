@@ -161,6 +161,11 @@ impl Operator {
             [Order::Scale(order)] => self.scale(entry, message, order, book).await,
             [Order::Restart(order)] => self.restart(entry, message, order, book).await,
             [Order::Repin(order)] => self.repin(entry, message, order, book).await,
+            [Order::Mute(order)] => {
+                let report = self.mute(order, book).await?;
+                self.metrics.command(verb.word(), "done");
+                self.answer(entry, message, "alerts muted", &report).await
+            }
             [Order::Tell(order)] => {
                 let report = self.tell(order.topic(), book).await?;
                 self.metrics.command(verb.word(), "told");
@@ -192,7 +197,7 @@ impl Operator {
             .filter_map(|order| match order {
                 Order::Scale(order) => Some(order.target()),
                 Order::Restart(order) => Some(order.target()),
-                Order::Repin(_) | Order::Tell(_) => None,
+                Order::Repin(_) | Order::Mute(_) | Order::Tell(_) => None,
             })
             .map(|target| {
                 let text = format!("{} {target}{number}", command.verb());

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use jiff::tz::TimeZone;
 
 use super::gate::message;
 use super::{Book, Operator, now};
@@ -26,7 +25,7 @@ impl Operator {
             Topic::Status(names) => self.status(names, book).await,
             Topic::History(names) => self.history(names, book).await?,
             Topic::Trust => self.trust(book).await?,
-            Topic::Usage => Report::NoUsage,
+            Topic::Usage(usage) => self.usage(*usage, book).await?,
             Topic::Version => Report::Version,
         })
     }
@@ -63,7 +62,7 @@ impl Operator {
                 })
             })
             .collect();
-        Ok(Report::History { deeds, zone: TimeZone::system() })
+        Ok(Report::History { deeds, zone: book.usage.zone.clone() })
     }
 
     async fn trust(&self, book: &Book) -> Result<Report, StoreError> {

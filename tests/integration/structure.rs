@@ -24,7 +24,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("retry", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
     ("shutdown", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
     ("telemetry", &["chat", "operator", "policy", "reply", "store", "daemon", "check", "usage"]),
-    ("usage", &["chat", "cluster", "command", "operator", "policy", "daemon", "check", "admin"]),
+    ("usage", &["cluster", "command", "operator", "policy", "daemon", "check", "admin"]),
     ("admin", &["operator", "policy", "reply", "command", "daemon", "check"]),
 ];
 
@@ -134,8 +134,13 @@ fn an_order_is_made_in_policy_alone() {
         if module == "policy" {
             continue;
         }
-        for making in ["Order::Scale(Scale {", "Order::Restart(Restart {", "Order::Repin(Repin {", "Order::Tell(Tell {"]
-        {
+        for making in [
+            "Order::Scale(Scale {",
+            "Order::Restart(Restart {",
+            "Order::Repin(Repin {",
+            "Order::Mute(Mute {",
+            "Order::Tell(Tell {",
+        ] {
             if code.contains(making) {
                 found.push(format!("{}: {making}", path.display()));
             }
