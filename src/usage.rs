@@ -12,6 +12,7 @@
 pub mod accuracy;
 pub mod backtest;
 pub mod bucket;
+pub mod chart;
 pub mod credential;
 pub mod cycle;
 pub mod decide;
