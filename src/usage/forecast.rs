@@ -132,8 +132,8 @@ impl Law {
 
     /// The law for a prior that was learned from so many windows.
     #[must_use]
-    pub fn for_prior(prior: &Prior) -> Self {
-        if prior.weeks == 0 { Self::COLD } else { Self::LEARNED }
+    pub fn for_prior(prior: &Prior) -> &'static Self {
+        if prior.weeks == 0 { &Self::COLD } else { &Self::LEARNED }
     }
 
     /// Probability that the limit is used up within so many hours.
