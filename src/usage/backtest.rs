@@ -17,6 +17,7 @@ use super::bucket::Bucket;
 use super::cycle::{ClosedWindow, Cycle, Frame, Point, Sample, Step, Window};
 use super::forecast::alarm::{Alarm, Change, Rule};
 use super::forecast::{Estimator, Forecast, Law, Prior, Progress, burn};
+use super::history::{self, Row};
 use super::simulate::{Mishaps, WEEK, simulate};
 
 /// Closed weeks that a simulated person has before the week that counts.
@@ -116,26 +117,23 @@ pub fn run(seeds: Range<u64>, mishaps: &Mishaps, contenders: &[Contender]) -> Re
         let recording = simulate(seed, weeks_wanted, mishaps);
         weeks.add(walk(&recording.samples, &simulated_bucket(), WEEK, PAST, contenders, &mut tallies));
     }
-    Report::new(format!("simulated weeks, seeds {} to {}", seeds.start, seeds.end.saturating_sub(1)), &weeks, tallies)
+    Report::new(format!("simulated weeks, seeds {} to {}", seeds.start, seeds.end.saturating_sub(1)), &weeks, &tallies)
 }
 
 /// Scores every week of recorded history. Its samples count as those of a source that sees the whole account, whoever
 /// recorded them; each bucket learns from its own closed windows alone.
 #[must_use]
-pub fn replay(rows: &[(Bucket, Sample)], contenders: &[Contender]) -> Report {
+pub fn replay(rows: &[Row], contenders: &[Contender]) -> Report {
     let mut tallies = Tally::of(contenders);
     let mut weeks = Weeks::default();
-    let mut buckets: Vec<&Bucket> = rows.iter().map(|(bucket, _)| bucket).filter(|b| b.kind.is_weekly()).collect();
-    buckets.sort();
-    buckets.dedup();
-    for bucket in &buckets {
-        let mut samples: Vec<Sample> =
-            rows.iter().filter(|(owner, _)| owner == *bucket).map(|(_, sample)| sample.clone()).collect();
-        samples.sort_by_key(|sample| sample.at);
+    let mut count = 0;
+    for (bucket, samples) in history::by_bucket(rows).into_iter().filter(|(bucket, _)| bucket.kind.is_weekly()) {
         let length = bucket.kind.window().unwrap_or(WEEK);
-        weeks.add(walk(&samples, bucket, length, 0, contenders, &mut tallies));
+        weeks.add(walk(&samples, &bucket, length, 0, contenders, &mut tallies));
+        count += 1;
     }
-    Report::new(format!("recorded history of {} weekly buckets", buckets.len()), &weeks, tallies)
+    let buckets = if count == 1 { "bucket" } else { "buckets" };
+    Report::new(format!("recorded history of {count} weekly {buckets}"), &weeks, &tallies)
 }
 
 /// How many windows were seen and how they ended.

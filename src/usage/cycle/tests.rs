@@ -277,7 +277,8 @@ proptest! {
             if let Step::Turned { old, turn, .. } = step {
                 let closed = old.close("a/weekly_all".parse().unwrap(), &turn);
                 prop_assert!(closed.started_at <= closed.ended_at);
-                prop_assert!(turn.shape == Shape::Switched || closed.ended_at >= ended);
+                prop_assert!(turn.shape == Shape::Switched || closed.ended_at + MINUTE >= ended);
+                prop_assert_ne!(cycle.window.started_at, closed.started_at);
                 prop_assert!(turn.started_at <= sample.at + HOUR);
                 ended = if turn.shape == Shape::Switched { Timestamp::MIN } else { closed.ended_at };
             }

@@ -5,7 +5,7 @@ use crate::usage::cycle::Shape;
 
 const COLD: Prior = Prior { rate: 100.0 / 168.0, weeks: 0 };
 /// The law as it was first written down, without the correction.
-const PLAIN: Law = Law { weight: 36.0, spread: 1.0, lead: 0.7, grain: 6.0, slope: 1.0, shift: 0.0 };
+const PLAIN: Law = Law { weight: 36.0, spread: 1.0, lead: 0.7, grain: 6.0, least: 1.0, slope: 1.0, shift: 0.0 };
 
 fn at_hour(elapsed: f64, used: f64) -> Progress {
     Progress { used, burned: used, elapsed, remaining: 168.0 - elapsed, length: 168.0 }
