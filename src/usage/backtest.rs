@@ -85,24 +85,31 @@ pub struct Contender {
     pub method: Method,
     /// Raise at this probability; one line of the report each.
     pub thresholds: Vec<f64>,
+    /// Raise when it held so long.
+    pub holds: SignedDuration,
 }
 
 impl Contender {
     fn new(name: &str, method: Method, thresholds: &[f64]) -> Self {
-        Self { name: name.to_owned(), method, thresholds: thresholds.to_vec() }
+        Self { name: name.to_owned(), method, thresholds: thresholds.to_vec(), holds: Rule::default().holds }
     }
 
-    /// The estimator that is used, and what it has to be better than.
+    /// The estimator that is used, what it would be with an hour's wait, and what it has to be better than.
     #[must_use]
     pub fn usual() -> Vec<Self> {
         let thresholds = [0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9];
+        let hour = |contender: Self| Self { holds: SignedDuration::from_hours(1), ..contender };
+        let cold = Method::Shrunken { law: Law::COLD, learned: false };
+        let learned = Method::Shrunken { law: Law::LEARNED, learned: true };
         vec![
             Self::new("static 80 %", Method::Static(80.0), &[1.0]),
             Self::new("window mean", Method::WindowMean, &[1.0]),
             Self::new("pace +15 pp", Method::Pace(15.0), &[1.0]),
             Self::new("ols6h", Method::Ols6h, &[1.0]),
-            Self::new("shrunken, cold", Method::Shrunken { law: Law::COLD, learned: false }, &thresholds),
-            Self::new("shrunken, learned", Method::Shrunken { law: Law::LEARNED, learned: true }, &thresholds),
+            hour(Self::new("cold, held 1 h", cold, &[0.65, 0.7, 0.8])),
+            hour(Self::new("learned, held 1 h", learned, &[0.65, 0.7, 0.8])),
+            Self::new("shrunken, cold", cold, &thresholds),
+            Self::new("shrunken, learned", learned, &thresholds),
         ]
     }
 }
@@ -225,14 +232,12 @@ pub(crate) struct Run {
 
 impl Run {
     fn of(contenders: &[Contender]) -> Vec<Self> {
-        let rule = |threshold: f64| Rule { threshold, clear: threshold.min(0.5), ..Rule::default() };
-        contenders
-            .iter()
-            .map(|contender| Self {
-                alarms: contender.thresholds.iter().map(|p| (rule(*p), Alarm::default(), None, 0)).collect(),
-                said: Vec::new(),
-            })
-            .collect()
+        let run = |contender: &Contender| {
+            let rule = |threshold: f64| Rule { threshold, holds: contender.holds, ..Rule::default() };
+            let alarms = contender.thresholds.iter().map(|p| (rule(*p), Alarm::default(), None, 0));
+            Self { alarms: alarms.collect(), said: Vec::new() }
+        };
+        contenders.iter().map(run).collect()
     }
 
     fn step(&mut self, probability: f64, now: Timestamp, window: &Window, grade: bool) {

@@ -130,9 +130,9 @@ pub struct Law {
 impl Law {
     /// Without closed windows.
     pub const COLD: Self =
-        Self { weight: 36.0, spread: 1.0, lead: 0.7, grain: 6.0, least: 6.0, slope: 1.0, shift: 0.0 };
+        Self { weight: 60.0, spread: 2.0, lead: 0.7, grain: 3.0, least: 6.0, slope: 0.8, shift: -0.3 };
     /// With closed windows of one's own.
-    pub const LEARNED: Self = Self { weight: 120.0, ..Self::COLD };
+    pub const LEARNED: Self = Self { weight: 80.0, shift: -0.1, ..Self::COLD };
 
     /// The law for a prior that was learned from so many windows.
     #[must_use]
