@@ -21,6 +21,7 @@ pub mod forecast;
 pub mod gate;
 pub mod overview;
 pub mod plan;
+pub mod history;
 pub mod simulate;
 pub mod source;
 pub mod sources;

@@ -305,6 +305,17 @@ pub struct Turn {
     pub started_at: Timestamp,
 }
 
+impl Turn {
+    /// Puts the new window after the old one, whatever ends were announced: no two begin at the same time.
+    fn after(self, old: &Window) -> Self {
+        let ended_at = self.ended_at.max(old.started_at);
+        let begun = if self.shape == Shape::Switched { self.started_at } else { self.started_at.max(ended_at) };
+        let clashes = to_the_minute(begun) == old.started_at;
+        let started_at = if clashes { old.started_at + SignedDuration::from_mins(1) } else { begun };
+        Self { ended_at, started_at, ..self }
+    }
+}
+
 /// A new window that one sample proposed and none has confirmed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pending {
@@ -437,6 +448,7 @@ impl Cycle {
             return Step::Waits(turn);
         }
         let Pending { turn, first } = pending;
+        let turn = turn.after(&self.window);
         let mut window = Window::begun(turn.started_at, &first);
         // An announced time says since when it counts from nothing; without one it counts from what was seen.
         if matches!(turn.shape, Shape::EarlyUnchanged | Shape::EarlyNull) {

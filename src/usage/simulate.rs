@@ -149,7 +149,7 @@ pub fn simulate(seed: u64, weeks: u32, mishaps: &Mishaps) -> Recording {
         if time >= begin {
             world.step(time, day.get(step as usize).copied().unwrap_or_default(), mishaps, &mut rng);
         }
-        if world.recording.windows.len() >= weeks as usize && time >= world.window.started_at + STEP * 4 {
+        if world.recording.windows.len() >= weeks as usize && time >= world.window.started_at + STEP * 24 {
             break;
         }
         time += STEP;
@@ -204,7 +204,7 @@ impl World {
             self.plan(mishaps, rng);
         }
         if self.drift.take_if(|at| time >= *at).is_some() {
-            self.window.ended_at += SignedDuration::from_mins(rng.random_range(60..720));
+            self.window.ended_at += STEP * rng.random_range(12..144);
         }
         if self.refund.take_if(|at| time >= *at).is_some() && self.used >= 15.0 {
             let next = TrueWindow { ended_at: self.window.ended_at, ..window(time) };
