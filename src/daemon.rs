@@ -90,11 +90,11 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         end.clone(),
     );
     spawn(&mut tasks, "reload", reading);
-    let (pushes, pushed) = mpsc::channel(PUSHES);
+    let (push_tx, pushed) = mpsc::channel(PUSHES);
     let (questions_tx, questions) = mpsc::channel(QUESTIONS);
-    let adapters = sources::adapters(&usage, &store, |secret| secret::Place::new(cluster.client(), secret))?;
+    let adapters = sources::adapters(&usage, &store, Some(&|secret| secret::Place::new(cluster.client(), secret)))?;
     if let Some(settings) = sources::listener(&usage) {
-        spawn(&mut tasks, "push", push::serve(settings, store.clone(), pushes.clone(), end.clone()));
+        spawn(&mut tasks, "push", push::serve(settings, store.clone(), push_tx.clone(), end.clone()));
     }
     let watched = watcher::Doors {
         store: store.clone(),

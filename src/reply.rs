@@ -98,6 +98,8 @@ pub enum Report {
     },
     /// What is watched from now on.
     UsageArmed(Overview),
+    /// What a chart shows, for whoever cannot see it.
+    UsageChart(String),
     /// How forecasts have fared, by estimator.
     UsageAccuracy(Vec<Record>),
     /// The provider may not be asked yet.
@@ -318,6 +320,7 @@ pub fn words(report: &Report) -> Words {
         Report::UsageNews(bulletin) => usage::bulletin(bulletin),
         Report::UsageOver { said, end, at, zone } => usage::over(said, end, *at, zone),
         Report::UsageArmed(overview) => usage::armed(overview),
+        Report::UsageChart(alternative) => Text::new().say(alternative).words(),
         Report::UsageAccuracy(records) => usage::accuracy(records),
         Report::UsageNotYet { at, now, zone } => usage::not_yet(*at, *now, zone),
         Report::UsageMuted { until, now, zone } => usage::muted(*until, *now, zone),

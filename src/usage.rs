@@ -19,13 +19,14 @@ pub mod decide;
 pub mod digest;
 pub mod forecast;
 pub mod gate;
+pub mod history;
 pub mod overview;
 pub mod plan;
-pub mod history;
 pub mod simulate;
 pub mod source;
 pub mod sources;
 pub mod threshold;
+pub mod view;
 pub mod watcher;
 pub mod wire;
 

@@ -80,9 +80,8 @@ impl Bulletin {
     pub fn severity(&self) -> Severity {
         match &self.news {
             News::Crossed { threshold, .. } => Severity::of_percent(*threshold),
-            News::Alarm { .. } => Severity::Warning,
             News::Escalated { within, .. } if *within <= SignedDuration::from_hours(6) => Severity::Critical,
-            News::Escalated { .. } => Severity::Warning,
+            News::Alarm { .. } | News::Escalated { .. } => Severity::Warning,
             _ => Severity::Notice,
         }
     }
@@ -467,6 +466,3 @@ pub fn line(snapshot: &Snapshot) -> String {
     };
     snapshot.readings.iter().map(part).collect::<Vec<_>>().join(", ")
 }
-
-#[cfg(test)]
-mod tests;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::bucket::{Bucket, Reading, Reset};
 use super::cycle::{ClosedWindow, Cycle, Frame, Point, Sample, Shape, Step, When, Window};
 use super::forecast::alarm::{Alarm, Change, Rule};
-use super::forecast::{self, Estimator, Forecast, Outlook, Progress, burn};
+use super::forecast::projection::Projection;
+use super::forecast::{self, Estimator, Forecast, Law, Outlook, Prior, Progress, burn};
 use super::threshold::{Crossed, Thresholds};
 
 /// A sample that is further ahead of the own clock than this is of a clock that errs.
@@ -112,6 +113,14 @@ impl BucketState {
             }
             _ => outlook,
         }
+    }
+
+    /// How full it will be at the reset. `None`: its end or its length is not known.
+    #[must_use]
+    pub fn projection(&self, closed: &[ClosedWindow]) -> Option<Projection> {
+        let progress = Progress::of(self.window()?, self.length)?;
+        let prior = Prior::learned(closed, progress.length);
+        Some(Law::for_prior(&prior).projection(&progress, &prior))
     }
 
     /// How used and even use compare. `None`: end or length is not known.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::bucket::{Bucket, Snapshot, Source};
+use super::bucket::{Bucket, Snapshot};
 use super::cycle::{ClosedWindow, Sample, Shape};
 use super::decide::{BucketState, Event, News, decide};
 use super::overview;
@@ -206,7 +206,8 @@ fn watched(snapshot: &Snapshot, states: &[BucketState], before: Before<'_>, plan
 #[must_use]
 pub fn payload(report: &Report, mentions: Vec<String>) -> String {
     let words = reply::words(report);
-    let outgoing = Outgoing { plain: words.plain, html: words.html, reply_to: None, mentions, anywhere: false };
+    let outgoing =
+        Outgoing { plain: words.plain, html: words.html, reply_to: None, mentions, anywhere: false, image: None };
     serde_json::to_string(&outgoing).unwrap_or_default()
 }
 
@@ -220,20 +221,9 @@ fn stored(bucket: &Bucket, sample: &Sample) -> samples::Sample {
     }
 }
 
-/// Reads a stored sample.
+/// Makes what is stored of a window.
 #[must_use]
-pub fn sample(stored: &samples::Sample) -> Sample {
-    let sources = [Source::AnthropicOauth, Source::Push, Source::Command, Source::Import];
-    Sample {
-        at: stored.at,
-        percent: stored.percent,
-        resets_at: stored.resets_at,
-        source: sources.into_iter().find(|source| source.word() == stored.source).unwrap_or(Source::Import),
-        owner: None,
-    }
-}
-
-fn closed(window: &ClosedWindow) -> Closed {
+pub fn closed(window: &ClosedWindow) -> Closed {
     Closed {
         bucket: window.bucket.to_string(),
         started_at: window.started_at,

@@ -10,6 +10,7 @@
 
 pub mod alarm;
 pub mod burn;
+pub mod projection;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};

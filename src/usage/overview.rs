@@ -115,12 +115,20 @@ pub fn of(bucket: &Bucket, closed: &[ClosedWindow]) -> Vec<ClosedWindow> {
     closed.iter().filter(|window| window.bucket == *bucket).cloned().collect()
 }
 
+/// Reads what is decided so far of every bucket.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub async fn states(store: &Store) -> Result<Vec<BucketState>, StoreError> {
+    Ok(store.bucket_states().await?.iter().filter_map(|json| readable(json)).collect())
+}
+
 /// Reads everything that is shown.
 ///
 /// # Errors
 /// [`StoreError`] where the store cannot be read.
 pub async fn read(store: &Store, plan: &Plan, now: Timestamp) -> Result<Overview, StoreError> {
-    let states: Vec<BucketState> = store.bucket_states().await?.iter().filter_map(|json| readable(json)).collect();
+    let states = states(store).await?;
     let closed: Vec<ClosedWindow> = store.closed_windows(None).await?.iter().filter_map(digest::window).collect();
     let mut accounts = Vec::new();
     for name in &plan.accounts {

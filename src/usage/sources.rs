@@ -20,23 +20,23 @@ const TOKEN_URL: &str = "https://platform.claude.com/v1/oauth/token";
 /// One question takes no longer.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// A program takes no longer.
-const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
+const PROGRAM_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Makes what is asked from time to time. `secret` opens a Kubernetes Secret.
+/// Makes what is asked from time to time. `secret` opens a Kubernetes Secret; without it, no login may be in one.
 ///
 /// # Errors
-/// Where the HTTP client or a program cannot be prepared.
+/// Where the HTTP client or a program cannot be prepared, or a login is in a Secret that cannot be opened.
 pub fn adapters(
     usage: &config::Usage,
     store: &Store,
-    secret: impl Fn(secret::Settings) -> secret::Place,
+    secret: Option<&dyn Fn(secret::Settings) -> secret::Place>,
 ) -> anyhow::Result<Vec<Adapter>> {
     let http = wire::client(TIMEOUT, None)?;
     let mut adapters = Vec::new();
     for account in &usage.accounts {
         match account.source {
             UsageSource::AnthropicOauth => {
-                adapters.push(Adapter::Anthropic(endpoint(account, &http, store, place(account, &secret))?));
+                adapters.push(Adapter::Anthropic(endpoint(account, &http, store, place(account, secret)?)?));
             }
             UsageSource::Command => {
                 let settings = command::Settings {
@@ -84,18 +84,15 @@ fn endpoint(account: &Account, http: &Client, store: &Store, place: Place) -> an
 }
 
 /// Where an account's login is kept.
-fn place(account: &Account, secret: &impl Fn(secret::Settings) -> secret::Place) -> Place {
+fn place(account: &Account, secret: Option<&dyn Fn(secret::Settings) -> secret::Place>) -> anyhow::Result<Place> {
     let layout = layout(account);
-    match (&account.secret, &account.namespace) {
-        (Some(name), Some(namespace)) => {
-            let (namespace, name, mount) = (namespace.clone(), name.clone(), account.mount.clone());
-            Place::Secret(secret(secret::Settings { namespace, name, layout, mount }))
-        }
-        _ => {
-            let path = account.directory.clone().unwrap_or_default();
-            Place::Directory(directory::Place::new(directory::Settings { path, layout }))
-        }
+    if let (Some(name), Some(namespace)) = (&account.secret, &account.namespace) {
+        let (namespace, name, mount) = (namespace.clone(), name.clone(), account.mount.clone());
+        let open = secret.context("a login is in a Kubernetes Secret, and there is no cluster")?;
+        return Ok(Place::Secret(open(secret::Settings { namespace, name, layout, mount })));
     }
+    let path = account.directory.clone().unwrap_or_default();
+    Ok(Place::Directory(directory::Place::new(directory::Settings { path, layout })))
 }
 
 fn layout(account: &Account) -> Layout {

@@ -13,7 +13,7 @@ use super::credential::days_left;
 use super::decide::BucketState;
 use super::digest::{self, Before};
 use super::gate::{Gate, Kept, Outcome};
-use super::overview::readable;
+use super::overview::{self, readable};
 use super::plan::Plan;
 use super::source::{Adapter, SourceError};
 use crate::chat::{HOME_ROOM, LAST_ROOM};
@@ -243,8 +243,7 @@ impl Watcher {
         if snapshot.source == Source::Push {
             self.note_pushed(snapshot).await?;
         }
-        let states: Vec<BucketState> =
-            self.store.bucket_states().await?.iter().filter_map(|json| readable(json)).collect();
+        let states = overview::states(&self.store).await?;
         let closed: Vec<_> = self.store.closed_windows(None).await?.iter().filter_map(digest::window).collect();
         let mut told = Vec::new();
         for reading in &snapshot.readings {
