@@ -10,5 +10,6 @@
 //! pure: the time is a parameter, and a simulated year takes a second.
 
 pub mod bucket;
+pub mod gate;
 
 pub use bucket::{Bucket, Kind, Reading, Reset, Share, Snapshot, Source, Unit};
