@@ -10,6 +10,8 @@
 //! pure: the time is a parameter, and a simulated year takes a second.
 
 pub mod bucket;
+pub mod credential;
 pub mod gate;
+pub mod wire;
 
 pub use bucket::{Bucket, Kind, Reading, Reset, Share, Snapshot, Source, Unit};
