@@ -12,6 +12,7 @@
 pub mod bucket;
 pub mod credential;
 pub mod gate;
+pub mod source;
 pub mod wire;
 
 pub use bucket::{Bucket, Kind, Reading, Reset, Share, Snapshot, Source, Unit};
