@@ -23,6 +23,8 @@ mod session;
 mod structure;
 #[path = "integration/subcommands.rs"]
 mod subcommands;
+#[path = "integration/subscription.rs"]
+mod subscription;
 #[path = "integration/support.rs"]
 mod support;
 #[path = "integration/sync.rs"]

@@ -117,9 +117,21 @@ pub enum CredentialError {
 #[derive(Debug)]
 pub enum Place {
     /// In a Kubernetes Secret.
-    Secret(secret::Place),
+    Secret(Box<secret::Place>),
     /// In a directory.
     Directory(directory::Place),
+}
+
+impl From<secret::Place> for Place {
+    fn from(place: secret::Place) -> Self {
+        Self::Secret(Box::new(place))
+    }
+}
+
+impl From<directory::Place> for Place {
+    fn from(place: directory::Place) -> Self {
+        Self::Directory(place)
+    }
 }
 
 /// What came of an attempt to become the one writer.

@@ -65,11 +65,11 @@ impl Locks {
                 return Err(error);
             }
         }
-        let touched = held.clone();
+        let locks = held.clone();
         let toucher = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(TOUCH).await;
-                for lock in touched.iter().filter(|lock| lock.is_ours()) {
+                for lock in locks.iter().filter(|lock| lock.is_ours()) {
                     // One that cannot be touched grows stale, and whoever takes it then finds another token.
                     let _ = lock.touch(now, begun.elapsed());
                 }

@@ -59,11 +59,15 @@ impl fmt::Debug for Place {
 
 /// The Secret as it was read or written last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Version(String);
+pub(super) struct Version {
+    resource: String,
+    /// This process's claim stands in it.
+    claimed: bool,
+}
 
 /// What counts of a Secret.
 struct Seen {
-    version: Version,
+    version: String,
     claim: Option<String>,
     entries: Entries,
 }
@@ -96,18 +100,18 @@ impl Place {
             return Ok(Claim::Busy(self.credential(&seen.entries).ok()));
         }
         let claim = json!({"metadata": {
-            "resourceVersion": seen.version.0,
+            "resourceVersion": seen.version,
             "annotations": {CLAIM: format!("{} {now}", self.holder)},
         }});
         match self.patch(&claim).await? {
-            Some(seen) => self.held(seen),
+            Some(seen) => self.held(seen, true),
             None => Ok(Claim::Busy(None)),
         }
     }
 
     /// Gets the right to write at the version that is there now.
     pub(super) async fn open(&self) -> Result<Claim, CredentialError> {
-        self.held(self.seen().await?)
+        self.held(self.seen().await?, false)
     }
 
     /// Writes tokens and takes the claim away, if the Secret is still at that version.
@@ -120,17 +124,19 @@ impl Place {
         let changes = self.settings.layout.changes(entries, renewed).map_err(|why| self.missing(&why))?;
         let data: serde_json::Map<String, Value> = changes.into_iter().map(|(key, text)| (key, text.into())).collect();
         let tokens = json!({
-            "metadata": {"resourceVersion": version.0, "annotations": {CLAIM: null}},
+            "metadata": {"resourceVersion": version.resource, "annotations": {CLAIM: null}},
             "stringData": data,
         });
         Ok(if self.patch(&tokens).await?.is_some() { Written::Done } else { Written::Changed })
     }
 
-    /// Takes the claim away. One that stays behind grows stale.
+    /// Takes the claim away, if it is this process's. One that stays behind grows stale.
     pub(super) async fn release(&self, version: Version) {
-        let nothing =
-            |version: &Version| json!({"metadata": {"resourceVersion": version.0, "annotations": {CLAIM: null}}});
-        if matches!(self.patch(&nothing(&version)).await, Ok(None)) {
+        if !version.claimed {
+            return;
+        }
+        let nothing = |version: &str| json!({"metadata": {"resourceVersion": version, "annotations": {CLAIM: null}}});
+        if matches!(self.patch(&nothing(&version.resource)).await, Ok(None)) {
             // Somebody has put a new login in place meanwhile; the claim may still be there.
             let Ok(seen) = self.seen().await else { return };
             if seen.claim.is_some_and(|claim| claim.starts_with(&self.holder)) {
@@ -139,9 +145,10 @@ impl Place {
         }
     }
 
-    fn held(&self, seen: Seen) -> Result<Claim, CredentialError> {
+    fn held(&self, seen: Seen, claimed: bool) -> Result<Claim, CredentialError> {
         let credential = self.credential(&seen.entries)?;
-        Ok(Claim::Held(Box::new(Held { credential, right: Right::Version(seen.version, seen.entries) })))
+        let version = Version { resource: seen.version, claimed };
+        Ok(Claim::Held(Box::new(Held { credential, right: Right::Version(version, seen.entries) })))
     }
 
     /// Reads the Secret as it is; a patch that changes nothing gives it to whoever may not get it.
@@ -208,7 +215,7 @@ fn seen(secret: Secret) -> Seen {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let data = secret.data.unwrap_or_default();
     Seen {
-        version: Version(secret.metadata.resource_version.unwrap_or_default()),
+        version: secret.metadata.resource_version.unwrap_or_default(),
         claim: secret.metadata.annotations.and_then(|mut annotations| annotations.remove(CLAIM)),
         entries: data.into_iter().map(|(key, value)| (key, text(value.0))).collect(),
     }

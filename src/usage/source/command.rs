@@ -66,16 +66,14 @@ impl Program {
     /// # Errors
     /// [`SourceError::Program`] where it cannot be started or fails, the decoder's errors, else [`SourceError::Transient`].
     pub async fn ask(&self, now: Timestamp) -> Result<Snapshot, SourceError> {
-        let output = match tokio::time::timeout(self.settings.timeout, self.run()).await {
-            Ok(output) => output?,
-            Err(_) => {
-                let limit = self.settings.timeout;
-                return Err(SourceError::Transient(format!(
-                    "{} did not end within {limit:?} and was killed",
-                    self.named()
-                )));
-            }
+        let limit = self.settings.timeout;
+        let Ok(output) = tokio::time::timeout(limit, self.run()).await else {
+            return Err(SourceError::Transient(format!(
+                "{} did not end within {limit:?} and was killed",
+                self.named()
+            )));
         };
+        let output = output?;
         let Some(found) = usage(&output) else {
             return Err(SourceError::Program(format!(
                 "{} printed no usage: JSON with rate_limits, five_hour or limits is expected; run it by hand and look",
@@ -139,7 +137,7 @@ fn unwrapped(value: Value, plan: Option<String>, depth: usize) -> Option<Unwrapp
     unwrapped(inner, plan, depth.checked_sub(1)?)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

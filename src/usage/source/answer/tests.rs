@@ -14,7 +14,7 @@ fn shown(snapshot: &Snapshot) -> Vec<String> {
         match &reading.unit {
             Unit::Percent => line.push('%'),
             Unit::Money { currency, exponent } => {
-                line = format!("{line} of {:?} {currency}e-{exponent}", reading.limit)
+                line = format!("{line} of {:?} {currency}e-{exponent}", reading.limit);
             }
             Unit::Count => line.push('#'),
         }
