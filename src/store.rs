@@ -9,6 +9,7 @@ pub mod memory;
 pub mod outbox;
 pub mod pins;
 pub mod replay;
+pub mod samples;
 pub mod usage;
 pub mod watches;
 

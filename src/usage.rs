@@ -28,9 +28,6 @@ pub mod sources;
 pub mod threshold;
 pub mod view;
 pub mod watcher;
-pub mod credential;
-pub mod gate;
-pub mod source;
 pub mod wire;
 
 pub use bucket::{Bucket, Kind, Reading, Reset, Share, Snapshot, Source, Unit};

@@ -149,7 +149,7 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
     if !encrypted && !outgoing.anywhere && !context.trust.plaintext.contains(&parcel.room) {
         return Verdict::Never("the room is not encrypted, and trust.plaintext does not name it".to_owned());
     }
-    let content = match &outgoing.image {
+    let event = match &outgoing.image {
         Some(image) if edited.is_none() => match upload(context, image).await {
             Ok((file, size)) => words::picture(&outgoing, image, file, size),
             Err(verdict) => return verdict,
@@ -157,7 +157,7 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
         _ => words::content(&outgoing, edited),
     };
     let sent = room
-        .send(content)
+        .send(event)
         .with_transaction_id(OwnedTransactionId::from(parcel.txn.as_str()))
         .with_request_config(RequestConfig::new().disable_retry().timeout(REQUEST_TIMEOUT))
         .await;

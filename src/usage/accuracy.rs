@@ -139,7 +139,7 @@ mod tests {
         let records = accuracy(&forecasts, &windows, 0.8);
         let [record] = records.as_slice() else { panic!("{records:?}") };
         assert_eq!((record.windows, record.ran_out, record.caught, record.false_alarms), (2, 1, 1, 1));
-        let brier = (0.01 + (0.04 + 0.64) / 2.0) / 2.0;
+        let brier = f64::midpoint(0.01, f64::midpoint(0.04, 0.64));
         assert!((record.brier - brier).abs() < 1e-9, "{}", record.brier);
         assert!((record.brier_of_base_rate - 0.25).abs() < 1e-9);
     }

@@ -89,7 +89,7 @@ fn place(account: &Account, secret: Option<&dyn Fn(secret::Settings) -> secret::
     if let (Some(name), Some(namespace)) = (&account.secret, &account.namespace) {
         let (namespace, name, mount) = (namespace.clone(), name.clone(), account.mount.clone());
         let open = secret.context("a login is in a Kubernetes Secret, and there is no cluster")?;
-        return Ok(Place::Secret(open(secret::Settings { namespace, name, layout, mount })));
+        return Ok(Place::Secret(Box::new(open(secret::Settings { namespace, name, layout, mount }))));
     }
     let path = account.directory.clone().unwrap_or_default();
     Ok(Place::Directory(directory::Place::new(directory::Settings { path, layout })))
