@@ -203,10 +203,10 @@ fn walk(
             }
         }
         let window = &cycle.window;
-        burn::remember(&mut burn, window.latest());
         if closed.len() < past || window.exhausted_at.is_some() {
             continue;
         }
+        burn::remember(&mut burn, window.latest());
         let (Some(progress), Some(ends_at)) = (Progress::of(window, Some(length)), window.ends_at) else { continue };
         let now = window.latest().at;
         let grade = progress.elapsed >= 12.0 && graded.is_none_or(|last| now.duration_since(last) >= HOURLY);

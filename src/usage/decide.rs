@@ -147,10 +147,10 @@ impl BucketState {
         }
     }
 
-    /// Begins a window: nothing was told in it yet.
-    fn begin(&mut self, percent: f64, settings: &Settings) {
+    /// Begins a window that is so full: nothing was told in it yet. `hysteresis` is for what the window before has told.
+    fn begin(&mut self, percent: f64, hysteresis: f64, settings: &Settings) {
         let list = settings.thresholds.of(&self.bucket.kind);
-        self.crossed = Crossed::beginning(percent, list, settings.thresholds.hysteresis);
+        self.crossed = Crossed::beginning(percent, list, hysteresis);
         self.alarm = Alarm::default();
         self.burn.clear();
         self.recorded_at = None;
@@ -301,7 +301,7 @@ pub fn decide(
             news: News::Armed { percent: sample.percent, resets_at: sample.resets_at },
         };
         state.cycle = Some(cycle);
-        state.begin(sample.percent, settings);
+        state.begin(sample.percent, 0.0, settings);
         let mut events = vec![event];
         look_ahead(state, closed, settings, &mut events);
         return events;
@@ -324,12 +324,12 @@ pub fn decide(
             events.push(Event { cycle: old.started_at, news: News::Closed(over.clone()) });
             if turn.shape == Shape::Switched {
                 events.push(Event { cycle: next, news: News::Armed { percent, resets_at } });
-                state.begin(percent, settings);
+                state.begin(percent, 0.0, settings);
             } else {
                 let (shape, when) = (turn.shape, turn.when);
                 let news = News::Reset { shape, when, before, percent, resets_at, next, confirmed };
                 events.push(Event { cycle: old.started_at, news });
-                state.begin(baseline, settings);
+                state.begin(baseline, settings.thresholds.hysteresis, settings);
             }
             // The window that has just closed teaches too, whether or not the caller has stored it already.
             learned = closed.iter().filter(|window| window.started_at != over.started_at).cloned().collect();

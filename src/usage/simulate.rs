@@ -121,7 +121,9 @@ impl Person {
             time = time.max(until) + exponential(rng, self.pause);
         }
         if sum > 0.0 {
-            day.iter_mut().for_each(|step| *step *= total / sum);
+            for step in &mut day {
+                *step *= total / sum;
+            }
         }
         day
     }
@@ -273,5 +275,5 @@ fn exponential(rng: &mut ChaCha8Rng, mean: f64) -> f64 {
 /// The step of the day in which an hour lies; `None` after midnight.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an hour of a day, times twelve")]
 fn step_of(hour: f64) -> Option<usize> {
-    (0.0..24.0).contains(&hour).then(|| (hour * 12.0) as usize)
+    (0.0..24.0).contains(&hour).then_some((hour * 12.0) as usize)
 }

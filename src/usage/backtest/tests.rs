@@ -3,12 +3,12 @@ use crate::usage::history::{self, Row};
 
 #[test]
 fn the_law_beats_what_it_replaces() {
-    let report = run(1..41, &Mishaps::default(), &Contender::usual());
+    let report = run(1..21, &Mishaps::default(), &Contender::usual());
     let row = |name: &str, threshold: Option<f64>| {
         report.rows.iter().find(|row| row.name == name && row.threshold == threshold).unwrap()
     };
-    assert!((35..=40).contains(&report.weeks), "{report}");
-    assert_eq!(report.weeks + report.cut_short, 40);
+    assert!((15..=20).contains(&report.weeks), "{report}");
+    assert_eq!(report.weeks + report.cut_short, 20);
     let (line, cold) = (row("ols6h", None), row("shrunken, cold", Some(0.7)));
     assert!(line.false_alarms.value > 2.0 * cold.false_alarms.value, "{report}");
     assert!(cold.brier.value < 0.25 && cold.brier.value < line.brier.value, "{report}");
@@ -18,7 +18,7 @@ fn the_law_beats_what_it_replaces() {
 
 #[test]
 fn the_same_seeds_give_the_same_report() {
-    let report = || run(7..10, &Mishaps::default(), &Contender::usual()).json().unwrap();
+    let report = || run(7..9, &Mishaps::default(), &Contender::usual()).json().unwrap();
     assert_eq!(report(), report());
 }
 
@@ -31,10 +31,10 @@ fn recorded_history_is_scored_like_simulated_weeks() {
         percent: sample.percent,
         resets_at: sample.resets_at,
     };
-    let recorded: Vec<Row> = simulate(5, 4, &Mishaps::NONE).samples.iter().map(row).collect();
+    let recorded: Vec<Row> = simulate(5, 2, &Mishaps::NONE).samples.iter().map(row).collect();
     let read = history::read(&history::write_csv(&recorded)).unwrap();
     let report = replay(&read, &Contender::usual());
-    assert_eq!((report.weeks, report.cut_short), (4, 0));
+    assert_eq!((report.weeks, report.cut_short), (2, 0));
     assert!(report.to_string().starts_with("recorded history of 1 weekly bucket"));
     assert_eq!(replay(&[], &Contender::usual()).weeks, 0);
     assert!(replay(&[], &Contender::usual()).to_string().contains('–'));

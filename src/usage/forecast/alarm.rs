@@ -72,7 +72,8 @@ impl Alarm {
             return Some(Change::Cleared);
         }
         let holds = self.high_since.is_some_and(|since| at.duration_since(since) >= rule.holds);
-        if !self.on && !(holds && elapsed >= rule.earliest) {
+        let ready = holds && elapsed >= rule.earliest;
+        if !(self.on || ready) {
             return None;
         }
         let left = forecast.median.map(|median| median.duration_since(at));
