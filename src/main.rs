@@ -52,7 +52,7 @@ enum Task {
 
 #[derive(Debug, Subcommand)]
 enum UsageAction {
-    /// Takes history from a file: CSV or JSON with at,bucket,percent,resets_at (RFC 3339 times).
+    /// Takes history from a file: CSV or JSON with `at`, `bucket`, `percent`, `resets_at` (RFC 3339 times).
     Import {
         /// The file.
         file: PathBuf,
