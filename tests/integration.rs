@@ -13,6 +13,8 @@ mod harness;
 mod image;
 #[path = "integration/manifests.rs"]
 mod manifests;
+#[path = "integration/network.rs"]
+mod network;
 #[path = "integration/roles.rs"]
 mod roles;
 #[path = "integration/sending.rs"]
