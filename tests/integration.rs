@@ -11,10 +11,14 @@ mod figures;
 mod harness;
 #[path = "integration/image.rs"]
 mod image;
+#[path = "integration/logs.rs"]
+mod logs;
 #[path = "integration/manifests.rs"]
 mod manifests;
 #[path = "integration/network.rs"]
 mod network;
+#[path = "integration/reload.rs"]
+mod reload;
 #[path = "integration/roles.rs"]
 mod roles;
 #[path = "integration/sending.rs"]
