@@ -193,6 +193,11 @@ pub enum Report {
         /// of so much time.
         reach: SignedDuration,
     },
+    /// The homeserver does not show what was said in a room.
+    Unheard {
+        /// It is not tried any more.
+        passed_over: bool,
+    },
     /// The predecessor's habit of repeating what is no command.
     Echo(String),
     /// Pilothouse itself failed; the log says more.
@@ -296,6 +301,12 @@ pub fn words(report: &Report) -> Words {
         Report::Cut { events, reach } => Text::new()
             .say("📡 While I was away more was said here than I read again: the last ")
             .say(&format!("{events} events, or {}. Older commands were not seen.", span(*reach)))
+            .words(),
+        Report::Unheard { passed_over: false } => Text::new()
+            .say("📡 The homeserver does not give me what was said here lately. I keep asking, and act on nothing here until it does.")
+            .words(),
+        Report::Unheard { passed_over: true } => Text::new()
+            .say("📡 The homeserver did not give me a part of what was said here. Nothing of that was done: please say it again.")
             .words(),
         Report::Echo(text) => Text::new().say(text).words(),
         Report::Trouble => Text::new()

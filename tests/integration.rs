@@ -7,6 +7,8 @@ mod cluster;
 mod faults;
 #[path = "integration/figures.rs"]
 mod figures;
+#[path = "integration/gaps.rs"]
+mod gaps;
 #[path = "integration/harness.rs"]
 mod harness;
 #[path = "integration/image.rs"]
