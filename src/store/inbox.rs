@@ -373,7 +373,8 @@ impl Store {
         .await
     }
 
-    /// Forgets finished entries that are older than `before`, and what was said about them.
+    /// Forgets finished entries that are older than `before`, and what was said about them; what remains of sessions that
+    /// are silent since then is one row each.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
@@ -385,10 +386,12 @@ impl Store {
                 [before],
             )?;
             tx.execute("DELETE FROM notice WHERE at < ?1", [before])?;
-            Ok(tx.execute(
+            let forgotten = tx.execute(
                 "DELETE FROM inbox WHERE state = 'told' AND received_at < ?1 AND id NOT IN (SELECT inbox FROM watch)",
                 [before],
-            )?)
+            )?;
+            super::replay::shrink(tx)?;
+            Ok(forgotten)
         })
         .await
     }
