@@ -3,6 +3,8 @@
 
 #[path = "integration/cluster.rs"]
 mod cluster;
+#[path = "integration/drift.rs"]
+mod drift;
 #[path = "integration/faults.rs"]
 mod faults;
 #[path = "integration/figures.rs"]

@@ -279,6 +279,7 @@ impl Store {
                     (&started.target, replicas, now.as_millisecond()),
                 )?;
             }
+            super::falls::forget(tx, &started.target)?;
             match &started.progress {
                 Some(draft) => Ok(Some(put_speech(tx, Some(started.id), &Speech::New(draft.clone()), now)?)),
                 None => Ok(None),
