@@ -27,6 +27,8 @@ pub enum Report {
         about: Option<Verb>,
         /// What this person may use.
         offered: Vec<Verb>,
+        /// What the cluster does not let Pilothouse do, for anybody.
+        forbidden: Vec<Verb>,
         /// Names of the targets.
         targets: Vec<String>,
         /// What a command begins with in a room of many.
@@ -248,7 +250,7 @@ pub struct Deed {
 #[must_use]
 pub fn words(report: &Report) -> Words {
     match report {
-        Report::Help { about, offered, targets, prefix } => help(*about, offered, targets, prefix),
+        Report::Help { about, offered, forbidden, targets, prefix } => help(*about, offered, forbidden, targets, prefix),
         Report::Status { targets, now } => status::words(targets, *now),
         Report::History { deeds, zone } => history(deeds, zone),
         Report::Trust { proof, people } => trust::words(*proof, people),
@@ -315,16 +317,18 @@ pub fn words(report: &Report) -> Words {
     }
 }
 
-fn help(about: Option<Verb>, offered: &[Verb], targets: &[String], prefix: &str) -> Words {
+fn help(about: Option<Verb>, offered: &[Verb], forbidden: &[Verb], targets: &[String], prefix: &str) -> Words {
     let mut text = Text::new();
     if let Some(verb) = about {
         text = text.code(verb.syntax()).line().say(verb.meaning());
         if !offered.contains(&verb) {
             text = text.line().say("The rules here do not let you use it.");
+        } else if forbidden.contains(&verb) {
+            text = text.line().say("It is off here: I do not have the permission in the cluster that it needs.");
         }
         return text.words();
     }
-    for verb in offered {
+    for verb in offered.iter().filter(|verb| !forbidden.contains(verb)) {
         text = text.code(verb.syntax()).line();
     }
     text = text.say("Targets: ");
