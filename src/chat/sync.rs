@@ -174,10 +174,11 @@ impl Receiver {
             self.keys.notify_one();
         }
         self.rooms.follow(&response);
+        let deaf = self.gaps.are_everywhere().await;
         let now = now();
         self.context.health.send_modify(|health| {
             health.synced_at = Some(now);
-            health.trouble = None;
+            health.trouble = deaf.then(|| "the homeserver gives out what was said in no room".to_owned());
         });
         if let Err(error) = self.outage.end(&self.context, &self.rooms, new, now).await {
             warn!("the room was not told of the outage: {error:#}");

@@ -182,8 +182,11 @@ async fn patience_with_one_room_has_an_end_and_it_is_said() {
     scene.break_off(running).await;
     scene.anna.send(&room, "start").await;
     faults.set(&room, Some(Fault::Broken));
-    let running = scene.start().await;
+    let mut running = scene.start().await;
     eventually("a gap is open", async || (scene.open_gaps().await == 1).then_some(())).await;
+    // It is the only room.
+    let deaf = running.health.wait_for(|health| health.trouble.as_ref().is_some_and(|why| why.contains("in no room")));
+    tokio::time::timeout(DEADLINE, deaf).await.expect("it is noticed").expect("it runs");
     running.stop().await;
 
     // Nobody waits an hour here.

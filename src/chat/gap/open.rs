@@ -86,6 +86,12 @@ impl OpenGaps {
         self.rooms.lock().await
     }
 
+    /// Says whether no room is heard: every one that the bot is in has an open gap.
+    pub(crate) async fn are_everywhere(&self) -> bool {
+        let open = self.rooms.lock().await;
+        !open.is_empty() && self.context.client.joined_rooms().iter().all(|room| open.contains_key(room.room_id()))
+    }
+
     /// Tells that gaps were opened, once the store has them.
     pub(crate) fn opened(&self) {
         self.opened.notify_one();
