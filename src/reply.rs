@@ -30,6 +30,8 @@ pub enum Report {
         about: Option<Verb>,
         /// What this person may use.
         offered: Vec<Verb>,
+        /// What the cluster does not let Pilothouse do, for anybody.
+        forbidden: Vec<Verb>,
         /// Names of the targets.
         targets: Vec<String>,
         /// What a command begins with in a room of many.
@@ -254,6 +256,11 @@ pub enum Report {
         /// of so much time.
         reach: SignedDuration,
     },
+    /// The homeserver does not show what was said in a room.
+    Unheard {
+        /// It is not tried any more.
+        passed_over: bool,
+    },
     /// The predecessor's habit of repeating what is no command.
     Echo(String),
     /// Pilothouse itself failed; the log says more.
@@ -304,7 +311,7 @@ pub struct Deed {
 #[must_use]
 pub fn words(report: &Report) -> Words {
     match report {
-        Report::Help { about, offered, targets, prefix } => help(*about, offered, targets, prefix),
+        Report::Help { about, offered, forbidden, targets, prefix } => help(*about, offered, forbidden, targets, prefix),
         Report::Status { targets, now } => status::words(targets, *now),
         Report::History { deeds, zone } => history(deeds, zone),
         Report::Trust { proof, people } => trust::words(*proof, people),
@@ -368,6 +375,12 @@ pub fn words(report: &Report) -> Words {
             .say("📡 While I was away more was said here than I read again: the last ")
             .say(&format!("{events} events, or {}. Older commands were not seen.", span(*reach)))
             .words(),
+        Report::Unheard { passed_over: false } => Text::new()
+            .say("📡 The homeserver does not give me what was said here lately. I keep asking, and act on nothing here until it does.")
+            .words(),
+        Report::Unheard { passed_over: true } => Text::new()
+            .say("📡 The homeserver did not give me a part of what was said here. Nothing of that was done: please say it again.")
+            .words(),
         Report::Echo(text) => Text::new().say(text).words(),
         Report::Trouble => Text::new()
             .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
@@ -375,16 +388,18 @@ pub fn words(report: &Report) -> Words {
     }
 }
 
-fn help(about: Option<Verb>, offered: &[Verb], targets: &[String], prefix: &str) -> Words {
+fn help(about: Option<Verb>, offered: &[Verb], forbidden: &[Verb], targets: &[String], prefix: &str) -> Words {
     let mut text = Text::new();
     if let Some(verb) = about {
         text = text.code(verb.syntax()).line().say(verb.meaning());
         if !offered.contains(&verb) {
             text = text.line().say("The rules here do not let you use it.");
+        } else if forbidden.contains(&verb) {
+            text = text.line().say("It is off here: I do not have the permission in the cluster that it needs.");
         }
         return text.words();
     }
-    for verb in offered {
+    for verb in offered.iter().filter(|verb| !forbidden.contains(verb)) {
         text = text.code(verb.syntax()).line();
     }
     text = text.say("Targets: ");

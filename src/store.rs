@@ -4,6 +4,8 @@
 //! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`). The payloads that the queues carry are
 //! JSON of their owners' types; the store does not look inside.
 
+pub mod falls;
+pub mod gaps;
 pub mod inbox;
 pub mod memory;
 pub mod outbox;

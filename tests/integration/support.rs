@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 pub(crate) mod bot;
 #[path = "support/control_plane.rs"]
 pub(crate) mod control_plane;
+#[path = "support/front.rs"]
+pub(crate) mod front;
 #[path = "support/house.rs"]
 pub(crate) mod house;
 #[path = "support/kubelet.rs"]
