@@ -1,6 +1,7 @@
 //! The subscription's sources against a provider that plays every answer and error that the real one is known for.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -29,9 +30,12 @@ mod secret;
 const DEADLINE: Duration = Duration::from_mins(1);
 const DOCUMENT: &str = ".credentials.json";
 
-/// A time that stands still: what passes is passed in.
+/// A time that stands still: what passes is passed in. It is that of the machine once, because the kernel writes its own
+/// into new locks.
+#[expect(clippy::disallowed_methods, reason = "the kernel does not take the time as a parameter")]
 fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + second).unwrap()
+    static BEGINNING: LazyLock<i64> = LazyLock::new(|| Timestamp::now().as_second());
+    Timestamp::from_second(*BEGINNING + second).unwrap()
 }
 
 /// The CLI's document with a login that ends `expires` seconds after the beginning of the test.

@@ -1,7 +1,8 @@
 //! The CLI's locks: directories whose age says whether somebody still holds them.
 //!
 //! The CLI takes `.oauth_refresh.lock` in its configuration directory, then the older `<directory>.lock` beside it. A lock
-//! is touched every 5 s and counts for nothing after 60 s.
+//! is touched every 5 s and counts for nothing after 60 s. The time is that of the machine: the kernel writes it into a new
+//! lock before anybody else can.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, ErrorKind};

@@ -30,13 +30,15 @@ async fn the_endpoint_is_asked_as_its_clients_ask_it_under_an_honest_name() {
 async fn a_limit_is_told_with_its_time_and_never_renews_the_login() {
     let (provider, machine) = (Provider::start().await, Machine::with_login(28_800));
     let source = machine.source(&provider);
+    let date = |second: i64| at(second).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let (later, earlier) = (date(600), date(-600));
     for (retry_after, seconds) in [
         (None, None),
         (Some("0"), Some(0)),
         (Some("3600"), Some(3_600)),
         (Some("soon"), None),
-        (Some("Fri, 15 Jan 2027 08:10:00 GMT"), Some(600)),
-        (Some("Fri, 15 Jan 2027 07:10:00 GMT"), None),
+        (Some(later.as_str()), Some(600)),
+        (Some(earlier.as_str()), None),
     ] {
         provider.on_usage(Reply::too_often(retry_after));
         let retry_after = seconds.map(SignedDuration::from_secs);

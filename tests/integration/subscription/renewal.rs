@@ -61,7 +61,9 @@ async fn an_answer_without_times_leaves_a_file_that_works() {
 async fn each_token_in_a_file_of_its_own_is_renewed_too() {
     let (provider, machine) = (Provider::start().await, Machine::new());
     let file = |name: &str| machine.config().join(name);
-    for (name, text) in [("access_token", "access-0\n"), ("refresh_token", "refresh-0\n"), ("expires_at", "1800000010")]
+    let until = at(10).as_second().to_string();
+    for (name, text) in
+        [("access_token", "access-0\n"), ("refresh_token", "refresh-0\n"), ("expires_at", until.as_str())]
     {
         std::fs::write(file(name), text).unwrap();
     }

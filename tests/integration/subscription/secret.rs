@@ -139,8 +139,11 @@ async fn many_writers_at_once_never_use_a_token_twice() {
 async fn each_token_under_a_key_of_its_own_is_renewed_too() {
     with_namespace(async |namespace| {
         let (provider, machine) = (Provider::start().await, Machine::new());
-        put(&namespace, &[("token", "access-0"), ("again", "refresh-0"), ("until", "1800000010"), ("other", "stays")])
-            .await;
+        put(
+            &namespace,
+            &[("token", "access-0"), ("again", "refresh-0"), ("until", &at(10).to_string()), ("other", "stays")],
+        )
+        .await;
         let keys = Keys {
             access_token: "token".to_owned(),
             refresh_token: Some("again".to_owned()),
