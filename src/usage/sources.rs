@@ -1,7 +1,6 @@
 //! The configured sources, made from their section.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use reqwest::Client;
@@ -13,15 +12,6 @@ use super::wire;
 use crate::config::{self, Account, UsageSource};
 use crate::store::Store;
 
-/// Where usage is asked for, unless configured.
-const USAGE_URL: &str = "https://api.anthropic.com/api/oauth/usage";
-/// Where tokens are renewed, unless configured.
-const TOKEN_URL: &str = "https://platform.claude.com/v1/oauth/token";
-/// One question takes no longer.
-const TIMEOUT: Duration = Duration::from_secs(15);
-/// A program takes no longer.
-const PROGRAM_TIMEOUT: Duration = Duration::from_mins(1);
-
 /// Makes what is asked from time to time. `secret` opens a Kubernetes Secret; without it, no login may be in one.
 ///
 /// # Errors
@@ -31,7 +21,7 @@ pub fn adapters(
     store: &Store,
     secret: Option<&dyn Fn(secret::Settings) -> secret::Place>,
 ) -> anyhow::Result<Vec<Adapter>> {
-    let http = wire::client(TIMEOUT, None)?;
+    let http = wire::client(anthropic::TIMEOUT, None)?;
     let mut adapters = Vec::new();
     for account in &usage.accounts {
         match account.source {
@@ -43,7 +33,7 @@ pub fn adapters(
                     account: account.name.clone(),
                     argv: account.command.clone(),
                     environment: account.environment.clone().into_iter().collect(),
-                    timeout: PROGRAM_TIMEOUT,
+                    timeout: command::TIMEOUT,
                 };
                 adapters.push(Adapter::Command(command::Program::new(settings)?));
             }
@@ -73,12 +63,15 @@ fn endpoint(account: &Account, http: &Client, store: &Store, place: Place) -> an
     let user_agent = account.user_agent.clone().unwrap_or_else(|| wire::USER_AGENT.to_owned());
     let login = refresh::Settings {
         account: account.name.clone(),
-        token_url: url(&account.token_url, TOKEN_URL)?,
+        token_url: url(&account.token_url, refresh::TOKEN_URL)?,
         client_id: refresh::CLIENT_ID.to_owned(),
         user_agent: user_agent.clone(),
     };
-    let settings =
-        anthropic::Settings { account: account.name.clone(), url: url(&account.usage_url, USAGE_URL)?, user_agent };
+    let settings = anthropic::Settings {
+        account: account.name.clone(),
+        url: url(&account.usage_url, anthropic::USAGE_URL)?,
+        user_agent,
+    };
     let login = Login::new(login, http.clone(), place, store.clone());
     Ok(anthropic::Anthropic::new(settings, http.clone(), login))
 }

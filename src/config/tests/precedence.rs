@@ -178,7 +178,7 @@ enabled = true  # default
 [usage]
 interval = "5m"         # default
 forecast = "shrunken"   # default
-probability = 0.8       # default
+probability = 0.7       # default
 reset_tolerance = "1m"  # default
 armed = false           # default
 mention = {}            # default
