@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::tz::TimeZone;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,13 +16,14 @@ use crate::admin::{self, Admin};
 use crate::chat::{self, Chat, Health, LOCK_PATIENCE, Lock, OpenError};
 use crate::cluster::{Cluster, Target};
 use crate::command::Verb;
-use crate::config::{self, Config, Loaded, Sources, TrustMode};
+use crate::config::{self, Config, GuardMode, Loaded, Sources, TrustMode, Usage};
 use crate::operator::{self, Book};
 use crate::policy::{Bounds, Grant, Rules};
 use crate::reply::Proof;
 use crate::shutdown::Wishes;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::usage::guard::{self, Guarded};
 
 /// Name of Pilothouse's own database, beside the Matrix store.
 pub const DATABASE: &str = "pilothouse.sqlite3";
@@ -265,9 +267,11 @@ async fn reload(
                 if let Err(keys) = config::reloadable_difference(&current.config, &new.config) {
                     tracing::warn!("these keys need a restart and stay as they were: {}", keys.join(", "));
                 }
-                // What needs a restart stays: rules, targets and drift alone are taken over.
-                let Config { policy, targets, drift, .. } = new.config;
-                current.config = Config { policy, targets, drift, ..current.config };
+                // What needs a restart stays: rules, targets, drift and what is told of the subscription are taken over.
+                let Config { policy, targets, drift, usage, .. } = new.config;
+                let Usage { rules, thresholds, mention, quiet_hours, probability, .. } = usage;
+                let usage = Usage { rules, thresholds, mention, quiet_hours, probability, ..current.config.usage };
+                current.config = Config { policy, targets, drift, usage, ..current.config };
                 current.file = new.file;
                 readers.users.send_replace(Arc::new(current.config.policy.users.clone()));
                 readers.book.send_replace(Arc::new(book(&current.config)));
@@ -320,6 +324,25 @@ pub fn proof(mode: TrustMode) -> Proof {
     }
 }
 
+/// Makes the usage guard's settings from the configuration's.
+#[must_use]
+pub fn guard(config: &Config) -> guard::Settings {
+    let targets = config.targets.iter().map(|configured| {
+        let guarded = Guarded { label: configured.label.clone(), key: target(configured).key() };
+        (configured.name.clone(), guarded)
+    });
+    let usage = &config.usage;
+    let zone = usage.timezone.as_deref().and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(TimeZone::system);
+    guard::Settings {
+        rules: usage.rules.iter().map(guard::Rule::from).collect(),
+        targets: targets.collect(),
+        interval: usage.interval,
+        home_room: config.matrix.home_room.clone(),
+        mentions: usage.mention.get("critical").cloned().into_iter().collect(),
+        zone,
+    }
+}
+
 /// Makes the policy's rules from the configuration's.
 #[must_use]
 pub fn rules(config: &Config) -> Rules {
@@ -334,11 +357,13 @@ pub fn rules(config: &Config) -> Rules {
         replicas: target.replicas,
         max_replicas: target.max_replicas,
     });
+    let acting = config.usage.rules.iter().filter(|rule| rule.mode == GuardMode::Act);
     Rules {
         users: config.policy.users.iter().cloned().collect(),
         grants: grants.collect(),
         bounds: bounds.collect(),
         staleness: config.policy.staleness,
         pins_devices: config.trust.mode == TrustMode::Devices,
+        guarded: acting.flat_map(|rule| rule.stop.iter().cloned()).collect(),
     }
 }

@@ -4,9 +4,11 @@
 //! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`). The payloads that the queues carry are
 //! JSON of their owners' types; the store does not look inside.
 
+pub mod guard;
 pub mod inbox;
 pub mod memory;
 pub mod outbox;
+pub mod outcome;
 pub mod pins;
 pub mod replay;
 pub mod watches;

@@ -14,6 +14,7 @@ pub mod bucket;
 pub mod cycle;
 pub mod decide;
 pub mod forecast;
+pub mod guard;
 pub mod simulate;
 pub mod threshold;
 

@@ -24,7 +24,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("retry", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
     ("shutdown", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
     ("telemetry", &["chat", "operator", "policy", "reply", "store", "daemon", "check", "usage"]),
-    ("usage", &["chat", "cluster", "command", "operator", "policy", "daemon", "check", "admin"]),
+    ("usage", &["cluster", "command", "operator", "policy", "daemon", "check", "admin"]),
     ("admin", &["operator", "policy", "reply", "command", "daemon", "check"]),
 ];
 
