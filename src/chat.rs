@@ -30,7 +30,7 @@ use self::session::Session;
 pub use self::session::{Lock, OpenError, lock_held};
 use crate::config;
 use crate::retry::Backoff;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How long a start waits for the process before to let go of the Matrix store.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(15);
@@ -41,10 +41,26 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// A homeserver that ends a login sooner than this is not asked for the next one at once.
 const LOGIN_LASTS: Duration = Duration::from_mins(5);
 
+/// Who says what the usage guard wants: stands in [`Message::who`] where a user id would. It is none, and no event of a
+/// room can bear it: user ids begin with `@`.
+pub const GUARD: &str = "usage guard";
+
 /// Cursor of the store with the id of the home room, once its alias is known; it follows upgrades.
 pub const HOME_ROOM: &str = "home_room";
 /// Cursor of the store with the room of the last accepted command: where news goes without a home room.
 pub const LAST_ROOM: &str = "last_command_room";
+
+/// Finds the room for what nobody asked for: the home room, else that of the last accepted command. `None`: nobody is
+/// known who would want to read it.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub async fn home_room(store: &Store, configured: Option<&str>) -> Result<Option<String>, StoreError> {
+    let Some(room) = configured else { return store.cursor(LAST_ROOM).await };
+    // An alias is looked up by the receiving loop, which knows rooms and follows their upgrades.
+    let known = store.cursor(HOME_ROOM).await?;
+    Ok(known.or_else(|| room.starts_with('!').then(|| room.to_owned())))
+}
 
 /// One thing that a person said, as the inbox keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

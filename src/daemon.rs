@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::tz::TimeZone;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use crate::admin::{self, Admin};
 use crate::chat::{self, Chat, Health, LOCK_PATIENCE, Lock, OpenError};
 use crate::cluster::{Cluster, Target};
 use crate::command::Verb;
-use crate::config::{self, Config, Loaded, Sources, TrustMode};
+use crate::config::{self, Config, GuardMode, Loaded, Sources, TrustMode, Usage};
 use crate::operator::{self, Book};
 use crate::policy::{Bounds, Grant, Rules};
 use crate::reply::Proof;
@@ -23,6 +24,7 @@ use crate::shutdown::Wishes;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::usage::credential::secret;
+use crate::usage::guard::{self, Guarded};
 use crate::usage::plan::Plan;
 use crate::usage::source::push;
 use crate::usage::{sources, watcher};
@@ -102,6 +104,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         adapters,
         pushed,
         questions,
+        inbox: Arc::clone(&inbox),
         outbox: Arc::clone(&outbox),
         metrics: metrics.clone(),
     };
@@ -298,15 +301,9 @@ async fn reload(
                     tracing::warn!("these keys need a restart and stay as they were: {}", keys.join(", "));
                 }
                 // What needs a restart stays: rules, targets, drift and what is told of the subscription are taken over.
-                let Config { policy, targets, drift, usage: told, .. } = new.config;
-                let usage = config::Usage {
-                    rules: told.rules,
-                    thresholds: told.thresholds,
-                    mention: told.mention,
-                    quiet_hours: told.quiet_hours,
-                    probability: told.probability,
-                    ..current.config.usage
-                };
+                let Config { policy, targets, drift, usage, .. } = new.config;
+                let Usage { rules, thresholds, mention, quiet_hours, probability, .. } = usage;
+                let usage = Usage { rules, thresholds, mention, quiet_hours, probability, ..current.config.usage };
                 current.config = Config { policy, targets, drift, usage, ..current.config };
                 current.file = new.file;
                 readers.users.send_replace(Arc::new(current.config.policy.users.clone()));
@@ -337,7 +334,7 @@ pub fn book(config: &Config) -> Book {
         drift: config.drift.enabled,
         pins: config.trust.pins.clone(),
         proof: proof(config.trust.mode),
-        usage: Plan::new(&config.usage, config.matrix.home_room.clone()),
+        usage: plan(config),
     }
 }
 
@@ -363,6 +360,31 @@ pub fn proof(mode: TrustMode) -> Proof {
     }
 }
 
+/// Makes what is watched of the subscription from the configuration.
+#[must_use]
+pub fn plan(config: &Config) -> Plan {
+    Plan::new(&config.usage, config.matrix.home_room.clone(), guard(config))
+}
+
+/// Makes the usage guard's settings from the configuration's.
+#[must_use]
+pub fn guard(config: &Config) -> guard::Settings {
+    let targets = config.targets.iter().map(|configured| {
+        let guarded = Guarded { label: configured.label.clone(), key: target(configured).key() };
+        (configured.name.clone(), guarded)
+    });
+    let usage = &config.usage;
+    let zone = usage.timezone.as_deref().and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(TimeZone::system);
+    guard::Settings {
+        rules: usage.rules.iter().map(guard::Rule::from).collect(),
+        targets: targets.collect(),
+        interval: usage.interval,
+        home_room: config.matrix.home_room.clone(),
+        mentions: usage.mention.get("critical").cloned().into_iter().collect(),
+        zone,
+    }
+}
+
 /// Makes the policy's rules from the configuration's.
 #[must_use]
 pub fn rules(config: &Config) -> Rules {
@@ -377,11 +399,13 @@ pub fn rules(config: &Config) -> Rules {
         replicas: target.replicas,
         max_replicas: target.max_replicas,
     });
+    let acting = config.usage.rules.iter().filter(|rule| rule.mode == GuardMode::Act);
     Rules {
         users: config.policy.users.iter().cloned().collect(),
         grants: grants.collect(),
         bounds: bounds.collect(),
         staleness: config.policy.staleness,
         pins_devices: config.trust.mode == TrustMode::Devices,
+        guarded: acting.flat_map(|rule| rule.stop.iter().cloned()).collect(),
     }
 }

@@ -6,6 +6,7 @@
 
 mod drift;
 mod gate;
+mod guarded;
 mod resume;
 mod subscription;
 mod telling;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{Standing, Why};
+use crate::chat::{GUARD, Standing, Why};
 use crate::command::{Command, Usage, Verb};
 
 /// Who wants something.
@@ -17,6 +17,8 @@ pub enum Actor {
     Person(String),
     /// Whoever has a shell on the machine that Pilothouse runs on.
     Machine,
+    /// The guard over the subscription's limits.
+    UsageGuard,
 }
 
 impl Actor {
@@ -26,6 +28,7 @@ impl Actor {
         match self {
             Self::Person(user) => user,
             Self::Machine => "the machine",
+            Self::UsageGuard => GUARD,
         }
     }
 }
@@ -43,6 +46,8 @@ pub struct Rules {
     pub staleness: SignedDuration,
     /// Whether `trust accept` may name a device.
     pub pins_devices: bool,
+    /// Targets that the usage guard may stop and start: those that an acting rule of it names.
+    pub guarded: BTreeSet<String>,
 }
 
 /// These users may use these verbs on these targets; an empty set means any.
@@ -273,6 +278,13 @@ pub enum Refusal {
     NotAPerson(String),
     /// `trust accept @user device …` where devices are not pinned.
     DevicesNotPinned,
+    /// No acting rule of the usage guard names the target.
+    Unguarded {
+        /// What the guard wanted.
+        verb: Verb,
+        /// The target, if there is one.
+        target: Option<String>,
+    },
 }
 
 impl Refusal {
@@ -288,6 +300,7 @@ impl Refusal {
             Self::OwnKey => "own-key".to_owned(),
             Self::NotAPerson(user) => format!("not-a-person {user}"),
             Self::DevicesNotPinned => "devices-not-pinned".to_owned(),
+            Self::Unguarded { verb, target } => format!("unguarded {verb} {}", target.as_deref().unwrap_or("")),
         }
     }
 }
@@ -298,12 +311,15 @@ impl Refusal {
 /// The first [`Refusal`] that applies. `all` means all that the actor may touch.
 pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Command) -> Result<Vec<Order>, Refusal> {
     let person = match actor {
-        Actor::Machine => None,
+        Actor::Machine | Actor::UsageGuard => None,
         Actor::Person(user) if !rules.users.contains(user) => return Err(Refusal::Stranger),
         Actor::Person(user) => Some(user.as_str()),
     };
     if let Standing::Unproven(why) = standing {
         return Err(Refusal::Unproven(why.clone()));
+    }
+    if *actor == Actor::UsageGuard {
+        guard_may(rules, command)?;
     }
     let allows = |verb, target: Option<&str>| person.is_none_or(|user| rules.allows(user, verb, target));
     let verb = command.verb();
@@ -367,6 +383,18 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
                 by: actor.name().to_owned(),
             })])
         }
+    }
+}
+
+/// The guard may stop and start what its acting rules name, and nothing else: no number, no `all`, no question.
+fn guard_may(rules: &Rules, command: &Command) -> Result<(), Refusal> {
+    let refusal = |target: Option<&String>| Refusal::Unguarded { verb: command.verb(), target: target.cloned() };
+    match command {
+        Command::Start { targets, replicas: None, all: false } | Command::Stop { targets, all: false } => targets
+            .iter()
+            .find(|target| !rules.guarded.contains(*target))
+            .map_or(Ok(()), |other| Err(refusal(Some(other)))),
+        command => Err(refusal(command.targets().first())),
     }
 }
 

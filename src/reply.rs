@@ -3,6 +3,7 @@
 //! Both forms are written by one [`Text`], so they cannot say different things, and every foreign word (names, log
 //! lines, the cluster's own messages) is escaped by construction.
 
+mod guard;
 mod rollout;
 mod status;
 mod text;
@@ -19,6 +20,7 @@ use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
 use crate::usage::accuracy::Record;
+use crate::usage::guard::Notice;
 use crate::usage::overview::Overview;
 
 /// Something to tell.
@@ -240,6 +242,22 @@ pub enum Report {
         /// What happened.
         drift: Drift,
     },
+    /// What the usage guard does, or does not do.
+    Guard {
+        /// What it is.
+        notice: Notice,
+        /// The zone for times.
+        zone: TimeZone,
+    },
+    /// The usage guard does not give back what somebody else had a hand in.
+    LeftAlone {
+        /// The target.
+        target: Target,
+        /// Its replicas now.
+        replicas: i32,
+        /// Who gave an order for it; `None`: somebody elsewhere.
+        by: Option<String>,
+    },
     /// A message whose key did not come.
     Unreadable,
     /// Back after an outage of the homeserver.
@@ -367,6 +385,8 @@ pub fn words(report: &Report) -> Words {
         Report::Refused(refusal) => refused(refusal),
         Report::Mistaken { mistake, targets } => mistaken(mistake, targets),
         Report::Drifted { target, drift } => rollout::drifted(target, drift),
+        Report::Guard { notice, zone } => guard::words(notice, zone),
+        Report::LeftAlone { target, replicas, by } => guard::left_alone(target, *replicas, by.as_deref()),
         Report::Unreadable => {
             Text::new().say("🔑 I could not read this: its key has not reached me. Please send it again.").words()
         }
@@ -461,6 +481,11 @@ fn refused(refusal: &Refusal) -> Words {
             .code("pilothouse trust accept")
             .say(" on the machine."),
         Refusal::NotAPerson(user) => text.strong(user).say(" is not among the allowed people."),
+        Refusal::Unguarded { verb, target } => {
+            let text = text.say("The usage guard may not ").code(verb.word());
+            let text = target.iter().fold(text, |text, target| text.say(" ").strong(target));
+            text.say(": no rule with ").code("mode = \"act\"").say(" names it.")
+        }
         Refusal::DevicesNotPinned => {
             text.say("Devices are not pinned here: leave the device out and name the identity's fingerprint.")
         }

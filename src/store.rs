@@ -6,9 +6,11 @@
 
 pub mod falls;
 pub mod gaps;
+pub mod guard;
 pub mod inbox;
 pub mod memory;
 pub mod outbox;
+pub mod outcome;
 pub mod pins;
 pub mod replay;
 pub mod samples;

@@ -33,7 +33,7 @@ pub async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
         "no account is watched; name one as [[usage.accounts]] in the configuration (`pilothouse init` helps)"
     );
     let store = daemon::open_store(&config.matrix.store)?;
-    let plan = Plan::new(&config.usage, config.matrix.home_room.clone());
+    let plan = daemon::plan(config);
     // A login in a folder needs no cluster.
     let cluster = match Cluster::connect(&config.kubernetes).await {
         Ok(cluster) => Some(cluster),

@@ -19,6 +19,7 @@ pub mod decide;
 pub mod digest;
 pub mod forecast;
 pub mod gate;
+pub mod guard;
 pub mod history;
 pub mod overview;
 pub mod plan;

@@ -16,6 +16,8 @@ use crate::config::Kind;
 pub struct Workload {
     /// `spec.replicas`.
     pub desired: i32,
+    /// `metadata.generation`: grows by one with every change of the spec, the replicas included, and with nothing else.
+    pub generation: i64,
     /// `status.replicas`: pods that exist, old ones included.
     pub current: i32,
     /// `status.readyReplicas`.
@@ -55,8 +57,6 @@ pub(super) struct Snapshot {
     pub(super) uid: String,
     /// Replicas of the newest template.
     pub(super) updated: i32,
-    /// `metadata.generation`: grows with every change of the spec.
-    pub(super) generation: i64,
     /// Whether the controller has seen the last change of the spec.
     pub(super) observed: bool,
     /// Pods on their way out, where the cluster counts them (Kubernetes 1.35 does by default for Deployments).
@@ -106,7 +106,6 @@ impl From<&Deployment> for Snapshot {
         Self {
             uid: object.metadata.uid.clone().unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or(0),
-            generation: object.metadata.generation.unwrap_or(0),
             observed: object.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0),
             terminating: status.terminating_replicas,
             selector: spec.selector,
@@ -114,6 +113,7 @@ impl From<&Deployment> for Snapshot {
             stalled: stalled(object),
             workload: Workload {
                 desired: spec.replicas.unwrap_or(1),
+                generation: object.metadata.generation.unwrap_or(0),
                 current: status.replicas.unwrap_or(0),
                 ready: status.ready_replicas.unwrap_or(0),
                 available: status.available_replicas.unwrap_or(0),
@@ -136,7 +136,6 @@ impl From<&StatefulSet> for Snapshot {
         Self {
             uid: object.metadata.uid.clone().unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or(0),
-            generation: object.metadata.generation.unwrap_or(0),
             observed: object.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0),
             terminating: None,
             selector: spec.selector,
@@ -144,6 +143,7 @@ impl From<&StatefulSet> for Snapshot {
             stalled: None,
             workload: Workload {
                 desired: spec.replicas.unwrap_or(1),
+                generation: object.metadata.generation.unwrap_or(0),
                 current: status.replicas,
                 ready: status.ready_replicas.unwrap_or(0),
                 available: status.available_replicas.unwrap_or(0),

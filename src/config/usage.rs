@@ -14,6 +14,8 @@ use super::validation;
 
 /// The least that may lie between two polls: sooner, the provider shuts the door for an hour.
 const FLOOR: SignedDuration = SignedDuration::from_mins(3);
+/// Host of the provider's own endpoint.
+const PROVIDER: &str = "api.anthropic.com";
 /// Words of [`Usage::mention`].
 pub const SEVERITIES: [&str; 3] = ["notice", "warning", "critical"];
 /// Kinds of buckets that a rule may name with a probability: only a week is long enough for a forecast.
@@ -147,7 +149,7 @@ pub enum GuardMode {
 
 /// Reads the section.
 pub(super) fn read(reader: &mut Reader) -> Option<Usage> {
-    let interval = duration(reader, "usage.interval", FLOOR, SignedDuration::from_hours(1));
+    let interval = duration(reader, "usage.interval", SignedDuration::from_secs(1), SignedDuration::from_hours(1));
     let timezone = reader.optional::<String>("usage.timezone");
     let forecast = reader.required("usage.forecast");
     let probability = reader.required::<f64>("usage.probability");
@@ -236,6 +238,16 @@ fn rule(reader: &mut Reader, index: usize) -> Option<UsageRule> {
 
 /// What the values must be beyond their types.
 fn judge(reader: &mut Reader, usage: &Usage) {
+    // A proxy or a test server may be asked more often; the provider, also through its CLI, may not.
+    let provider = |account: &Account| match account.source {
+        UsageSource::AnthropicOauth => account.usage_url.as_ref().is_none_or(|url| url.host_str() == Some(PROVIDER)),
+        UsageSource::Command => true,
+        UsageSource::Push => false,
+    };
+    if usage.interval < FLOOR && usage.accounts.iter().any(provider) {
+        let fault = format!("{:#} is too short", usage.interval);
+        reader.fault("usage.interval", &fault, "Write 3m or more: sooner, the provider refuses every question for an hour");
+    }
     if let Some(zone) = usage.timezone.as_ref().filter(|zone| jiff::tz::TimeZone::get(zone).is_err()) {
         let fault = format!("{zone:?} is no time zone");
         reader.fault("usage.timezone", &fault, "Write an IANA name, for instance Europe/Berlin or UTC");

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::gate::{outgoing, txn};
 use super::{Book, Operator};
-use crate::chat::{HOME_ROOM, LAST_ROOM};
+use crate::chat;
 use crate::cluster::{Drift, Fallen, Target};
 use crate::reply::Report;
 use crate::store::StoreError;
@@ -61,11 +61,7 @@ impl Operator {
     async fn tell_one(&self, target: &Target, drift: &Drift, at: Timestamp) -> Result<(), StoreError> {
         let book = self.read_book();
         tracing::warn!(target = %target.key(), ?drift, "unasked change");
-        let room = match &book.home_room {
-            // An alias is looked up by the chat, which knows rooms and follows their upgrades.
-            Some(room) => self.store.cursor(HOME_ROOM).await?.or_else(|| room.starts_with('!').then(|| room.clone())),
-            None => self.store.cursor(LAST_ROOM).await?,
-        };
+        let room = chat::home_room(&self.store, book.home_room.as_deref()).await?;
         // Before the first command nobody is known who would want to read it.
         let Some(room) = room else { return Ok(()) };
         let payload = outgoing(&Report::Drifted { target: target.clone(), drift: drift.clone() }, None);

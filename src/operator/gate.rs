@@ -3,15 +3,16 @@
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
+use super::guarded::{actor, reply_to};
 use super::{Book, Operator, now};
 use crate::chat::{Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
 use crate::cluster::Target;
 use crate::command::{Command, Grammar, Place, Reading, Usage, read};
 use crate::policy::{Actor, Order, Refusal, Topic, judge};
 use crate::reply::{self, Report};
-use crate::store::StoreError;
 use crate::store::inbox::{Done, Entry};
 use crate::store::outbox::{Draft, Speech};
+use crate::store::{StoreError, outcome};
 
 /// Work that is done within this time needs no sign of life: it would only delay the answer.
 const TYPING_PAUSE: std::time::Duration = std::time::Duration::from_millis(300);
@@ -53,11 +54,7 @@ pub(super) fn outgoing(report: &Report, reply_to: Option<&str>) -> String {
 
 /// The first words of an answer.
 pub(super) fn draft(entry: &Entry, message: &Message, report: &Report) -> Draft {
-    Draft {
-        txn: txn(&entry.event, "answer"),
-        room: entry.room.clone(),
-        payload: outgoing(report, Some(&message.event)),
-    }
+    Draft { txn: txn(&entry.event, "answer"), room: entry.room.clone(), payload: outgoing(report, reply_to(message)) }
 }
 
 impl Operator {
@@ -87,7 +84,12 @@ impl Operator {
                 self.store.ignore(entry.id, now).await?;
                 continue;
             };
-            let actor = Actor::Person(message.who.clone());
+            let actor = actor(&message);
+            if actor == Actor::UsageGuard {
+                // Nobody waits for an answer, and the guard asks again where it still wants it.
+                self.store.finish(Done::silent(entry.id, outcome::TOO_OLD), now).await?;
+                continue;
+            }
             let counts = matches!(&reading(&message, &book), Reading::Command(command)
                 if judge(&book.rules, &actor, &message.standing, command).is_ok());
             if !counts {
@@ -104,7 +106,7 @@ impl Operator {
             let report = Report::Stale { texts, limit: book.rules.staleness };
             let all = entries.iter().enumerate().map(|(i, (entry, message))| {
                 let speech = (i == 0).then(|| Speech::New(draft(entry, message, &report)));
-                Done { speech, ..Done::silent(entry.id, "too old to act on") }
+                Done { speech, ..Done::silent(entry.id, outcome::TOO_OLD) }
             });
             self.store.finish_all(all.collect(), now).await?;
             for _ in &entries {
@@ -119,8 +121,12 @@ impl Operator {
     pub(super) async fn handle(&self, entry: Entry) -> Result<(), StoreError> {
         let book = self.read_book();
         let Some(message) = message(&entry) else { return self.store.ignore(entry.id, now()).await };
-        let actor = Actor::Person(message.who.clone());
+        let actor = actor(&message);
         match reading(&message, &book) {
+            Reading::Talk | Reading::Mistake(_) if actor == Actor::UsageGuard => {
+                // It names a target that the configuration had a moment ago.
+                self.store.finish(Done::silent(entry.id, "the target is gone"), now()).await.map(drop)
+            }
             Reading::Talk if book.echo && book.rules.users.contains(&message.who) => {
                 self.answer(&entry, &message, "echo", &Report::Echo(message.text.clone())).await
             }
@@ -139,6 +145,9 @@ impl Operator {
                 }
                 Ok(orders) => {
                     let work = self.carry_out(&entry, &message, &command, orders, &book);
+                    if actor == Actor::UsageGuard {
+                        return work.await;
+                    }
                     let result = self.while_typing(&entry.room, work).await;
                     self.note_room(&entry.room).await;
                     result

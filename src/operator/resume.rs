@@ -1,13 +1,14 @@
 //! What a kill interrupted: finished where that is certainly still wanted, told otherwise.
 
 use super::gate::{message, outgoing, txn};
+use super::guarded::reply_to;
 use super::work::Work;
 use super::{Operator, now, watching};
-use crate::chat::Message;
+use crate::chat::{GUARD, Message};
 use crate::reply::{Change, Report};
-use crate::store::StoreError;
 use crate::store::inbox::{Done, Entry};
 use crate::store::outbox::Speech;
+use crate::store::{StoreError, outcome};
 
 impl Operator {
     /// Goes on with the watches, and gives the orders that were started and have no outcome, each with its lane.
@@ -19,7 +20,7 @@ impl Operator {
                     drop(self.watchers.send(job));
                 }
                 None => {
-                    self.store.end_watch(watch.inbox, "interrupted".to_owned(), None, now()).await?;
+                    self.store.end_watch(watch.inbox, outcome::INTERRUPTED.to_owned(), None, now()).await?;
                 }
             }
         }
@@ -46,25 +47,31 @@ impl Operator {
         let late = book.rules.is_stale(entry.sent_at, now());
         let overtaken = self.store.has_newer(entry.id, &work.target.key()).await?;
         let known = book.targets.contains(&work.target);
-        if known && !late && !overtaken && self.is_between(work).await {
+        if known && !late && !overtaken && self.is_between(message, work).await {
             tracing::info!(id = entry.id, "an interrupted order is finished");
             return self.act(entry, message, work, row, &book).await;
         }
         tracing::warn!(id = entry.id, late, overtaken, "an interrupted order is told, not finished");
         let report = Report::Interrupted { target: work.target.clone(), verb: work.change.verb() };
-        let payload = outgoing(&report, Some(&message.event));
+        let payload = outgoing(&report, reply_to(message));
         let txn = txn(&entry.event, "interrupted");
         let speech = Speech::about(row, entry.room.clone(), txn, payload);
-        self.store.finish(Done { speech: Some(speech), ..Done::silent(entry.id, "interrupted") }, now()).await?;
+        self.store.finish(Done { speech: Some(speech), ..Done::silent(entry.id, outcome::INTERRUPTED) }, now()).await?;
         self.outbox.notify_one();
         Ok(())
     }
 
     /// Says whether the replicas are what they were before the order or what it wanted: then nobody else has moved them.
-    /// A restart cannot be told from its result, so it is never repeated.
-    async fn is_between(&self, work: &Work) -> bool {
+    /// A restart cannot be told from its result, so it is never repeated. The guard's promise is narrower: nobody may have
+    /// changed anything.
+    async fn is_between(&self, message: &Message, work: &Work) -> bool {
         let Change::Scale { from, to } = work.change else { return false };
         match self.cluster.workload(&work.target).await {
+            Ok(workload) if message.who == GUARD => {
+                let (before, after) = (work.generation.map(|after| after - 1), work.generation);
+                (workload.desired, Some(workload.generation)) == (from, before)
+                    || (workload.desired, Some(workload.generation)) == (to, after)
+            }
             Ok(workload) => workload.desired == from || workload.desired == to,
             Err(error) => {
                 tracing::warn!(%error, "the workload of an interrupted order cannot be read");

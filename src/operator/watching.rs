@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, Instant};
 
 use super::gate::{outgoing, txn};
+use super::guarded::reply_to;
 use super::work::Work;
 use super::{Operator, STORE_PAUSE, now};
 use crate::chat::Message;
@@ -24,7 +25,7 @@ pub(super) struct Job {
     pub(super) target: Target,
     pub(super) work: Work,
     event: String,
-    reply_to: String,
+    reply_to: Option<String>,
     room: String,
     row: Option<i64>,
     began: Timestamp,
@@ -49,7 +50,7 @@ impl Job {
             target: work.target.clone(),
             work: work.clone(),
             event: entry.event.clone(),
-            reply_to: message.event.clone(),
+            reply_to: reply_to(message).map(str::to_owned),
             room: entry.room.clone(),
             row,
             began,
@@ -72,7 +73,7 @@ impl Job {
     /// Makes the words replace those of the command's message.
     pub(super) fn speech(&self, report: &Report, purpose: &str) -> Speech {
         let txn = txn(&self.event, purpose);
-        let payload = outgoing(report, Some(&self.reply_to));
+        let payload = outgoing(report, self.reply_to.as_deref());
         Speech::about(self.row, self.room.clone(), txn, payload)
     }
 

@@ -4,16 +4,17 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::gate::{draft, outgoing, txn};
+use super::guarded::{Hands, reply_to};
 use super::{Book, Operator, STORE_PAUSE, now, watching};
-use crate::chat::Message;
-use crate::cluster::{ClusterError, Target, Wanted};
+use crate::chat::{GUARD, Message};
+use crate::cluster::{ClusterError, Target, Wanted, Workload};
 use crate::command::Verb;
 use crate::policy::{Repin, Restart, Scale};
 use crate::reply::{Change, Report};
 use crate::store::inbox::{Done, Entry, Started};
 use crate::store::outbox::Speech;
 use crate::store::watches::NewWatch;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, outcome};
 
 /// An absolute order, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,10 @@ pub(super) struct Work {
     pub(super) change: Change,
     /// What else owns the replicas, as it was known when the order was written.
     pub(super) owners: Vec<String>,
+    /// The object's `metadata.generation` once the replicas are changed and nothing else is: what tells later whether
+    /// anybody has changed it since.
+    #[serde(default)]
+    pub(super) generation: Option<i64>,
 }
 
 impl Work {
@@ -72,16 +77,19 @@ impl Operator {
         if self.store.has_newer(entry.id, &target.key()).await? {
             return self.overtaken(entry, message, target, order_verb(order)).await;
         }
+        let by_guard = message.who == GUARD;
+        if by_guard && order_verb(order) == Verb::Start {
+            if let Some(hands) = self.hands_since_guard(entry, &target, &workload).await? {
+                return self.left_alone(entry, message, target, workload.desired, hands).await;
+            }
+        }
         let remembered = self.store.remembered(&target.key()).await?;
         let Some(to) = order.resolve(workload.desired, remembered) else {
-            self.metrics.command(order_verb(order).word(), "unchanged");
-            let (replicas, ready, current) = (workload.desired, workload.ready, workload.current);
-            let report = Report::AlreadySo { target, replicas, ready, current };
-            return self.answer(entry, message, "nothing to change", &report).await;
+            return self.unchanged(entry, message, target, &workload).await;
         };
         let change = Change::Scale { from: workload.desired, to };
         let owners = owners.into_iter().chain(workload.managed_by).collect();
-        let work = Work { target, change, owners };
+        let work = Work { target, change, owners, generation: Some(workload.generation + 1) };
         let remember = (to == 0).then_some(workload.desired);
         self.perform(entry, message, &work, remember, book).await
     }
@@ -108,8 +116,56 @@ impl Operator {
         if self.store.has_newer(entry.id, &target.key()).await? {
             return self.overtaken(entry, message, target, verb).await;
         }
-        let work = Work { target, change: Change::Restart, owners: vec![] };
+        let work = Work { target, change: Change::Restart, owners: vec![], generation: None };
         self.perform(entry, message, &work, None, book).await
+    }
+
+    /// Says that everything is as wanted, and journals who wanted it: a `stop` of what is stopped may still change whose
+    /// stop it is. The guard has said why it wants it, and has nothing to add.
+    async fn unchanged(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        target: Target,
+        workload: &Workload,
+    ) -> Result<(), StoreError> {
+        let (replicas, ready, current) = (workload.desired, workload.ready, workload.current);
+        let change = Change::Scale { from: replicas, to: replicas };
+        self.metrics.command(change.verb().word(), "unchanged");
+        let work = Work { target: target.clone(), change, owners: vec![], generation: Some(workload.generation) };
+        let key = target.key();
+        let report = Report::AlreadySo { target, replicas, ready, current };
+        let speech = (message.who != GUARD).then(|| Speech::New(draft(entry, message, &report)));
+        let done = Done {
+            target: Some(key),
+            work: Some(work.to_json()),
+            speech,
+            ..Done::silent(entry.id, outcome::UNCHANGED)
+        };
+        self.store.finish(done, now()).await?;
+        self.outbox.notify_one();
+        Ok(())
+    }
+
+    /// Says that the guard does not give back what somebody else had a hand in.
+    async fn left_alone(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        target: Target,
+        replicas: i32,
+        hands: Hands,
+    ) -> Result<(), StoreError> {
+        self.metrics.command(Verb::Start.word(), "left alone");
+        let key = Some(target.key());
+        let by = match hands {
+            Hands::Ordered(who) => Some(who),
+            Hands::Changed => None,
+        };
+        let speech = Some(Speech::New(draft(entry, message, &Report::LeftAlone { target, replicas, by })));
+        self.store.finish(Done { target: key, speech, ..Done::silent(entry.id, outcome::LEFT_ALONE) }, now()).await?;
+        self.outbox.notify_one();
+        Ok(())
     }
 
     async fn perform(
@@ -135,7 +191,7 @@ impl Operator {
     /// A command whose key came late must not undo what was said after it.
     async fn overtaken(&self, entry: &Entry, message: &Message, target: Target, verb: Verb) -> Result<(), StoreError> {
         self.metrics.command(verb.word(), "overtaken");
-        self.answer(entry, message, "overtaken", &Report::Overtaken { target, verb }).await
+        self.answer(entry, message, outcome::OVERTAKEN, &Report::Overtaken { target, verb }).await
     }
 
     /// Carries a journaled order out and journals what came of it. Absolute, so that it may be done twice.
@@ -208,7 +264,7 @@ impl Operator {
         tracing::warn!(%error, target = %target.key(), "the cluster said no");
         self.metrics.command(verb.word(), "failed");
         self.metrics.cluster_error(&error);
-        let outcome = format!("failed: {error}");
+        let outcome = format!("{}: {error}", outcome::FAILED);
         let report = Report::Failed { target: target.clone(), verb, error, tried: row.is_some() };
         let target = Some(target.key());
         let Some(row) = row else {
@@ -222,7 +278,7 @@ impl Operator {
             row,
             room: entry.room.clone(),
             txn: txn(&entry.event, "failed"),
-            payload: outgoing(&report, Some(&message.event)),
+            payload: outgoing(&report, reply_to(message)),
         });
         self.conclude(Done { target, speech, ..Done::silent(entry.id, &outcome) }).await;
         Ok(())
@@ -271,4 +327,57 @@ pub async fn accept(
 
 fn order_verb(order: &Scale) -> Verb {
     if order.resolve(1, None) == Some(0) { Verb::Stop } else { Verb::Start }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Kind;
+    use crate::store::inbox::State;
+    use crate::usage::guard::{Course, Will, deed};
+
+    /// The guard reads of the journal what is written here.
+    #[test]
+    fn an_order_in_the_journal_is_read_as_the_deed_that_it_was() {
+        let target = Target {
+            name: "web".to_owned(),
+            label: "web".to_owned(),
+            kind: Kind::Deployment,
+            namespace: "apps".to_owned(),
+            object: "web".to_owned(),
+        };
+        let entry = |change: Option<Change>, outcome: &str| Entry {
+            id: 1,
+            event: "$e".to_owned(),
+            room: "!r".to_owned(),
+            sender: "@alice:hs".to_owned(),
+            state: State::Told,
+            sent_at: Timestamp::UNIX_EPOCH,
+            received_at: Timestamp::UNIX_EPOCH,
+            payload: String::new(),
+            target: None,
+            work: change
+                .map(|change| Work { target: target.clone(), change, owners: vec![], generation: Some(2) }.to_json()),
+            outcome: Some(outcome.to_owned()),
+            started_at: None,
+        };
+        let scale = |from, to| Some(Change::Scale { from, to });
+        for (change, outcome, course, will) in [
+            (scale(2, 0), "scaled 2 → 0, done in 5 s", Course::Moved, Some(Will::Stop)),
+            (scale(0, 2), "superseded", Course::Moved, Some(Will::Start)),
+            (scale(2, 2), outcome::UNCHANGED, Course::Unmoved, Some(Will::Start)),
+            (scale(0, 0), outcome::UNCHANGED, Course::Unmoved, Some(Will::Stop)),
+            (scale(2, 0), "failed: no answer", Course::Failed { ordered: true }, Some(Will::Stop)),
+            (None, "failed: no answer", Course::Failed { ordered: false }, None),
+            (None, outcome::TOO_OLD, Course::Failed { ordered: false }, None),
+            (None, outcome::LEFT_ALONE, Course::Void, None),
+            (None, "refused", Course::Void, None),
+            (Some(Change::Restart), "restarted", Course::Void, None),
+        ] {
+            let entry = entry(change, outcome);
+            assert_eq!(deed::course(&entry), course, "{entry:?}");
+            assert_eq!(deed::deed(&entry).map(|deed| deed.will), will, "{entry:?}");
+        }
+        assert_eq!(deed::course(&Entry { state: State::Started, ..entry(scale(2, 0), "") }), Course::Open);
+    }
 }

@@ -14,6 +14,7 @@ fn rules() -> Rules {
         ],
         staleness: SignedDuration::from_mins(5),
         pins_devices: false,
+        guarded: set(["gpu".to_owned()]),
     }
 }
 
@@ -95,6 +96,30 @@ fn nobody_vouches_for_themselves_but_the_machine_may() {
     assert!(judged(&rules(), "@bob:hs", &accept("@alice:hs")).is_ok());
     assert!(judge(&rules(), &Actor::Machine, &Standing::Proven, &accept("@alice:hs")).is_ok());
     assert_eq!(judged(&rules(), "@bob:hs", &accept("@eve:hs")), Err(Refusal::NotAPerson("@eve:hs".to_owned())));
+}
+
+#[test]
+fn the_usage_guard_stops_and_starts_what_its_rules_name_and_nothing_else() {
+    let guard = |command: &Command| judge(&rules(), &Actor::UsageGuard, &Standing::Proven, command);
+    let stop = |target: &str| Command::Stop { targets: vec![target.to_owned()], all: false };
+    assert!(matches!(guard(&stop("gpu")).as_deref(), Ok([Order::Scale(scale)]) if scale.resolve(2, None) == Some(0)));
+    assert!(
+        matches!(guard(&start("gpu", None)).as_deref(), Ok([Order::Scale(scale)]) if scale.resolve(0, Some(2)) == Some(2))
+    );
+    for command in [
+        stop("web"),
+        start("web", None),
+        start("gpu", Some(1)),
+        Command::Stop { targets: vec!["gpu".to_owned()], all: true },
+        Command::Restart { targets: vec!["gpu".to_owned()], all: false },
+        Command::Status(vec![]),
+        Command::Help(None),
+        Command::Accept { user: "@bob:hs".to_owned(), device: None, fingerprint: "k".repeat(43) },
+    ] {
+        assert!(matches!(guard(&command), Err(Refusal::Unguarded { .. })), "{command:?}");
+    }
+    // Its name gives nobody its rights.
+    assert_eq!(judged(&rules(), GUARD, &stop("gpu")), Err(Refusal::Stranger));
 }
 
 #[test]

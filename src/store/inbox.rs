@@ -80,10 +80,10 @@ pub struct Entry {
     pub started_at: Option<Timestamp>,
 }
 
-const COLUMNS: &str =
+pub(super) const COLUMNS: &str =
     "id, event, room, sender, state, sent_at, received_at, payload, target, work, outcome, started_at";
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let started: Option<i64> = row.get("started_at")?;
     Ok(Entry {
         id: row.get("id")?,
@@ -125,6 +125,8 @@ pub struct Done {
     pub outcome: String,
     /// Key of the target, where the command got no further than naming it.
     pub target: Option<String>,
+    /// JSON of the absolute order, where nothing had to change and so none was started.
+    pub work: Option<String>,
     /// What the room reads.
     pub speech: Option<Speech>,
     /// Row of the words that the room reads already, if `speech` is none.
@@ -140,7 +142,7 @@ impl Done {
     #[must_use]
     pub fn silent(id: i64, outcome: &str) -> Self {
         let outcome = outcome.to_owned();
-        Self { id, outcome, target: None, speech: None, message: None, watch: None, once: None }
+        Self { id, outcome, target: None, work: None, speech: None, message: None, watch: None, once: None }
     }
 }
 
@@ -419,8 +421,9 @@ fn put_arrival(tx: &Transaction<'_>, arrival: &Arrival, now: Timestamp) -> Resul
 
 fn put_done(tx: &Transaction<'_>, done: &Done, now: Timestamp) -> Result<Option<i64>, StoreError> {
     tx.execute(
-        "UPDATE inbox SET state = 'done', outcome = ?2, target = coalesce(target, ?3), done_at = ?4 WHERE id = ?1",
-        (done.id, &done.outcome, &done.target, now.as_millisecond()),
+        "UPDATE inbox SET state = 'done', outcome = ?2, target = coalesce(target, ?3), work = coalesce(work, ?4),
+           done_at = ?5 WHERE id = ?1",
+        (done.id, &done.outcome, &done.target, &done.work, now.as_millisecond()),
     )?;
     let due = match &done.once {
         Some((key, every)) => claim(tx, key, now, *every)?,
@@ -439,7 +442,7 @@ fn put_done(tx: &Transaction<'_>, done: &Done, now: Timestamp) -> Result<Option<
     Ok(outbox)
 }
 
-fn rows(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Entry>, StoreError> {
+pub(super) fn rows(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Entry>, StoreError> {
     let mut statement = tx.prepare(sql)?;
     let rows = statement.query_map(params, entry)?;
     Ok(rows.collect::<Result<_, _>>()?)

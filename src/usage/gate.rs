@@ -7,7 +7,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// No configured interval is shorter: the provider refuses whoever asks more often for long.
+/// No interval at the provider's own endpoint is shorter: it refuses whoever asks more often for long. The configuration
+/// takes a shorter one only where something else is asked in its place.
 pub const FLOOR: SignedDuration = SignedDuration::from_secs(180);
 /// The interval where none is configured.
 pub const INTERVAL: SignedDuration = SignedDuration::from_secs(300);
@@ -71,12 +72,11 @@ impl Gate {
     /// Begins for account number `index` of `count`, whose questions are spread over the interval.
     #[must_use]
     pub fn begin(interval: SignedDuration, (index, count): (u32, u32), mut kept: Kept, now: Timestamp) -> Self {
-        let interval = interval.max(FLOOR);
         // The clock may have been set since: what lies ahead of it was no question, and no block is longer than this.
         kept.tried_at = kept.tried_at.filter(|at| *at <= now);
         kept.blocked_until = kept.blocked_until.map(|until| until.min(after(now, LONGEST_BLOCK)));
         let turn = after(now, interval * i32::try_from(index).unwrap_or(0) / i32::try_from(count.max(1)).unwrap_or(1));
-        let rested = kept.tried_at.map_or(now, |at| after(at, FLOOR));
+        let rested = kept.tried_at.map_or(now, |at| after(at, interval.min(FLOOR)));
         let next = turn.max(rested).max(kept.blocked_until.unwrap_or(now));
         Self { interval, kept, next }
     }
@@ -104,7 +104,7 @@ impl Gate {
     /// # Errors
     /// The time from which on it is allowed.
     pub fn may_poll(&self, now: Timestamp) -> Result<(), Timestamp> {
-        let rested = self.kept.tried_at.filter(|at| *at <= now).map(|at| after(at, FLOOR));
+        let rested = self.kept.tried_at.filter(|at| *at <= now).map(|at| after(at, self.interval.min(FLOOR)));
         match rested.max(self.blocked_until(now)) {
             Some(at) if at > now => Err(at),
             _ => Ok(()),
@@ -141,7 +141,7 @@ impl Gate {
             }
             Outcome::NotAsked => stretched(self.interval, JITTER * (2.0 * chance - 1.0)),
         };
-        self.next = after(now, pause.max(FLOOR));
+        self.next = after(now, pause.max(self.interval.min(FLOOR)));
     }
 }
 

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use super::bucket::Snapshot;
 use super::decide::Settings;
 use super::forecast::Estimator;
+use super::guard;
 use crate::config;
 
 /// What is watched and what is told of it.
@@ -30,12 +31,14 @@ pub struct Plan {
     pub mention: BTreeMap<String, String>,
     /// Room for alerts: an id or an alias.
     pub home_room: Option<String>,
+    /// What a limit may stop.
+    pub guard: guard::Settings,
 }
 
 impl Plan {
     /// Makes it from the section of the configuration, and the room for what nobody asked for.
     #[must_use]
-    pub fn new(usage: &config::Usage, home_room: Option<String>) -> Self {
+    pub fn new(usage: &config::Usage, home_room: Option<String>, guard: guard::Settings) -> Self {
         let mut accounts: Vec<String> = Vec::new();
         for account in &usage.accounts {
             if !accounts.contains(&account.name) {
@@ -61,6 +64,7 @@ impl Plan {
             quiet: usage.quiet_hours.as_deref().and_then(config::quiet_hours),
             mention: usage.mention.clone(),
             home_room,
+            guard,
         }
     }
 
@@ -113,6 +117,14 @@ mod tests {
             quiet: Some(quiet),
             mention: BTreeMap::new(),
             home_room: None,
+            guard: guard::Settings {
+                rules: vec![],
+                targets: BTreeMap::new(),
+                interval: SignedDuration::from_mins(5),
+                home_room: None,
+                mentions: vec![],
+                zone: TimeZone::UTC,
+            },
         }
     }
 

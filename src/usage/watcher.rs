@@ -13,10 +13,11 @@ use super::credential::days_left;
 use super::decide::BucketState;
 use super::digest::{self, Before};
 use super::gate::{Gate, Kept, Outcome};
+use super::guard::{Guard, Stepped, View};
 use super::overview::{self, readable};
 use super::plan::Plan;
 use super::source::{Adapter, SourceError};
-use crate::chat::{HOME_ROOM, LAST_ROOM};
+use crate::chat;
 use crate::reply::Report;
 use crate::store::outbox::{Draft, Speech};
 use crate::store::usage::Asked;
@@ -54,6 +55,8 @@ pub struct Doors {
     pub pushed: mpsc::Receiver<Snapshot>,
     /// What people ask.
     pub questions: mpsc::Receiver<Question>,
+    /// Something is in the inbox.
+    pub inbox: Arc<Notify>,
     /// Something is in the outbox.
     pub outbox: Arc<Notify>,
     /// Counters.
@@ -65,8 +68,8 @@ pub struct Doors {
 /// # Errors
 /// Where a task panicked.
 pub async fn run(doors: Doors, end: CancellationToken) -> anyhow::Result<()> {
-    let Doors { store, plan, adapters, mut pushed, mut questions, outbox, metrics } = doors;
-    let mut watcher = Watcher::begin(store, plan, adapters, outbox, metrics).await?;
+    let Doors { store, plan, adapters, mut pushed, mut questions, inbox, outbox, metrics } = doors;
+    let mut watcher = Watcher::begin(store, plan, adapters, (inbox, outbox), metrics).await?;
     let mut prune = tokio::time::interval(PRUNE);
     loop {
         watcher.ask_due(now());
@@ -77,12 +80,16 @@ pub async fn run(doors: Doors, end: CancellationToken) -> anyhow::Result<()> {
                 let (index, answer) = asked?;
                 watcher.answered(index, answer, now()).await;
             }
-            Some(snapshot) = pushed.recv() => watcher.take(snapshot, now()).await,
+            Some(snapshot) = pushed.recv() => {
+                watcher.take(snapshot, now()).await;
+                watcher.looked = true;
+                watcher.guard(now()).await;
+            }
             Some(question) = questions.recv() => watcher.question(question, now()),
             _ = prune.tick() => if let Err(error) = watcher.store.prune_usage(now()).await {
                 tracing::warn!(%error, "old samples could not be forgotten");
             },
-            () = tokio::time::sleep(nap) => {}
+            () = tokio::time::sleep(nap) => watcher.guard(now()).await,
         }
     }
 }
@@ -100,6 +107,9 @@ struct Watcher {
     waiting: Vec<oneshot::Sender<Result<(), Timestamp>>>,
     /// Keys that this version does not know, each told once.
     unknown: HashSet<String>,
+    /// A source has answered, or failed to, since the start: before that the guard would take old numbers for silence.
+    looked: bool,
+    inbox: Arc<Notify>,
     outbox: Arc<Notify>,
     metrics: Metrics,
 }
@@ -109,7 +119,7 @@ impl Watcher {
         store: Store,
         plan: watch::Receiver<Arc<Plan>>,
         adapters: Vec<Adapter>,
-        outbox: Arc<Notify>,
+        (inbox, outbox): (Arc<Notify>, Arc<Notify>),
         metrics: Metrics,
     ) -> Result<Self, StoreError> {
         let (now, interval) = (now(), plan.borrow().interval);
@@ -129,6 +139,8 @@ impl Watcher {
             asking: JoinSet::new(),
             waiting: Vec::new(),
             unknown: HashSet::new(),
+            looked: false,
+            inbox,
             outbox,
             metrics,
         })
@@ -211,6 +223,8 @@ impl Watcher {
             }
         }
         self.tell_dying(&adapter, now).await;
+        self.looked = true;
+        self.guard(now).await;
         // Only now: who waits for it may ask again with its answer.
         self.busy.remove(&index);
         if self.busy.is_empty() {
@@ -249,7 +263,7 @@ impl Watcher {
         for reading in &snapshot.readings {
             told.push((reading.bucket.clone(), self.store.open_alerts(&reading.bucket.to_string()).await?));
         }
-        let room = self.room(&plan).await?;
+        let room = chat::home_room(&self.store, plan.home_room.as_deref()).await?;
         let muted = self.store.muted_until(now).await?.is_some();
         let before = Before { states: &states, closed: &closed, told: &told, room: room.as_deref(), muted };
         let after = digest::digest(snapshot, before, &plan, now);
@@ -281,6 +295,34 @@ impl Watcher {
         Ok(())
     }
 
+    /// Lets the guard look at everything that is known.
+    async fn guard(&self, now: Timestamp) {
+        let plan = Arc::clone(&self.plan.borrow());
+        if !self.looked || plan.guard.rules.is_empty() {
+            return;
+        }
+        let step = async {
+            let states = overview::states(&self.store).await?;
+            let closed: Vec<_> = self.store.closed_windows(None).await?.iter().filter_map(digest::window).collect();
+            let view = |state: &BucketState| {
+                let outlook = state.outlook(plan.settings.estimator, &overview::of(&state.bucket, &closed));
+                View::of(state, &outlook)
+            };
+            Guard::new(plan.guard.clone()).step(&self.store, states.iter().filter_map(view).collect(), now).await
+        };
+        match step.await {
+            Ok(Stepped { requests, notices }) => {
+                if requests > 0 {
+                    self.inbox.notify_one();
+                }
+                if notices > 0 {
+                    self.outbox.notify_one();
+                }
+            }
+            Err(error) => tracing::error!(%error, "the usage guard could not look"),
+        }
+    }
+
     fn foretell(&self, states: &[BucketState], closed: &[super::cycle::ClosedWindow], plan: &Plan) {
         for state in states {
             let closed = super::overview::of(&state.bucket, closed);
@@ -288,16 +330,6 @@ impl Watcher {
             if let Some(forecast) = outlook.forecast() {
                 self.metrics.usage_forecast(&state.bucket.to_string(), forecast.probability);
             }
-        }
-    }
-
-    /// The room for alerts: the home room, else that of the last command.
-    async fn room(&self, plan: &Plan) -> Result<Option<String>, StoreError> {
-        match &plan.home_room {
-            Some(room) => {
-                Ok(self.store.cursor(HOME_ROOM).await?.or_else(|| room.starts_with('!').then(|| room.clone())))
-            }
-            None => self.store.cursor(LAST_ROOM).await,
         }
     }
 
@@ -338,7 +370,7 @@ impl Watcher {
     async fn tell_once(&self, key: &str, every: SignedDuration, report: &Report, now: Timestamp) {
         let tell = async {
             let plan = Arc::clone(&self.plan.borrow());
-            let Some(room) = self.room(&plan).await? else { return Ok(()) };
+            let Some(room) = chat::home_room(&self.store, plan.home_room.as_deref()).await? else { return Ok(()) };
             if self.store.claim_notice(key, now, every).await? {
                 let txn = format!("{key}/{}", now.as_millisecond());
                 let draft = Draft { txn, room, payload: digest::payload(report, vec![]) };

@@ -23,9 +23,11 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// Reads an event; gives nothing for what is none.
+    /// Reads an event; gives nothing for what is none. Names without their sigil are those of Pilothouse's own parts in
+    /// the inbox: no homeserver may give them to an event.
     pub(crate) fn parse(json: &str) -> Option<Self> {
-        serde_json::from_str(json).ok()
+        let event: Self = serde_json::from_str(json).ok()?;
+        (event.id.starts_with('$') && event.sender.starts_with('@')).then_some(event)
     }
 
     /// The homeserver's time for it; the epoch where it sent nonsense, so that it counts as old.
@@ -152,6 +154,17 @@ mod tests {
         assert_eq!(message(&stripped).text(), None, "an edit whose relation the homeserver took away");
         let reply = json!({"msgtype": "m.text", "body": "stop", "m.relates_to": {"m.in_reply_to": {"event_id": "$x"}}});
         assert_eq!(message(&reply).text(), Some("stop"));
+    }
+
+    #[test]
+    fn names_without_their_sigil_are_no_event() {
+        let parse = |id: &str, sender: &str| {
+            let event = json!({ "type": "m.room.message", "event_id": id, "sender": sender, "content": {} });
+            Event::parse(&event.to_string()).is_some()
+        };
+        assert!(parse("$e", "@a:b"));
+        assert!(!parse("guard/1", "@a:b"));
+        assert!(!parse("$e", "usage guard"));
     }
 
     #[test]

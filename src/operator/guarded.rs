@@ -1,0 +1,135 @@
+//! Requests of the usage guard: who they are from, and when what it stopped may be started again.
+
+use super::Operator;
+use super::work::Work;
+use crate::chat::{GUARD, Message};
+use crate::cluster::{Target, Workload};
+use crate::policy::Actor;
+use crate::reply::Change;
+use crate::store::StoreError;
+use crate::store::inbox::Entry;
+
+/// Orders of a target that are looked at: all but the last few are the guard's own tries.
+const LOOK_BACK: u32 = 32;
+
+/// Says who wants what an entry asks for. The guard's name is no user id, so nobody in a room can bear it.
+pub(super) fn actor(message: &Message) -> Actor {
+    if message.who == GUARD { Actor::UsageGuard } else { Actor::Person(message.who.clone()) }
+}
+
+/// The event that an answer replies to: what the guard wants is no event of the room.
+pub(super) fn reply_to(message: &Message) -> Option<&str> {
+    (message.who != GUARD).then_some(message.event.as_str())
+}
+
+/// Why the guard must not start a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Hands {
+    /// Somebody has given an order for it, here.
+    Ordered(String),
+    /// Somebody has changed the workload, elsewhere.
+    Changed,
+}
+
+impl Operator {
+    /// Says whether anybody has had a hand in a target since the guard stopped it. `None`: it is as the guard left it.
+    pub(super) async fn hands_since_guard(
+        &self,
+        entry: &Entry,
+        target: &Target,
+        workload: &Workload,
+    ) -> Result<Option<Hands>, StoreError> {
+        let orders = self.store.ordered(&target.key(), entry.id, LOOK_BACK).await?;
+        Ok(hands(&orders, workload))
+    }
+}
+
+/// Judges the orders of a target, newest first, and how the workload is now.
+fn hands(orders: &[Entry], workload: &Workload) -> Option<Hands> {
+    for entry in orders {
+        let Some(work) = entry.work.as_deref().and_then(|work| serde_json::from_str::<Work>(work).ok()) else {
+            continue;
+        };
+        if entry.sender != GUARD {
+            return Some(Hands::Ordered(entry.sender.clone()));
+        }
+        if let Change::Scale { from, to: 0 } = work.change
+            && from > 0
+        {
+            let untouched = workload.desired == 0 && work.generation == Some(workload.generation);
+            return if untouched { None } else { Some(Hands::Changed) };
+        }
+        // A start of the guard's own that failed, or a stop that changed nothing: the generation tells whether it did.
+    }
+    Some(Hands::Changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::cluster::RolloutState;
+    use crate::store::inbox::State;
+
+    fn workload(desired: i32, generation: i64) -> Workload {
+        Workload {
+            desired,
+            generation,
+            current: 0,
+            ready: 0,
+            available: 0,
+            images: vec![],
+            rollout: RolloutState::Complete,
+            paused: false,
+            on_delete: false,
+            scaled_by: None,
+            managed_by: None,
+            since: None,
+        }
+    }
+
+    fn order(sender: &str, from: i32, to: i32, generation: i64) -> Entry {
+        let target = serde_json::json!({
+            "name": "web", "label": "web", "kind": "Deployment", "namespace": "apps", "object": "web",
+        });
+        let work = serde_json::json!({
+            "target": target, "change": { "scale": { "from": from, "to": to } }, "owners": [], "generation": generation,
+        });
+        Entry {
+            id: 1,
+            event: "$e".to_owned(),
+            room: "!r".to_owned(),
+            sender: sender.to_owned(),
+            state: State::Told,
+            sent_at: Timestamp::UNIX_EPOCH,
+            received_at: Timestamp::UNIX_EPOCH,
+            payload: String::new(),
+            target: None,
+            work: Some(work.to_string()),
+            outcome: None,
+            started_at: None,
+        }
+    }
+
+    #[test]
+    fn only_what_is_as_the_guard_left_it_may_be_started() {
+        let stop = order(GUARD, 2, 0, 7);
+        let alice = || Some(Hands::Ordered("@alice:hs".to_owned()));
+        // (orders newest first, workload now) -> whose hands
+        for (orders, workload, wanted) in [
+            (vec![stop.clone()], workload(0, 7), None),
+            (vec![stop.clone()], workload(0, 9), Some(Hands::Changed)),
+            (vec![stop.clone()], workload(3, 8), Some(Hands::Changed)),
+            (vec![], workload(0, 7), Some(Hands::Changed)),
+            (vec![order("@alice:hs", 0, 0, 8), stop.clone()], workload(0, 7), alice()),
+            (vec![stop.clone(), order("@alice:hs", 0, 2, 6)], workload(0, 7), None),
+            // Its own stop that found nothing to stop, and its own start that failed, change nothing.
+            (vec![order(GUARD, 0, 0, 8), stop.clone()], workload(0, 7), None),
+            (vec![order(GUARD, 0, 2, 8), stop], workload(0, 7), None),
+            (vec![order(GUARD, 0, 0, 8)], workload(0, 7), Some(Hands::Changed)),
+        ] {
+            assert_eq!(hands(&orders, &workload), wanted, "{orders:#?} {workload:?}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What the usage guard says.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::text::{Text, Words};
+use crate::cluster::Target;
+use crate::usage::guard::{News, Notice, Reason};
+
+pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
+    let many = notice.targets.len() > 1;
+    let them = if many { "them" } else { "it" };
+    let command =
+        |verb: &str| notice.targets.first().map_or_else(|| verb.to_owned(), |(name, _)| format!("{verb} {name}"));
+    match &notice.news {
+        News::Stops(reasons) => {
+            let text = targets(met(Text::new().say("🛑 "), reasons, notice, zone).say(" Stopping "), notice);
+            text.say(&format!(
+                " until the reset; then I start {them} again, unless somebody has changed {them} meanwhile. "
+            ))
+            .code(&command("start"))
+            .say(" overrides this.")
+            .words()
+        }
+        News::WouldStop(reasons) => {
+            let text = targets(met(Text::new().say("👀 "), reasons, notice, zone).say(" I would stop "), notice);
+            text.say(" now, but this rule only observes (")
+                .code("mode = \"observe\"")
+                .say("). Nothing was done.")
+                .words()
+        }
+        News::Starts => {
+            let text = Text::new().say("✅ The reset of ").code(&notice.bucket).say(" is confirmed: starting ");
+            targets(text, notice).say(" again, as the rule ").strong(&notice.rule).say(" promised.").words()
+        }
+        News::WouldStart => {
+            let text = Text::new().say("👀 The reset of ").code(&notice.bucket).say(" is confirmed: I would start ");
+            let text = targets(text, notice).say(" again now, but the rule ").strong(&notice.rule);
+            text.say(" only observes. Nothing was done.").words()
+        }
+        News::Overridden { who, until } => {
+            let text = targets(Text::new().say("👋 ").strong(who).say(" has started "), notice);
+            let text = text
+                .say(": the rule ")
+                .strong(&notice.rule)
+                .say(" lets ")
+                .say(them)
+                .say(" run until the reset of ")
+                .code(&notice.bucket);
+            let until = until.map(|until| format!(", expected {}", time(until, zone))).unwrap_or_default();
+            text.say(&until).say(".").words()
+        }
+        News::HandedOver { who } => {
+            let text =
+                targets(Text::new().say("👋 ").strong(who).say(" has stopped "), notice).say(", too: so the rule ");
+            let text = text.strong(&notice.rule).say(&format!(" will not start {them} after the reset. "));
+            text.code(&command("start")).say(" does.").words()
+        }
+        News::Silent => {
+            let text = Text::new().say("🔇 Nothing was heard of ").code(&notice.bucket).say(" since ");
+            let text = text
+                .say(&time(notice.cycle, zone))
+                .say(": the rule ")
+                .strong(&notice.rule)
+                .say(" neither stops nor starts ");
+            targets(text, notice).say(" until there is fresh data.").words()
+        }
+        News::Released => {
+            let text = Text::new().say("⚠️ The configuration has changed: the rule ").strong(&notice.rule);
+            let text = targets(text.say(" will not start "), notice).say(", which it had stopped. ");
+            text.code(&command("start")).say(" does.").words()
+        }
+    }
+}
+
+/// The guard does not give back what it stopped.
+pub(super) fn left_alone(target: &Target, replicas: i32, by: Option<&str>) -> Words {
+    let text = Text::new().say("👋 ").strong(&target.label).say(": ");
+    let text = match by {
+        Some(who) => text.strong(who).say(" has given an order for it"),
+        None => text.say("somebody has changed it"),
+    };
+    let text = text.say(" since the usage guard stopped it, so the guard leaves it as it is: ");
+    match replicas {
+        0 => text.say("stopped. ").code(&format!("start {}", target.name)).say(" starts it.").words(),
+        1 => text.say("1 replica.").words(),
+        n => text.say(&format!("{n} replicas.")).words(),
+    }
+}
+
+/// Which buckets meet the rule, and how.
+fn met(text: Text, reasons: &[Reason], notice: &Notice, zone: &TimeZone) -> Text {
+    let mut text = text;
+    for (i, reason) in reasons.iter().enumerate() {
+        text = text.say(if i == 0 { "" } else { "; " }).code(&reason.bucket);
+        text = text.say(&format!(" is at {}", percent(reason.percent)));
+        if let Some(probability) = reason.probability {
+            text = text.say(&format!(", and will run out with a probability of {}", percent(probability * 100.0)));
+        }
+        if let Some(reset) = reason.resets_at {
+            text = text.say(&format!("; its reset is expected {}", time(reset, zone)));
+        }
+    }
+    text.say(" (rule ").strong(&notice.rule).say(").")
+}
+
+fn targets(text: Text, notice: &Notice) -> Text {
+    let last = notice.targets.len().saturating_sub(1);
+    notice.targets.iter().enumerate().fold(text, |text, (i, (_, label))| {
+        let between = match i {
+            0 => "",
+            i if i == last => " and ",
+            _ => ", ",
+        };
+        text.say(between).strong(label)
+    })
+}
+
+fn time(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M %Z").to_string()
+}
+
+/// Cut, not rounded: 89.9 % has not reached 90.
+fn percent(value: f64) -> String {
+    format!("{} %", (value * 10.0).floor() / 10.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(news: News) -> String {
+        let targets = vec![("llama".to_owned(), "Llama <70b>".to_owned()), ("gpu".to_owned(), "gpu".to_owned())];
+        let cycle = "2026-11-14T14:00:00Z".parse().unwrap();
+        let notice = Notice { rule: "night".to_owned(), targets, bucket: "work/weekly_all".to_owned(), cycle, news };
+        let words = words(&notice, &TimeZone::get("Europe/Berlin").unwrap());
+        assert!(!words.html.contains("<70b>"), "{}", words.html);
+        words.plain
+    }
+
+    fn reasons() -> Vec<Reason> {
+        let reason = Reason {
+            bucket: "work/weekly_all".to_owned(),
+            percent: 91.96,
+            probability: None,
+            resets_at: Some("2026-11-21T14:00:00Z".parse().unwrap()),
+        };
+        let likely =
+            Reason { bucket: "home/weekly_all".to_owned(), probability: Some(0.85), resets_at: None, ..reason.clone() };
+        vec![reason, likely]
+    }
+
+    #[test]
+    fn a_stop_says_why_until_when_and_what_to_do_about_it() {
+        assert_eq!(
+            said(News::Stops(reasons())),
+            "🛑 work/weekly_all is at 91.9 %; its reset is expected Sat 2026-11-21 15:00 CET; home/weekly_all is at 91.9 %, \
+             and will run out with a probability of 85 % (rule night). Stopping Llama <70b> and gpu until the reset; then I \
+             start them again, unless somebody has changed them meanwhile. start llama overrides this."
+        );
+        assert!(said(News::WouldStop(reasons())).ends_with("only observes (mode = \"observe\"). Nothing was done."));
+    }
+
+    #[test]
+    fn everything_else_is_a_sentence_too() {
+        let who = || "@alice:hs".to_owned();
+        let until = Some("2026-11-21T14:00:00Z".parse().unwrap());
+        for (news, text) in [
+            (
+                News::Starts,
+                "✅ The reset of work/weekly_all is confirmed: starting Llama <70b> and gpu again, as the rule night promised.",
+            ),
+            (
+                News::WouldStart,
+                "👀 The reset of work/weekly_all is confirmed: I would start Llama <70b> and gpu again now, but the rule night \
+                 only observes. Nothing was done.",
+            ),
+            (
+                News::Overridden { who: who(), until },
+                "👋 @alice:hs has started Llama <70b> and gpu: the rule night lets them run until the reset of \
+                 work/weekly_all, expected Sat 2026-11-21 15:00 CET.",
+            ),
+            (
+                News::HandedOver { who: who() },
+                "👋 @alice:hs has stopped Llama <70b> and gpu, too: so the rule night will not start them after the reset. \
+                 start llama does.",
+            ),
+            (
+                News::Silent,
+                "🔇 Nothing was heard of work/weekly_all since Sat 2026-11-14 15:00 CET: the rule night neither stops nor \
+                 starts Llama <70b> and gpu until there is fresh data.",
+            ),
+            (
+                News::Released,
+                "⚠️ The configuration has changed: the rule night will not start Llama <70b> and gpu, which it had stopped. \
+                 start llama does.",
+            ),
+        ] {
+            assert_eq!(said(news), text);
+        }
+    }
+}

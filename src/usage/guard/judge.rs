@@ -1,0 +1,423 @@
+//! What the guard wants and says, from what is known. Pure: the time is passed in, and nothing is sent or stored here.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::Settings;
+use super::deed::{Course, Past, Will};
+use super::rule::{Rule, View};
+use super::state::{Asked, Key, Meddled, State, digest};
+use crate::usage::bucket::Bucket;
+
+/// A request that failed is made again after one interval, then two, four and so on; after so many doublings the pause
+/// stays as it is.
+const DOUBLINGS: u32 = 5;
+
+/// What the guard wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// A row for the inbox.
+    Request(Request),
+    /// Words for the room.
+    Say(Notice),
+}
+
+/// A row for the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its event id: the same for the same rule, bucket, cycle, verb and target.
+    pub event: String,
+    /// Name of the target.
+    pub target: String,
+    /// What is wanted.
+    pub will: Will,
+}
+
+/// Something to tell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    /// The rule.
+    pub rule: String,
+    /// Targets that it is about, each by its name and by what people read.
+    pub targets: Vec<(String, String)>,
+    /// The bucket that it is about; of a silence, the account perhaps.
+    pub bucket: String,
+    /// The cycle of that bucket; of a silence, its begin.
+    pub cycle: Timestamp,
+    /// What happened.
+    pub news: News,
+}
+
+impl Notice {
+    /// The transaction id: made from nothing but what it is about, so that the same notice is the same event.
+    #[must_use]
+    pub fn txn(&self) -> String {
+        let cycle = self.cycle.as_millisecond().to_string();
+        let mut words = vec![self.rule.as_str(), &self.bucket, &cycle, self.news.word()];
+        words.extend(self.targets.iter().map(|(name, _)| name.as_str()));
+        format!("ph-guard-{}", digest(&words))
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// The rule is met, and stops.
+    Stops(Vec<Reason>),
+    /// The rule is met, and would stop if it acted.
+    WouldStop(Vec<Reason>),
+    /// The reset is proven, and what was stopped starts.
+    Starts,
+    /// The reset is proven, and what would have been stopped would start.
+    WouldStart,
+    /// A person started what the rule holds: it rests until the reset.
+    Overridden {
+        /// Full user id.
+        who: String,
+        /// When the reset is announced, the latest where there are several.
+        until: Option<Timestamp>,
+    },
+    /// A person stopped what the guard had stopped: it is theirs to start.
+    HandedOver {
+        /// Full user id.
+        who: String,
+    },
+    /// Nothing was heard for so long that the guard neither stops nor starts.
+    Silent,
+    /// The rule does not act on the target any more, and leaves it stopped.
+    Released,
+}
+
+impl News {
+    /// The word in logs and transaction ids.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Stops(_) => "stops",
+            Self::WouldStop(_) => "would-stop",
+            Self::Starts => "starts",
+            Self::WouldStart => "would-start",
+            Self::Overridden { .. } => "overridden",
+            Self::HandedOver { .. } => "handed-over",
+            Self::Silent => "silent",
+            Self::Released => "released",
+        }
+    }
+
+    /// Whether people are notified of it by name.
+    #[must_use]
+    pub fn is_grave(&self) -> bool {
+        matches!(self, Self::Stops(_) | Self::Silent)
+    }
+}
+
+/// Why a rule is met.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reason {
+    /// The bucket's key.
+    pub bucket: String,
+    /// How full it is, in per cent.
+    pub percent: f64,
+    /// How likely it is to run out, where that is what the rule asks for.
+    pub probability: Option<f64>,
+    /// When it is empty again, as announced.
+    pub resets_at: Option<Timestamp>,
+}
+
+/// Decides for every rule and target, and changes the states accordingly. `pasts`: what the journal says, by rule and
+/// target; `views`: every bucket of which something is known.
+///
+/// The caller stores states and actions in one transaction. The same views again give no action, until the journal has
+/// something new.
+pub fn judge(
+    states: &mut BTreeMap<Key, State>,
+    pasts: &BTreeMap<Key, Past>,
+    views: &[View],
+    settings: &Settings,
+    now: Timestamp,
+) -> Vec<Action> {
+    let mut sight = Sight { views, settings, now, actions: Vec::new() };
+    sight.release(states, pasts);
+    for rule in &settings.rules {
+        for target in rule.targets.iter().filter(|target| settings.targets.contains_key(*target)) {
+            let key = Key { rule: rule.name.clone(), target: target.clone() };
+            let past = pasts.get(&key).cloned().unwrap_or_default();
+            sight.hold(rule, &key, states.entry(key.clone()).or_default(), &past);
+        }
+    }
+    for target in settings.targets.keys() {
+        sight.give_back(target, states, pasts);
+    }
+    states.values_mut().for_each(State::forget);
+    states.retain(|_, state| *state != State::default());
+    gather(sight.actions)
+}
+
+/// Everything that is looked at, and what comes of it.
+struct Sight<'a> {
+    views: &'a [View],
+    settings: &'a Settings,
+    now: Timestamp,
+    actions: Vec<Action>,
+}
+
+impl<'a> Sight<'a> {
+    /// Lets go of what the configuration does not let the guard hold any more.
+    fn release(&mut self, states: &mut BTreeMap<Key, State>, pasts: &BTreeMap<Key, Past>) {
+        for (key, state) in states.iter_mut() {
+            let rule =
+                self.settings.rules.iter().find(|rule| rule.name == key.rule && rule.targets.contains(&key.target));
+            let known = rule.filter(|_| self.settings.targets.contains_key(&key.target));
+            let watches = |rule: &Rule, bucket: &String| {
+                let Ok(bucket) = bucket.parse::<Bucket>();
+                rule.watches(&bucket)
+            };
+            let keeps = known.is_some_and(|rule| rule.acts && state.claims.keys().all(|bucket| watches(rule, bucket)));
+            if !keeps {
+                if let Some(past) = pasts.get(key) {
+                    state.learn(past);
+                    state.yield_to(past);
+                }
+                if let Some(own) = state.own.take() {
+                    self.say(key, &own.bucket, own.cycle, News::Released);
+                }
+            }
+            match known {
+                None => *state = State::default(),
+                Some(rule) => {
+                    state.claims.retain(|bucket, _| watches(rule, bucket));
+                    if rule.acts {
+                        // What it only said so far, it does now.
+                        if state.would.take().is_some() {
+                            state.claims.values_mut().for_each(|claim| claim.asked = None);
+                        }
+                    } else {
+                        (state.stop, state.start) = (None, None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at one rule and one target: whether it must be down, and whether somebody else has a say.
+    fn hold(&mut self, rule: &Rule, key: &Key, state: &mut State, past: &Past) {
+        state.learn(past);
+        for meddled in state.yield_to(past) {
+            match meddled {
+                Meddled::HandedOver { who, own } => self.say(key, &own.bucket, own.cycle, News::HandedOver { who }),
+                Meddled::Overridden { who, claims } => {
+                    let until = claims.iter().filter_map(|(bucket, _)| self.view(bucket)?.resets_at).max();
+                    let Some((bucket, cycle)) = claims.first() else { continue };
+                    self.say(key, bucket, *cycle, News::Overridden { who, until });
+                }
+            }
+        }
+        let fresh: Vec<&View> =
+            self.views.iter().filter(|view| rule.watches(&view.bucket) && !self.is_stale(view)).collect();
+        let due = state.see(rule, &fresh).due;
+        self.tell_silence(rule, key, state);
+        if due.is_empty() {
+            self.try_again(rule, key, state, past, &fresh);
+        } else if !(rule.acts && past.stop == Some(Course::Open)) {
+            // Of two stops at once the second would find nothing to stop, and hide that the first was the guard's.
+            self.ask_stop(rule, key, state, &due);
+        }
+    }
+
+    fn ask_stop(&mut self, rule: &Rule, key: &Key, state: &mut State, due: &[String]) {
+        let mut reasons = Vec::new();
+        let mut first = None;
+        for bucket in due {
+            let (Some(claim), Some(view)) = (state.claims.get_mut(bucket), self.view(bucket)) else { continue };
+            claim.asked = claim.held;
+            reasons.push(reason(rule, view));
+            first = first.or(claim.held.map(|cycle| Asked::first(bucket, cycle, self.now)));
+        }
+        let Some(asked) = first else { return };
+        let (bucket, cycle) = (asked.bucket.clone(), asked.cycle);
+        if rule.acts {
+            self.say(key, &bucket, cycle, News::Stops(reasons));
+            self.want(key, &asked, Will::Stop);
+            state.stop = Some(asked);
+        } else {
+            self.say(key, &bucket, cycle, News::WouldStop(reasons));
+            state.would = Some(asked);
+        }
+    }
+
+    /// Asks again for a stop that failed, where the bucket still holds the target and its data is fresh.
+    fn try_again(&mut self, rule: &Rule, key: &Key, state: &mut State, past: &Past, fresh: &[&View]) {
+        let Some(stop) = state.stop.as_ref().filter(|_| rule.acts && is_failed(past.stop)) else { return };
+        let held = state.claims.get(&stop.bucket).and_then(|claim| claim.held) == Some(stop.cycle);
+        if held && self.may_try(stop) && fresh.iter().any(|view| view.bucket.to_string() == stop.bucket) {
+            let again = stop.again(self.now);
+            self.want(key, &again, Will::Stop);
+            state.stop = Some(again);
+        }
+    }
+
+    /// Starts what the guard has stopped, where no rule holds the target and nobody is silent who could say that one does.
+    fn give_back(&mut self, target: &str, states: &mut BTreeMap<Key, State>, pasts: &BTreeMap<Key, Past>) {
+        let naming = |rule: &&Rule| rule.targets.iter().any(|name| name == target);
+        let rules: Vec<&Rule> = self.settings.rules.iter().filter(naming).collect();
+        let (acting, observing): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(|rule| rule.acts);
+        let [holds, observes] = [&acting, &observing].map(|rules| {
+            let is_one = |key: &Key| key.target == target && rules.iter().any(|rule| rule.name == key.rule);
+            states.iter().any(|(key, state)| is_one(key) && state.holds())
+        });
+        let [silent, unseen] = [&acting, &observing].map(|rules| {
+            let mut accounts = rules.iter().flat_map(|rule| self.accounts(rule));
+            accounts.any(|account| self.silent_since(&account).is_some())
+        });
+        if !(holds || observes || silent || unseen) {
+            for (key, state) in states.iter_mut().filter(|(key, _)| key.target == target) {
+                if let Some(would) = state.would.take() {
+                    self.say(key, &would.bucket, would.cycle, News::WouldStart);
+                }
+            }
+        }
+        if holds || silent {
+            return;
+        }
+        // Where several rules have stopped it one after the other, the last is the one that holds.
+        let last = states
+            .iter()
+            .filter(|(key, _)| key.target == target)
+            .filter_map(|(key, state)| Some((state.own.as_ref()?.at, key.clone())))
+            .max();
+        for (key, state) in states.iter_mut().filter(|(key, _)| key.target == target) {
+            if last.as_ref().is_some_and(|(_, last)| last == key) {
+                self.ask_start(key, state, pasts.get(key));
+            } else {
+                state.own = None;
+                state.start = None;
+            }
+        }
+    }
+
+    fn ask_start(&mut self, key: &Key, state: &mut State, past: Option<&Past>) {
+        let Some(own) = &state.own else { return };
+        // It may still be on its way: what is not stopped cannot be started.
+        if past.is_some_and(|past| past.stop == Some(Course::Open)) {
+            return;
+        }
+        match &state.start {
+            None => {
+                let asked = Asked { attempt: 0, at: self.now, ..own.clone() };
+                self.say(key, &asked.bucket, asked.cycle, News::Starts);
+                self.want(key, &asked, Will::Start);
+                state.start = Some(asked);
+            }
+            Some(start) if is_failed(past.and_then(|past| past.start)) && self.may_try(start) => {
+                let again = start.again(self.now);
+                self.want(key, &again, Will::Start);
+                state.start = Some(again);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Says once that nothing is heard: of an account, or of a bucket that holds the target.
+    fn tell_silence(&mut self, rule: &Rule, key: &Key, state: &mut State) {
+        let mut silences = BTreeMap::new();
+        let accounts = self.accounts(rule);
+        for account in &accounts {
+            silences.extend(self.silent_since(account).map(|since| (account.clone(), since)));
+        }
+        for bucket in state.claims.iter().filter(|(_, claim)| claim.held.is_some()).map(|(bucket, _)| bucket) {
+            let Some(view) = self.view(bucket).filter(|view| self.is_stale(view)) else { continue };
+            if !silences.contains_key(&view.bucket.account) {
+                silences.insert(bucket.clone(), view.at);
+            }
+        }
+        for (name, since) in &silences {
+            if !state.silences.contains_key(name) {
+                self.say(key, name, *since, News::Silent);
+            }
+        }
+        state.silences = silences;
+    }
+
+    /// The accounts that a rule watches, as far as anything is known of them.
+    fn accounts(&self, rule: &Rule) -> Vec<String> {
+        let mut accounts: Vec<String> = self
+            .views
+            .iter()
+            .filter(|view| rule.watches(&view.bucket))
+            .map(|view| view.bucket.account.clone())
+            .collect();
+        accounts.sort();
+        accounts.dedup();
+        accounts
+    }
+
+    /// The last sample of an account, if that is too long ago. One bucket alone may vanish while the account is heard.
+    fn silent_since(&self, account: &str) -> Option<Timestamp> {
+        let last = self.views.iter().filter(|view| view.bucket.account == account).map(|view| view.at).max()?;
+        self.settings.is_stale(last, self.now).then_some(last)
+    }
+
+    fn is_stale(&self, view: &View) -> bool {
+        self.settings.is_stale(view.at, self.now)
+    }
+
+    fn view(&self, bucket: &str) -> Option<&'a View> {
+        self.views.iter().find(|view| view.bucket.to_string() == bucket)
+    }
+
+    fn may_try(&self, asked: &Asked) -> bool {
+        let pause = self.settings.interval * (1_i32 << asked.attempt.min(DOUBLINGS));
+        self.now.duration_since(asked.at) >= pause
+    }
+
+    fn want(&mut self, key: &Key, asked: &Asked, will: Will) {
+        let request = Request { event: asked.event(key, will), target: key.target.clone(), will };
+        self.actions.push(Action::Request(request));
+    }
+
+    fn say(&mut self, key: &Key, bucket: &str, cycle: Timestamp, news: News) {
+        let label =
+            self.settings.targets.get(&key.target).map_or_else(|| key.target.clone(), |target| target.label.clone());
+        let targets = vec![(key.target.clone(), label)];
+        let notice = Notice { rule: key.rule.clone(), targets, bucket: bucket.to_owned(), cycle, news };
+        self.actions.push(Action::Say(notice));
+    }
+}
+
+fn is_failed(course: Option<Course>) -> bool {
+    matches!(course, Some(Course::Failed { .. }))
+}
+
+fn reason(rule: &Rule, view: &View) -> Reason {
+    Reason {
+        bucket: view.bucket.to_string(),
+        percent: view.percent,
+        probability: view.probability.filter(|_| rule.probability.is_some()),
+        resets_at: view.resets_at,
+    }
+}
+
+/// Says in one notice what is the same for several targets.
+fn gather(actions: Vec<Action>) -> Vec<Action> {
+    let mut gathered: Vec<Action> = Vec::new();
+    for action in actions {
+        let Action::Say(notice) = &action else {
+            gathered.push(action);
+            continue;
+        };
+        let same = |other: &&mut Notice| {
+            (&other.rule, &other.bucket, other.cycle, &other.news)
+                == (&notice.rule, &notice.bucket, notice.cycle, &notice.news)
+        };
+        let earlier = gathered.iter_mut().filter_map(|action| match action {
+            Action::Say(notice) => Some(notice),
+            Action::Request(_) => None,
+        });
+        match earlier.into_iter().find(same) {
+            Some(other) => other.targets.extend(notice.targets.iter().cloned()),
+            None => gathered.push(action),
+        }
+    }
+    gathered
+}

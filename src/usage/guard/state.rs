@@ -1,0 +1,252 @@
+//! What the guard remembers of one rule and one target, and how samples and people change it. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::deed::{Course, Past, Will};
+use super::rule::{Rule, View};
+
+/// Event ids of the guard's rows in the inbox begin so; those of Matrix begin with `$`.
+pub const EVENT_PREFIX: &str = "guard/";
+
+/// Which rule, for which target.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Name of the rule.
+    pub rule: String,
+    /// Name of the target.
+    pub target: String,
+}
+
+/// What one rule wants of one target: kept as JSON in the store.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// What was seen of each bucket that the rule watches, by the bucket's key.
+    pub claims: BTreeMap<String, Claim>,
+    /// The last stop that was asked for: what others did is counted from its row on.
+    pub stop: Option<Asked>,
+    /// The stop that took the replicas away, until somebody else has a hand in it.
+    pub own: Option<Asked>,
+    /// The start that was asked for.
+    pub start: Option<Asked>,
+    /// The stop that a rule which only observes would have asked for.
+    pub would: Option<Asked>,
+    /// Silences that were told: of an account or a bucket, since the time of the last sample.
+    pub silences: BTreeMap<String, Timestamp>,
+}
+
+/// How one bucket stands to the rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Claim {
+    /// The first of the samples in a row that met the rule.
+    pub met: Option<Met>,
+    /// The target must be down, since it was met twice in this cycle.
+    pub held: Option<Timestamp>,
+    /// A person has overridden it in this cycle.
+    pub rests: Option<Timestamp>,
+    /// A stop was asked for, or told, in this cycle.
+    pub asked: Option<Timestamp>,
+}
+
+/// A sample that met a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Met {
+    /// In this cycle.
+    pub cycle: Timestamp,
+    /// When the sample was taken.
+    pub at: Timestamp,
+}
+
+/// A request that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Because of this bucket,
+    pub bucket: String,
+    /// in this cycle of it.
+    pub cycle: Timestamp,
+    /// Earlier tries that failed.
+    pub attempt: u32,
+    /// When.
+    pub at: Timestamp,
+    /// What came of it is known and was taken into account.
+    pub settled: bool,
+}
+
+impl Asked {
+    pub(super) fn first(bucket: &str, cycle: Timestamp, at: Timestamp) -> Self {
+        Self { bucket: bucket.to_owned(), cycle, attempt: 0, at, settled: false }
+    }
+
+    pub(super) fn again(&self, at: Timestamp) -> Self {
+        Self { attempt: self.attempt + 1, at, settled: false, ..self.clone() }
+    }
+
+    /// Whether both stand for the same cycle of the same bucket.
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.bucket, self.cycle) == (&other.bucket, other.cycle)
+    }
+
+    /// The event id of its row: made from nothing but what it is, so that the same request is the same row.
+    pub(super) fn event(&self, key: &Key, will: Will) -> String {
+        let cycle = self.cycle.as_millisecond().to_string();
+        let attempt = self.attempt.to_string();
+        let words = [&key.rule, &self.bucket, &cycle, will.word(), &key.target, &attempt];
+        format!("{EVENT_PREFIX}{}", digest(&words))
+    }
+}
+
+/// What one look at the buckets changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Buckets that hold the target, and for which nothing was asked yet in this cycle.
+    pub(super) due: Vec<String>,
+    /// Buckets that held it until their reset.
+    pub(super) over: Vec<String>,
+}
+
+/// What people did to the guard's work.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Meddled {
+    /// Somebody started what these buckets hold.
+    Overridden { who: String, claims: Vec<(String, Timestamp)> },
+    /// Somebody stopped what the guard had stopped.
+    HandedOver { who: String, own: Asked },
+}
+
+impl State {
+    /// The event id of the last stop.
+    #[must_use]
+    pub fn stop_event(&self, key: &Key) -> Option<String> {
+        self.stop.as_ref().map(|asked| asked.event(key, Will::Stop))
+    }
+
+    /// The event id of the last start.
+    #[must_use]
+    pub fn start_event(&self, key: &Key) -> Option<String> {
+        self.start.as_ref().map(|asked| asked.event(key, Will::Start))
+    }
+
+    /// Says whether the target must be down, whoever holds it down.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.claims.values().any(|claim| claim.held.is_some())
+    }
+
+    fn rests(&self) -> bool {
+        self.claims.values().any(|claim| claim.rests.is_some())
+    }
+
+    /// Forgets a stop that holds nothing any more and gives nothing back.
+    pub(super) fn forget(&mut self) {
+        let is_over = !self.holds() && !self.rests() && self.own.is_none() && self.start.is_none();
+        self.stop.take_if(|stop| is_over && stop.settled);
+    }
+
+    /// Learns how the own requests went.
+    pub(super) fn learn(&mut self, past: &Past) {
+        if matches!(past.start, Some(Course::Moved | Course::Unmoved | Course::Void))
+            && let Some(start) = self.start.take()
+        {
+            self.own.take_if(|own| own.is_of(&start));
+        }
+        if let (Some(stop), Some(course)) = (&mut self.stop, past.stop)
+            && !stop.settled
+        {
+            stop.settled = course != Course::Open;
+            // What was ordered and failed may have happened: whether it did, the operator sees before it starts anything.
+            if matches!(course, Course::Moved | Course::Failed { ordered: true }) {
+                self.start.take_if(|start| !start.is_of(stop));
+                self.own = Some(stop.clone());
+            }
+        }
+    }
+
+    /// Takes note of what people did since the last stop. Again is the same as once.
+    pub(super) fn yield_to(&mut self, past: &Past) -> Vec<Meddled> {
+        let mut told = Vec::new();
+        for deed in &past.since {
+            let own = self.own.take();
+            self.start = None;
+            let who = deed.who.clone();
+            match (deed.will, own) {
+                (Will::Stop, Some(own)) => told.push(Meddled::HandedOver { who, own }),
+                (Will::Stop, None) => {}
+                (Will::Start, _) => {
+                    let mut claims = Vec::new();
+                    for (bucket, claim) in &mut self.claims {
+                        if let Some(cycle) = claim.held.take() {
+                            claim.rests = Some(cycle);
+                            claims.push((bucket.clone(), cycle));
+                        }
+                    }
+                    if !claims.is_empty() {
+                        told.push(Meddled::Overridden { who, claims });
+                    }
+                }
+            }
+        }
+        told
+    }
+
+    /// Looks at the buckets of which fresh data is there.
+    pub(super) fn see(&mut self, rule: &Rule, fresh: &[&View]) -> Seen {
+        let mut seen = Seen::default();
+        for view in fresh {
+            let claim = self.claims.entry(view.bucket.to_string()).or_default();
+            if claim.see(view, rule.is_met(view)) {
+                seen.over.push(view.bucket.to_string());
+            }
+        }
+        // A person has overridden the rule, not one of its buckets: it rests until that one's reset.
+        let rests = self.rests();
+        for view in fresh {
+            let bucket = view.bucket.to_string();
+            let Some(claim) = self.claims.get_mut(&bucket) else { continue };
+            if !rests && claim.is_met_twice(view) {
+                claim.held = Some(view.cycle);
+            }
+            if claim.held.is_some() && claim.asked != claim.held {
+                seen.due.push(bucket);
+            }
+        }
+        self.claims.retain(|_, claim| claim.is_of_use());
+        seen
+    }
+}
+
+impl Claim {
+    /// Looks at the bucket; gives whether the reset that ends what it held is proven.
+    fn see(&mut self, view: &View, is_met: bool) -> bool {
+        let is_over = |cycle: &mut Timestamp| view.confirmed && *cycle != view.cycle;
+        self.rests.take_if(is_over);
+        self.met = match self.met {
+            _ if !is_met => None,
+            Some(met) if met.cycle == view.cycle && met.at <= view.at => Some(met),
+            _ => Some(Met { cycle: view.cycle, at: view.at }),
+        };
+        !is_met && self.held.take_if(is_over).is_some()
+    }
+
+    fn is_met_twice(&self, view: &View) -> bool {
+        self.met.is_some_and(|met| met.cycle == view.cycle && met.at < view.at)
+    }
+
+    fn is_of_use(&self) -> bool {
+        self.met.is_some() || self.held.is_some() || self.rests.is_some()
+    }
+}
+
+/// A short name for a list of words that no other list has.
+pub(super) fn digest(words: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for word in words {
+        hash.update(word.len().to_le_bytes());
+        hash.update(word);
+    }
+    hash.finalize().iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}

@@ -1,0 +1,448 @@
+//! Rules, people and a small world: a journal and a cluster as the operator would keep them.
+
+mod properties;
+mod stepping;
+
+use super::deed::{Course, Past, Will};
+use super::*;
+
+const LLAMA: &str = "llama";
+
+fn at(minute: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + minute * 60).unwrap()
+}
+
+fn rule(name: &str, bucket: &str, percent: f64) -> Rule {
+    Rule {
+        name: name.to_owned(),
+        bucket: bucket.to_owned(),
+        percent: Some(percent),
+        probability: None,
+        targets: vec![LLAMA.to_owned()],
+        acts: true,
+    }
+}
+
+fn settings(rules: Vec<Rule>) -> Settings {
+    let guarded =
+        |name: &str| (name.to_owned(), Guarded { label: name.to_uppercase(), key: format!("Deployment/apps/{name}") });
+    Settings {
+        rules,
+        targets: [guarded(LLAMA), guarded("gpu")].into(),
+        interval: SignedDuration::from_mins(5),
+        home_room: None,
+        mentions: vec![],
+        zone: TimeZone::UTC,
+    }
+}
+
+/// A sample of minute `minute` in the window that began at minute `cycle`.
+fn view(bucket: &str, cycle: i64, percent: f64, minute: i64) -> View {
+    View {
+        bucket: bucket.parse().unwrap(),
+        cycle: at(cycle),
+        confirmed: true,
+        percent,
+        probability: None,
+        at: at(minute),
+        resets_at: Some(at(cycle + 10_080)),
+    }
+}
+
+/// One row of the journal.
+#[derive(Debug, Clone)]
+struct Row {
+    event: Option<String>,
+    will: Will,
+    course: Course,
+    generation: i64,
+}
+
+/// A journal and a cluster with one target.
+#[derive(Debug)]
+struct World {
+    settings: Settings,
+    states: BTreeMap<Key, State>,
+    rows: Vec<Row>,
+    replicas: i32,
+    generation: i64,
+    /// The API server does not answer.
+    away: bool,
+    minute: i64,
+    views: BTreeMap<String, View>,
+}
+
+impl World {
+    fn new(rules: Vec<Rule>) -> Self {
+        let (settings, states) = (settings(rules), BTreeMap::new());
+        Self {
+            settings,
+            states,
+            rows: vec![],
+            replicas: 2,
+            generation: 1,
+            away: false,
+            minute: 0,
+            views: BTreeMap::new(),
+        }
+    }
+
+    fn pasts(&self) -> BTreeMap<Key, Past> {
+        let find = |event: Option<String>| self.rows.iter().position(|row| row.event.is_some() && row.event == event);
+        let past = |key: &Key, state: &State| {
+            let stop = find(state.stop_event(key));
+            let since = stop.map_or(&[][..], |stop| &self.rows[stop..]);
+            let others = since.iter().filter(|row| row.event.is_none() && row.course != Course::Open);
+            Past {
+                stop: stop.map(|stop| self.rows[stop].course),
+                start: find(state.start_event(key)).map(|start| self.rows[start].course),
+                since: others.map(|row| Deed { who: "@alice:hs".to_owned(), will: row.will }).collect(),
+            }
+        };
+        self.states.iter().map(|(key, state)| (key.clone(), past(key, state))).collect()
+    }
+
+    /// One step of the guard, without the operator.
+    fn judge(&mut self) -> Vec<Action> {
+        let pasts = self.pasts();
+        let views: Vec<View> = self.views.values().cloned().collect();
+        let actions = judge(&mut self.states, &pasts, &views, &self.settings, at(self.minute));
+        for action in &actions {
+            if let Action::Request(request) = action {
+                let event = Some(request.event.clone());
+                assert!(self.rows.iter().all(|row| row.event != event), "the same row twice");
+                let generation = self.generation;
+                self.rows.push(Row { event, will: request.will, course: Course::Open, generation });
+            }
+        }
+        actions
+    }
+
+    /// The operator does what is open.
+    fn operate(&mut self) {
+        for n in 0..self.rows.len() {
+            if self.rows[n].course == Course::Open {
+                self.rows[n].course = self.perform(n);
+                self.rows[n].generation = self.generation;
+            }
+        }
+    }
+
+    fn perform(&mut self, n: usize) -> Course {
+        if self.away {
+            return Course::Failed { ordered: false };
+        }
+        let wanted = match self.rows[n].will {
+            Will::Stop => 0,
+            Will::Start if self.rows[n].event.is_some() && !self.is_as_left(n) => return Course::Void,
+            Will::Start if self.replicas > 0 => self.replicas,
+            Will::Start => 2,
+        };
+        if wanted == self.replicas {
+            return Course::Unmoved;
+        }
+        self.scale(wanted);
+        Course::Moved
+    }
+
+    /// What the operator looks at before the guard may start something.
+    fn is_as_left(&self, n: usize) -> bool {
+        let orders = self.rows[..n].iter().rev();
+        let mut orders = orders.filter(|row| matches!(row.course, Course::Moved | Course::Unmoved));
+        let own = orders.find(|row| row.event.is_none() || (row.will == Will::Stop && row.course == Course::Moved));
+        own.is_some_and(|row| row.event.is_some() && row.generation == self.generation) && self.replicas == 0
+    }
+
+    fn scale(&mut self, replicas: i32) {
+        self.replicas = replicas;
+        self.generation += 1;
+    }
+
+    fn person(&mut self, will: Will) {
+        self.rows.push(Row { event: None, will, course: Course::Open, generation: 0 });
+        self.operate();
+    }
+
+    /// Five minutes later: these samples, one step of the guard, and the operator. Gives what was said.
+    fn poll(&mut self, samples: &[(&str, i64, f64)]) -> Vec<News> {
+        self.minute += 5;
+        for (bucket, cycle, percent) in samples {
+            let view = view(bucket, *cycle, *percent, self.minute);
+            self.views.insert((*bucket).to_owned(), view);
+        }
+        let actions = self.judge();
+        self.operate();
+        said(&actions)
+    }
+}
+
+fn said(actions: &[Action]) -> Vec<News> {
+    let news = actions.iter().filter_map(|action| match action {
+        Action::Say(notice) => Some(notice.news.clone()),
+        Action::Request(_) => None,
+    });
+    news.collect()
+}
+
+fn words(news: &[News]) -> Vec<&'static str> {
+    news.iter().map(News::word).collect()
+}
+
+const WEEK: &str = "work/weekly_all";
+
+#[test]
+fn a_pattern_names_a_kind_an_account_or_a_scope() {
+    for (pattern, bucket, watches) in [
+        ("weekly_all", "work/weekly_all", true),
+        ("weekly_all", "work/weekly_scoped/Fable", false),
+        ("weekly_scoped", "work/weekly_scoped/Fable", true),
+        ("work/weekly_scoped", "work/weekly_scoped/Fable", true),
+        ("home/weekly_scoped", "work/weekly_scoped/Fable", false),
+        ("work/weekly_scoped/Fable", "work/weekly_scoped/Fable", true),
+        ("work/weekly_scoped/Saga", "work/weekly_scoped/Fable", false),
+        ("work/weekly_scoped/a/b", "work/weekly_scoped/a/b", true),
+        ("work/session", "session/work", false),
+    ] {
+        assert_eq!(rule("r", pattern, 90.0).watches(&bucket.parse().unwrap()), watches, "{pattern} {bucket}");
+    }
+}
+
+#[test]
+fn two_samples_stop_and_a_confirmed_reset_starts_again() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    assert!(world.poll(&[(WEEK, 0, 89.9)]).is_empty());
+    assert!(world.poll(&[(WEEK, 0, 90.0)]).is_empty());
+    // The same sample again is no second one.
+    world.minute += 5;
+    assert!(world.judge().is_empty());
+    assert_eq!(words(&world.poll(&[(WEEK, 0, 91.0)])), ["stops"]);
+    assert_eq!(world.replicas, 0);
+    assert!(world.poll(&[(WEEK, 0, 91.0)]).is_empty());
+    // One sample in a new window proves nothing; two do.
+    world.views.insert(WEEK.to_owned(), View { confirmed: false, ..view(WEEK, 100, 0.0, world.minute) });
+    assert!(world.judge().is_empty());
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 1.0)])), ["starts"]);
+    assert_eq!(world.replicas, 2);
+    assert!(world.poll(&[(WEEK, 100, 1.0)]).is_empty());
+    assert!(world.states.is_empty(), "{:?}", world.states);
+}
+
+#[test]
+fn a_probability_counts_as_a_percentage_does_and_falling_back_does_not_free_the_target() {
+    let likely = Rule { percent: None, probability: Some(0.8), ..rule("likely", "weekly_all", 0.0) };
+    let mut world = World::new(vec![likely]);
+    let mut poll = |cycle, probability| {
+        world.minute += 5;
+        let view = View { probability, ..view(WEEK, cycle, 50.0, world.minute) };
+        world.views.insert(WEEK.to_owned(), view);
+        let said = said(&world.judge());
+        world.operate();
+        (words(&said), world.replicas)
+    };
+    assert_eq!(poll(0, Some(0.8)), (vec![], 2));
+    assert_eq!(poll(0, Some(0.7)), (vec![], 2), "not two in a row");
+    assert_eq!(poll(0, Some(0.9)), (vec![], 2));
+    assert_eq!(poll(0, Some(0.9)), (vec!["stops"], 0));
+    assert_eq!(poll(0, Some(0.1)), (vec![], 0));
+    // Met at once in the new window: held on until it is not, or is met twice there.
+    assert_eq!(poll(100, Some(0.85)), (vec![], 0));
+    assert_eq!(poll(100, None), (vec!["starts"], 2));
+}
+
+#[test]
+fn a_target_starts_only_when_no_rule_wants_it_down() {
+    let session = "work/session";
+    let mut world = World::new(vec![rule("week", "weekly_all", 90.0), rule("hours", "session", 95.0)]);
+    for _ in 0..2 {
+        world.poll(&[(WEEK, 0, 95.0), (session, 0, 10.0)]);
+    }
+    for _ in 0..2 {
+        world.poll(&[(WEEK, 0, 95.0), (session, 0, 99.0)]);
+    }
+    assert_eq!(world.replicas, 0);
+    // The rule that has stopped it lets go first: the other still holds it.
+    assert!(world.poll(&[(WEEK, 100, 0.0), (session, 0, 99.0)]).is_empty());
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 0.0), (session, 100, 0.0)])), ["starts"]);
+    assert_eq!(world.replicas, 2);
+}
+
+#[test]
+fn every_bucket_of_a_pattern_triggers_and_each_must_reset() {
+    let (fable, saga) = ("work/weekly_scoped/Fable", "work/weekly_scoped/Saga");
+    let mut world = World::new(vec![rule("models", "work/weekly_scoped", 90.0)]);
+    for _ in 0..2 {
+        world.poll(&[(fable, 0, 95.0), (saga, 0, 95.0)]);
+    }
+    assert_eq!(world.replicas, 0);
+    assert!(world.poll(&[(fable, 50, 0.0), (saga, 0, 95.0)]).is_empty());
+    assert_eq!(words(&world.poll(&[(fable, 50, 0.0), (saga, 70, 0.0)])), ["starts"]);
+}
+
+#[test]
+fn a_persons_start_overrides_until_the_reset_and_a_persons_stop_takes_over() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.person(Will::Start);
+    let overridden = world.poll(&[(WEEK, 0, 97.0)]);
+    assert_eq!(overridden, [News::Overridden { who: "@alice:hs".to_owned(), until: Some(at(10_080)) }]);
+    assert!(world.poll(&[(WEEK, 0, 99.0)]).is_empty());
+    assert_eq!(world.replicas, 2);
+    // In the next window the rule is back.
+    world.poll(&[(WEEK, 100, 92.0)]);
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 93.0)])), ["stops"]);
+    assert_eq!(world.replicas, 0);
+    world.person(Will::Stop);
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 93.0)])), ["handed-over"]);
+    assert!(world.poll(&[(WEEK, 200, 0.0)]).is_empty());
+    assert_eq!(world.replicas, 0);
+}
+
+#[test]
+fn what_was_down_before_is_not_the_guards_to_start() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.replicas = 0;
+    world.poll(&[(WEEK, 0, 95.0)]);
+    assert_eq!(words(&world.poll(&[(WEEK, 0, 95.0)])), ["stops"]);
+    assert!(world.poll(&[(WEEK, 100, 0.0)]).is_empty());
+    assert_eq!(world.replicas, 0);
+}
+
+#[test]
+fn what_kubectl_has_touched_is_left_alone() {
+    for replicas in [&[3][..], &[3, 0]] {
+        let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+        world.poll(&[(WEEK, 0, 95.0)]);
+        world.poll(&[(WEEK, 0, 95.0)]);
+        replicas.iter().for_each(|n| world.scale(*n));
+        world.poll(&[(WEEK, 100, 0.0)]);
+        world.poll(&[(WEEK, 100, 0.0)]);
+        assert_eq!(world.replicas, *replicas.last().unwrap());
+        assert!(world.states.is_empty(), "{:?}", world.states);
+    }
+}
+
+#[test]
+fn stale_data_neither_stops_nor_starts_and_is_told_once() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.minute += 15;
+    assert!(world.judge().is_empty(), "three intervals are not too many");
+    world.minute += 1;
+    assert_eq!(words(&said(&world.judge())), ["silent"]);
+    world.minute += 60;
+    assert!(world.judge().is_empty());
+    assert_eq!(words(&world.poll(&[(WEEK, 0, 95.0)])), ["stops"]);
+    // Nothing is heard of the reset in time: only the next sample starts it.
+    world.views.insert(WEEK.to_owned(), view(WEEK, 100, 0.0, world.minute));
+    world.minute += 16;
+    assert_eq!(words(&said(&world.judge())), ["silent"]);
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 0.0)])), ["starts"]);
+}
+
+#[test]
+fn a_bucket_that_is_not_told_any_more_holds_what_it_holds_and_nothing_else() {
+    let (fable, saga) = ("work/weekly_scoped/Fable", "work/weekly_scoped/Saga");
+    let mut world = World::new(vec![rule("models", "weekly_scoped", 90.0)]);
+    for _ in 0..2 {
+        world.poll(&[(fable, 0, 95.0), (saga, 0, 10.0)]);
+    }
+    // Saga is gone from the answers; the account is heard, so its silence is no reason to wait.
+    for _ in 0..5 {
+        assert!(world.poll(&[(fable, 0, 95.0)]).is_empty());
+    }
+    assert_eq!(words(&world.poll(&[(fable, 100, 0.0)])), ["starts"]);
+    // What is gone while it holds the target is told.
+    for _ in 0..2 {
+        world.poll(&[(fable, 100, 95.0), (saga, 0, 10.0)]);
+    }
+    for _ in 0..3 {
+        assert!(world.poll(&[(saga, 0, 10.0)]).is_empty());
+    }
+    assert_eq!(words(&world.poll(&[(saga, 0, 10.0)])), ["silent"]);
+    assert_eq!(world.replicas, 0);
+}
+
+#[test]
+fn a_rule_that_observes_only_speaks() {
+    let mut world = World::new(vec![Rule { acts: false, ..rule("night", "weekly_all", 90.0) }]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    assert_eq!(words(&world.poll(&[(WEEK, 0, 95.0)])), ["would-stop"]);
+    assert!(world.poll(&[(WEEK, 0, 95.0)]).is_empty());
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 0.0)])), ["would-start"]);
+    assert!(world.rows.is_empty() && world.replicas == 2);
+    // It may act from now on: what it only said, it does.
+    world.poll(&[(WEEK, 100, 95.0)]);
+    world.poll(&[(WEEK, 100, 95.0)]);
+    world.settings.rules[0].acts = true;
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 95.0)])), ["stops"]);
+    assert_eq!(world.replicas, 0);
+}
+
+#[test]
+fn a_rule_that_is_gone_says_what_it_leaves_behind() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.settings.rules.clear();
+    assert_eq!(words(&world.poll(&[(WEEK, 0, 95.0)])), ["released"]);
+    assert!(world.poll(&[(WEEK, 100, 0.0)]).is_empty());
+    assert!(world.states.is_empty() && world.replicas == 0);
+}
+
+#[test]
+fn what_failed_is_asked_for_again_with_growing_pauses() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.away = true;
+    world.poll(&[(WEEK, 0, 95.0)]);
+    let mut tries = Vec::new();
+    for _ in 0..20 {
+        let before = world.rows.len();
+        world.poll(&[(WEEK, 0, 95.0)]);
+        if world.rows.len() > before {
+            tries.push(world.minute);
+        }
+    }
+    assert_eq!(tries, [10, 15, 25, 45, 85]);
+    world.away = false;
+    while world.replicas > 0 {
+        world.poll(&[(WEEK, 0, 95.0)]);
+    }
+    // The same for the start.
+    world.away = true;
+    world.poll(&[(WEEK, 100, 0.0)]);
+    world.away = false;
+    world.poll(&[(WEEK, 100, 0.0)]);
+    assert_eq!(world.replicas, 2);
+}
+
+#[test]
+fn an_order_that_may_have_arrived_counts_as_the_guards_until_the_cluster_says_otherwise() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.minute += 5;
+    world.views.insert(WEEK.to_owned(), view(WEEK, 0, 95.0, world.minute));
+    world.judge();
+    // It timed out, but the replicas are gone.
+    world.scale(0);
+    world.rows[0].course = Course::Failed { ordered: true };
+    world.poll(&[(WEEK, 0, 95.0)]);
+    assert_eq!(world.rows[1].course, Course::Unmoved);
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 0.0)])), ["starts"]);
+}
+
+#[test]
+fn several_targets_of_one_rule_are_told_in_one_message() {
+    let both = Rule { targets: vec![LLAMA.to_owned(), "gpu".to_owned()], ..rule("night", "weekly_all", 90.0) };
+    let mut world = World::new(vec![both]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.minute += 5;
+    world.views.insert(WEEK.to_owned(), view(WEEK, 0, 95.0, world.minute));
+    let actions = world.judge();
+    let [Action::Say(notice), Action::Request(one), Action::Request(other)] = actions.as_slice() else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(notice.targets, [(LLAMA.to_owned(), "LLAMA".to_owned()), ("gpu".to_owned(), "GPU".to_owned())]);
+    assert_eq!((one.target.as_str(), other.target.as_str()), (LLAMA, "gpu"));
+    assert_ne!(one.event, other.event);
+}
