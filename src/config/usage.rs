@@ -246,7 +246,11 @@ fn judge(reader: &mut Reader, usage: &Usage) {
     };
     if usage.interval < FLOOR && usage.accounts.iter().any(provider) {
         let fault = format!("{:#} is too short", usage.interval);
-        reader.fault("usage.interval", &fault, "Write 3m or more: sooner, the provider refuses every question for an hour");
+        reader.fault(
+            "usage.interval",
+            &fault,
+            "Write 3m or more: sooner, the provider refuses every question for an hour",
+        );
     }
     if let Some(zone) = usage.timezone.as_ref().filter(|zone| jiff::tz::TimeZone::get(zone).is_err()) {
         let fault = format!("{zone:?} is no time zone");

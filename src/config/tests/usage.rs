@@ -53,8 +53,8 @@ fn what_cannot_be_is_told_with_what_to_write() {
     };
     for (lines, part) in [
         (
-            "[usage]\ninterval = \"1m\"".to_owned(),
-            "usage.interval (pilothouse.toml): 1m is out of range. Choose between 3m and 1h.",
+            "[usage]\ninterval = \"1m\"\n[[usage.accounts]]\ndirectory = \"/data\"".to_owned(),
+            "usage.interval (pilothouse.toml): 1m is too short. Write 3m or more",
         ),
         ("[usage]\nprobability = 80".to_owned(), "usage.probability (pilothouse.toml): 80 is not between 0 and 1."),
         ("[usage]\nprobability = \"high\"".to_owned(), "is text, not a number. Write for instance probability = 0.8."),
