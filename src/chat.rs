@@ -1,5 +1,6 @@
 //! The room: what people said, how far it is proven, and what they are told. No SDK type crosses this door.
 
+mod advice;
 mod gap;
 mod gestures;
 mod late;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use self::advice::Advice;
 use self::session::Session;
 pub use self::session::{Lock, OpenError, lock_held};
 use crate::config;
@@ -221,7 +223,7 @@ pub fn gestures() -> (mpsc::Sender<Gesture>, mpsc::Receiver<Gesture>) {
 pub struct Chat {
     session: Session,
     client: Client,
-    advice: Vec<String>,
+    advice: Vec<Advice>,
     user_id: String,
     store: Store,
     users: watch::Receiver<Arc<Vec<String>>>,
@@ -266,10 +268,10 @@ impl Chat {
         &self.user_id
     }
 
-    /// What the operator of the machine should do about the recovery key and the own device, in sentences.
+    /// What the operator of the machine should do about the recovery key and the own device.
     #[must_use]
-    pub fn advice(&self) -> Vec<String> {
-        self.advice.clone()
+    pub fn advice(&self) -> &[Advice] {
+        &self.advice
     }
 
     /// Listens and speaks until `shutdown`, then flushes and closes the stores.

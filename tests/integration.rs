@@ -13,6 +13,8 @@ mod harness;
 mod image;
 #[path = "integration/manifests.rs"]
 mod manifests;
+#[path = "integration/recovery.rs"]
+mod recovery;
 #[path = "integration/roles.rs"]
 mod roles;
 #[path = "integration/sending.rs"]

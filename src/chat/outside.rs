@@ -193,7 +193,7 @@ fn segment(id: &str) -> String {
 }
 
 /// Reads a `/keys/query` answer for one person, and believes signatures only after verifying them.
-fn served(answer: &Value, user: &str) -> Served {
+pub(super) fn served(answer: &Value, user: &str) -> Served {
     let master = single_key(&answer["master_keys"][user]);
     let self_signing = single_key(&answer["self_signing_keys"][user]).filter(|_| {
         master.as_deref().is_some_and(|master| is_signed(&answer["self_signing_keys"][user], user, master))

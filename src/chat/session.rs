@@ -22,6 +22,7 @@ pub(super) use self::tokens::Folder;
 pub(super) use self::tokens::Saved;
 use self::wire::{LoggedIn, patiently};
 pub(super) use self::wire::{Wire, WireError};
+use super::advice::Advice;
 use super::recovery;
 use crate::config::{self, Login, TrustMode};
 use crate::retry::Backoff;
@@ -47,7 +48,7 @@ pub(crate) struct Opened {
     pub(crate) session: Session,
     pub(crate) client: Client,
     /// What the operator of the machine should do.
-    pub(crate) advice: Vec<String>,
+    pub(crate) advice: Vec<Advice>,
 }
 
 impl Session {
@@ -94,7 +95,7 @@ impl Session {
             }
             Err(why) => {
                 warn!(%why, "going on with an unsigned device, as configured");
-                (false, vec![format!("the own device is unsigned: {why}")])
+                (false, vec![Advice::Unsigned { why: why.to_string() }])
             }
         };
         if !signed && session.trust.mode == TrustMode::Identity {

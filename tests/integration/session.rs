@@ -11,14 +11,14 @@ use crate::support::bot::{Bot, DEADLINE, empty, eventually};
 use crate::support::synapse::{Account, Synapse, synapse};
 
 /// The keys that the homeserver serves for an account.
-async fn keys(synapse: &Synapse, account: &Account) -> Value {
+pub(crate) async fn keys(synapse: &Synapse, account: &Account) -> Value {
     let login = synapse.login(account).await;
     let body = json!({"device_keys": {&account.user_id: []}});
     synapse.call(&login.access_token, Method::POST, "/_matrix/client/v3/keys/query", Some(body)).await
 }
 
 /// Whether the homeserver serves the bot's device with its owner's signature.
-async fn is_signed(synapse: &Synapse, account: &Account, bot: &Bot) -> bool {
+pub(crate) async fn is_signed(synapse: &Synapse, account: &Account, bot: &Bot) -> bool {
     let keys = keys(synapse, account).await;
     let user = &account.user_id;
     let signing = keys["self_signing_keys"][user]["keys"].as_object().and_then(|keys| keys.keys().next().cloned());

@@ -26,6 +26,8 @@ pub(crate) mod node;
 pub(crate) mod person;
 #[path = "support/process.rs"]
 pub(crate) mod process;
+#[path = "support/proxy.rs"]
+pub(crate) mod proxy;
 #[path = "support/synapse.rs"]
 pub(crate) mod synapse;
 

@@ -179,17 +179,25 @@ pub enum OpenError {
     /// The account has a cross-signing identity and the key to it is not given.
     #[error(
         "{user} already has a cross-signing identity, and this new device cannot be signed without its recovery key: set \
-         matrix.recovery_key (or its file), or matrix.require_signed_device = false to go on unsigned"
+         matrix.recovery_key (or its file). If nobody has it, log in to the account with another client, reset the identity there \
+         (Element: Settings, Encryption), and set matrix.recovery_key to the key that this gives. To go on unsigned, set \
+         matrix.require_signed_device = false"
     )]
     NoRecoveryKey {
         /// The account.
         user: String,
     },
     /// The recovery key does not fit.
-    #[error("the recovery key does not open the identity of {user}: {why}; correct matrix.recovery_key")]
+    #[error(
+        "the recovery key in {place} does not open the identity of {user}: {why}. Set matrix.recovery_key to the right one; if \
+         nobody has it, log in to the account with another client, reset the identity there (Element: Settings, Encryption), and \
+         set matrix.recovery_key to the key that this gives"
+    )]
     WrongRecoveryKey {
         /// The account.
         user: String,
+        /// Where the key came from: a configuration key or a file.
+        place: String,
         /// The cause.
         why: String,
     },
@@ -205,7 +213,10 @@ pub enum OpenError {
         why: String,
     },
     /// Anything else that the homeserver or the SDK says.
-    #[error("the Matrix session cannot be opened: {why}")]
+    #[error(
+        "the Matrix session cannot be opened: {why}; start again, and if it stays so, look at the homeserver's own log for this \
+         request"
+    )]
     Other {
         /// The cause.
         why: String,

@@ -15,6 +15,8 @@ const KEY: &str = "store.key";
 const MATRIX: &str = "matrix";
 /// The recovery key's name, where this program made one.
 const RECOVERY: &str = "recovery.key";
+/// Lies there while a recovery key is made: whose name is still there at a start, was cut off or is asked for anew.
+const RECOVERY_REQUEST: &str = "recovery.key.new";
 
 /// A login as it is kept on disk.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +76,10 @@ impl Folder {
 
     pub(crate) fn recovery_file(&self) -> PathBuf {
         self.root.join(RECOVERY)
+    }
+
+    pub(crate) fn recovery_request(&self) -> PathBuf {
+        self.root.join(RECOVERY_REQUEST)
     }
 
     pub(crate) fn matrix(&self) -> PathBuf {
