@@ -85,9 +85,12 @@ pub enum Address {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "standing", content = "why")]
 pub enum Standing {
-    /// The rule of `trust.mode` holds.
+    /// A pinned key proves it.
     Proven,
-    /// It does not, and this is why.
+    /// Nothing proves it, and the configuration has it count all the same: a room of `trust.plaintext`, or `trust.mode` =
+    /// `any`. Good for commands, but not for moving a pin, which counts elsewhere.
+    Believed,
+    /// It is not, and this is why.
     Unproven(Why),
 }
 

@@ -257,6 +257,8 @@ pub enum Refusal {
     NotAPerson(String),
     /// `trust accept @user device …` where devices are not pinned.
     DevicesNotPinned,
+    /// `trust accept` from where nothing is proven: the pin would count where something is.
+    PinNeedsProof,
 }
 
 impl Refusal {
@@ -272,6 +274,7 @@ impl Refusal {
             Self::OwnKey => "own-key".to_owned(),
             Self::NotAPerson(user) => format!("not-a-person {user}"),
             Self::DevicesNotPinned => "devices-not-pinned".to_owned(),
+            Self::PinNeedsProof => "pin-needs-proof".to_owned(),
         }
     }
 }
@@ -335,6 +338,9 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
             Ok(Order::Restart(Restart { target: bounds.name.clone() }))
         }),
         Command::Accept { user, device, fingerprint } => {
+            if person.is_some() && *standing != Standing::Proven {
+                return Err(Refusal::PinNeedsProof);
+            }
             if person == Some(user) {
                 return Err(Refusal::OwnKey);
             }

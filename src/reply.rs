@@ -378,6 +378,11 @@ fn refused(refusal: &Refusal) -> Words {
         Refusal::DevicesNotPinned => {
             text.say("Devices are not pinned here: leave the device out and name the identity's fingerprint.")
         }
+        Refusal::PinNeedsProof => text
+            .say("Whom to trust is not taken from here: without encryption, or with trust.mode = any, nothing proves who writes. ")
+            .say("Write it in an encrypted room where devices are proven, or run ")
+            .code("pilothouse trust accept")
+            .say(" on the machine."),
     }
     .words()
 }

@@ -94,7 +94,7 @@ impl Rooms {
     /// Asks which rooms the aliases of the configuration mean, as far as that is not known.
     pub(crate) async fn resolve(&self) {
         let matrix = &self.context.matrix;
-        let names = matrix.rooms.iter().chain(&self.context.trust.plaintext).chain(&matrix.home_room);
+        let names = matrix.rooms.iter().chain(&matrix.home_room);
         for name in names.filter(|name| self.aliased(name).is_none()) {
             let Ok(alias) = RoomAliasId::parse(name) else {
                 warn!(name, "the configuration names a room that is neither an id (!…) nor an alias (#…)");

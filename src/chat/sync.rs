@@ -64,7 +64,7 @@ const ROOMS: usize = 4;
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) -> anyhow::Result<Ended> {
     let (chores, carrier) = Chores::new();
     let rooms = Arc::new(Rooms::new(Arc::clone(&context), chores.clone()));
-    let trust = Arc::new(Trust::new(Arc::clone(&context), Arc::clone(&rooms)));
+    let trust = Arc::new(Trust::new(Arc::clone(&context)));
     let hearing = Arc::new(Hearing::new(Arc::clone(&context), Arc::clone(&rooms), Arc::clone(&trust), chores.clone()));
     let keys = Arc::new(Notify::new());
 
@@ -158,7 +158,7 @@ impl Receiver {
             .context("the homeserver did not answer in time")?
             .context("sync with the homeserver")?;
         if poll.is_zero() {
-            // Before anything is judged: the room of an alias may be one where plaintext counts.
+            // Before anything is read: the room of an alias may be one where bare words are commands.
             self.rooms.resolve().await;
         }
         let new = self.take(&response, since.as_deref()).await?;
