@@ -332,7 +332,12 @@ impl Chat {
         ));
         loops.spawn(named(
             "own device",
-            until_shutdown(own::run(Arc::clone(&context), self.session.sends_unsigned(), stop.clone())),
+            until_shutdown(own::run(
+                Arc::clone(&context),
+                self.advice.clone(),
+                self.session.sends_unsigned(),
+                stop.clone(),
+            )),
         ));
 
         let first = loops.join_next().await.unwrap_or_else(|| Ok(("chat", Ok(Ended::Shutdown))));

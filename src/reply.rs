@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 pub use text::{Text, Words, span};
 pub use trust::{Person, Proof};
 
-use crate::chat::Why;
+use crate::chat::{Advice, Why};
 use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
@@ -52,6 +52,8 @@ pub enum Report {
         proof: Proof,
         /// The people.
         people: Vec<Person>,
+        /// What whoever runs Pilothouse should see to.
+        advice: Vec<Advice>,
     },
     /// The configuration pins another key, and wins.
     PinnedByConfiguration {
@@ -246,7 +248,7 @@ pub fn words(report: &Report) -> Words {
         Report::Help { about, offered, targets, prefix } => help(*about, offered, targets, prefix),
         Report::Status { targets, now } => status::words(targets, *now),
         Report::History { deeds, zone } => history(deeds, zone),
-        Report::Trust { proof, people } => trust::words(*proof, people),
+        Report::Trust { proof, people, advice } => trust::words(*proof, people, advice),
         Report::PinnedByConfiguration { user } => Text::new()
             .say("🚫 Nothing was changed: the configuration pins another key of ")
             .strong(user)

@@ -1,10 +1,15 @@
 //! What whoever runs Pilothouse should see to about the bot's own device and its recovery key: the one place for these
-//! sentences, which the log, `check` and `trust` repeat. Pure.
+//! sentences, which the log, `check` and `trust` repeat. The daemon notes it in the store, where the others read it.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::store::{Store, StoreError};
+
+/// Cursor of the store with the last advice, as JSON.
+const ADVICE: &str = "advice";
 
 /// Something to see to, on the machine or in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +32,8 @@ pub enum Advice {
     },
     /// No recovery key is configured, and none lies on the volume.
     KeyMissing {
-        /// A file whose presence has the next start make a new key.
-        request: PathBuf,
+        /// A file whose presence has the next start make a new key, where the identity's private keys lie here.
+        request: Option<PathBuf>,
     },
     /// The configured recovery key does not open the account's identity.
     KeyUnfit {
@@ -75,7 +80,8 @@ impl Advice {
             Self::KeyTwice { file } => {
                 format!("delete {}, which would be lost or stolen with the volume", file.display())
             }
-            Self::KeyMissing { request } => format!(
+            Self::KeyMissing { request: None } => "set matrix.recovery_key_file".to_owned(),
+            Self::KeyMissing { request: Some(request) } => format!(
                 "set matrix.recovery_key_file; if nobody has the key any more, make an empty file {} and start again: a new \
                  key is made",
                 request.display()
@@ -83,8 +89,36 @@ impl Advice {
             Self::KeyUnfit { .. } => {
                 "correct it and start again; until then keep every other copy of the key, recovery.key too".to_owned()
             }
-            Self::NotKept { .. } => "the next start tries again".to_owned(),
+            Self::NotKept { .. } => "it is tried again".to_owned(),
         }
+    }
+
+    /// Whether it is about the recovery key, and not the device.
+    #[must_use]
+    pub fn is_about_the_key(&self) -> bool {
+        !matches!(self, Self::Unsigned { .. })
+    }
+
+    /// Reads what the daemon noted last, as far as files that were moved since have not changed it; `None` before its first
+    /// start.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn noted(store: &Store) -> Result<Option<Vec<Self>>, StoreError> {
+        let noted = store.cursor(ADVICE).await?.and_then(|text| serde_json::from_str::<Vec<Self>>(&text).ok());
+        Ok(noted.map(|noted| {
+            let still = |advice| match advice {
+                Self::KeyOnVolume { file } if !file.is_file() => Some(Self::KeyMissing { request: None }),
+                Self::KeyTwice { file } if !file.is_file() => None,
+                advice => Some(advice),
+            };
+            noted.into_iter().filter_map(still).collect()
+        }))
+    }
+
+    /// Notes all that there is to see to now.
+    pub(super) async fn note(store: &Store, advice: &[Self]) -> Result<(), StoreError> {
+        store.set_cursor(ADVICE, &serde_json::json!(advice).to_string()).await
     }
 }
 

@@ -2,7 +2,7 @@
 //! second process that does would take the daemon's tokens away, and it leaves the Matrix store alone.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use matrix_sdk::encryption::vodozemac::{Ed25519PublicKey, Ed25519Signature};
 use matrix_sdk::ruma::CanonicalJsonValue;
@@ -162,14 +162,6 @@ impl Outside {
             Fault(format!("the device that was made for this could not be logged out ({error}); remove it by hand"))
         })
     }
-}
-
-/// Gives the path of the recovery key that Pilothouse made and that nobody has moved off the volume yet.
-#[must_use]
-pub fn recovery_key_on_the_volume(store: &Path) -> Option<PathBuf> {
-    // Looking makes nothing: the folder is the daemon's to make.
-    let path = store.is_dir().then(|| Folder::open(store).ok())??.recovery_file();
-    path.is_file().then_some(path)
 }
 
 /// Says whether a login is saved in the folder.

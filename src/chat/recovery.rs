@@ -38,7 +38,7 @@ pub(super) async fn sign_own_device(
     client: &Client,
     matrix: &config::Matrix,
     folder: &Folder,
-) -> Result<Vec<Advice>, OpenError> {
+) -> Result<Option<Advice>, OpenError> {
     let Some(own) = client.user_id().map(ToOwned::to_owned) else {
         return Err(OpenError::Other { why: "there is no login".to_owned() });
     };
@@ -65,7 +65,9 @@ pub(super) async fn sign_own_device(
             return Err(unsigned(anyhow::anyhow!("its signature does not reach the store")));
         }
     }
-    keep_recoverable(client, matrix.recovery_key.as_ref(), folder).await.map_err(unsigned)
+    // The device is signed: what fails from here on is no reason not to start.
+    let kept = keep_recoverable(client, matrix.recovery_key.as_ref(), folder).await;
+    Ok(kept.unwrap_or_else(|error| Some(Advice::NotKept { why: format!("{error:#}") })))
 }
 
 /// What everybody else sees of the own account.
@@ -221,39 +223,64 @@ fn public_of(seed: &str) -> Option<String> {
     Some(STANDARD_NO_PAD.encode(Ed25519SecretKey::from_slice(&bytes).public_key().as_bytes()))
 }
 
-/// Puts the identity's keys into secret storage where none is, and says where the recovery key should be.
+/// Puts the identity's keys into secret storage where none is, and says what to do about the recovery key. A configured key is
+/// only tried by [`try_key`], which may take a while.
 async fn keep_recoverable(
     client: &Client,
     configured: Option<&Secret>,
     folder: &Folder,
-) -> anyhow::Result<Vec<Advice>> {
-    let file = folder.recovery_file();
+) -> anyhow::Result<Option<Advice>> {
     let private = has_private_keys(client).await;
     let storage = client.encryption().secret_storage();
-    // An empty file was written before a storage whose key nobody has: a start was interrupted between the two.
-    let kept = folder.recovery_key()?;
-    let interrupted = configured.is_none() && file.exists() && kept.is_none();
-    if private && (interrupted || !storage.is_enabled().await?) {
-        let given = configured.map(|key| key.expose().trim().to_owned()).or(kept);
+    let mut kept = folder.recovery_key()?;
+    // Left by a start that was cut off between a new storage and its key, or by somebody who wants a new one.
+    let requested = configured.is_none() && kept.is_none() && folder.recovery_request().exists();
+    if private && (requested || !storage.is_enabled().await.context("the secret storage cannot be looked for")?) {
+        let given = configured.map(|key| key.expose().trim().to_owned()).or_else(|| kept.clone());
+        let create = storage.create_secret_store();
         if let Some(key) = given {
-            storage
-                .create_secret_store()
-                .with_passphrase(&key)
-                .await
-                .context("the secret storage could not be made")?;
+            create.with_passphrase(&key).await.context("the secret storage could not be made")?;
         } else {
-            folder.save_recovery_key("")?;
-            let made = storage.create_secret_store().await.context("the secret storage could not be made")?;
+            folder.request_recovery_key()?;
+            let made = create.await.context("the secret storage could not be made")?;
             folder.save_recovery_key(&made.secret_storage_key())?;
+            kept = Some(made.secret_storage_key());
         }
         info!("put the identity's keys into secret storage");
     }
-    Ok(match (configured, file.exists()) {
-        (Some(_), true) => vec![Advice::KeyTwice { file }],
-        (Some(_), false) => Vec::new(),
-        (None, true) => vec![Advice::KeyOnVolume { file }],
-        (None, false) => vec![Advice::KeyMissing { request: folder.recovery_request() }],
+    if configured.is_some() || kept.is_some() {
+        folder.drop_recovery_request()?;
+    }
+    Ok(match (configured, kept) {
+        (Some(_), _) => None,
+        (None, Some(_)) => Some(Advice::KeyOnVolume { file: folder.recovery_file() }),
+        (None, None) => Some(Advice::KeyMissing { request: private.then(|| folder.recovery_request()) }),
     })
+}
+
+/// Does what [`sign_own_device`] left undone about the recovery key of a signed device, and tries a configured one: a key
+/// that does not fit is noticed while its volume is still there.
+///
+/// # Errors
+/// Where the homeserver does not answer: try again later.
+pub(super) async fn look_after_key(client: &Client, matrix: &config::Matrix) -> anyhow::Result<Option<Advice>> {
+    let folder = Folder::open(&matrix.store)?;
+    let advice = keep_recoverable(client, matrix.recovery_key.as_ref(), &folder).await?;
+    match &matrix.recovery_key {
+        Some(key) => try_key(client, key, &folder).await,
+        None => Ok(advice),
+    }
+}
+
+async fn try_key(client: &Client, key: &Secret, folder: &Folder) -> anyhow::Result<Option<Advice>> {
+    let own = client.user_id().context("there is no login")?;
+    let identity = client.encryption().get_user_identity(own).await?;
+    let master = identity.and_then(|identity| Some(identity.master_key().get_first_key()?.to_base64()));
+    match open(client, key.expose().trim(), &master.unwrap_or_default()).await {
+        Ok(_) => Ok(folder.recovery_key()?.map(|_| Advice::KeyTwice { file: folder.recovery_file() })),
+        Err(Unopened::Key(why)) => Ok(Some(Advice::KeyUnfit { why })),
+        Err(Unopened::Other(error)) => Err(error),
+    }
 }
 
 #[cfg(test)]

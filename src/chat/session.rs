@@ -88,7 +88,7 @@ impl Session {
             }
         };
         let (signed, advice) = match signed {
-            Ok(advice) => (true, advice),
+            Ok(advice) => (true, advice.into_iter().collect()),
             Err(why) if session.matrix.require_signed_device => {
                 close(&client).await;
                 return Err(why);

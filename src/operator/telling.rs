@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::gate::message;
 use super::{Book, Operator, now};
+use crate::chat::Advice;
 use crate::policy::Topic;
 use crate::reply::{Deed, Person, Report};
 use crate::store::{Store, StoreError};
@@ -68,7 +69,8 @@ impl Operator {
 
     async fn trust(&self, book: &Book) -> Result<Report, StoreError> {
         let people = people(&self.store, &book.rules.users, &book.pins).await?;
-        Ok(Report::Trust { proof: book.proof, people })
+        let advice = Advice::noted(&self.store).await?.unwrap_or_default();
+        Ok(Report::Trust { proof: book.proof, people, advice })
     }
 }
 

@@ -15,7 +15,7 @@ const KEY: &str = "store.key";
 const MATRIX: &str = "matrix";
 /// The recovery key's name, where this program made one.
 const RECOVERY: &str = "recovery.key";
-/// Lies there while a recovery key is made: whose name is still there at a start, was cut off or is asked for anew.
+/// Lies there while a recovery key is made; one that a start finds was left by a start that was cut off, or asks for a new key.
 const RECOVERY_REQUEST: &str = "recovery.key.new";
 
 /// A login as it is kept on disk.
@@ -131,6 +131,21 @@ impl Folder {
     /// Writes a recovery key that was just made.
     pub(crate) fn save_recovery_key(&self, key: &str) -> Result<(), OpenError> {
         self.write(&self.recovery_file(), &format!("{key}\n"))
+    }
+
+    /// Notes that a recovery key is being made.
+    pub(crate) fn request_recovery_key(&self) -> Result<(), OpenError> {
+        self.write(&self.recovery_request(), "")
+    }
+
+    /// Notes that a recovery key is there.
+    pub(crate) fn drop_recovery_request(&self) -> Result<(), OpenError> {
+        match std::fs::remove_file(self.recovery_request()) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(OpenError::Folder { path: self.recovery_request(), source })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn read(path: &Path) -> Result<Option<String>, OpenError> {
