@@ -11,6 +11,8 @@ mod figures;
 mod harness;
 #[path = "integration/image.rs"]
 mod image;
+#[path = "integration/logins.rs"]
+mod logins;
 #[path = "integration/manifests.rs"]
 mod manifests;
 #[path = "integration/recovery.rs"]

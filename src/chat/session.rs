@@ -4,12 +4,14 @@ mod connection;
 mod credentials;
 mod error;
 mod lock;
+mod logins;
 mod tokens;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use matrix_sdk::Client;
 use matrix_sdk_base::crypto::CollectStrategy;
 use tracing::{info, warn};
@@ -18,6 +20,7 @@ pub(super) use self::connection::close;
 pub(super) use self::credentials::{credentials, same_user};
 pub use self::error::OpenError;
 pub use self::lock::{Lock, lock_held};
+use self::logins::Logins;
 pub(super) use self::tokens::Folder;
 pub(super) use self::tokens::Saved;
 use self::wire::{LoggedIn, patiently};
@@ -135,7 +138,12 @@ impl Session {
 
     /// The error of a device that the homeserver has ended.
     pub(crate) fn hard_logout(&self) -> OpenError {
-        OpenError::HardLogout { device: self.current().device_id, folder: self.folder.root().to_owned() }
+        let (device, folder) = (self.current().device_id, self.folder.root().to_owned());
+        match self.matrix.login {
+            // Tokens are replaced one by one, and their device stays.
+            Login::Token { .. } => OpenError::TokenEnded { device, folder },
+            Login::Password { .. } | Login::Jwt { .. } => OpenError::HardLogout { device, folder },
+        }
     }
 
     fn current(&self) -> Saved {
@@ -148,13 +156,19 @@ impl Session {
         self.folder.save_session(&saved)
     }
 
-    /// New tokens for the same device.
+    /// New tokens for the same device; not at once where the last ones did not last.
     async fn renew(&self) -> Result<(), OpenError> {
         let saved = self.current();
+        let pause = Duration::try_from(saved.logins.pause(now())).unwrap_or_default();
+        if !pause.is_zero() {
+            warn!(?pause, "the last logins did not last: waiting before the next");
+            tokio::time::sleep(pause).await;
+        }
         let Some(login) = login(&self.matrix, &self.wire, Some(&saved.device_id)).await? else {
             return Err(OpenError::TokenExpired { device: saved.device_id });
         };
         let LoggedIn { user_id, access_token, refresh_token, .. } = login;
+        self.remember(|saved| saved.logins.note(now()))?;
         let keys = patiently("asking for the own keys", || self.wire.keys(&access_token, &user_id, &saved.device_id))
             .await
             .map_err(|error| other(&error))?;
@@ -200,7 +214,9 @@ async fn first_login(matrix: &config::Matrix, folder: &Folder, wire: &Wire) -> R
         let LoggedIn { user_id, device_id, access_token, refresh_token } =
             login(matrix, wire, None).await?.ok_or_else(|| OpenError::Other { why: "no credentials".to_owned() })?;
         info!(user_id, device_id, "logged in as a new device");
-        return Ok(Saved { user_id, device_id, access_token, refresh_token, ed25519: None });
+        let mut logins = Logins::default();
+        logins.note(now());
+        return Ok(Saved { user_id, device_id, access_token, refresh_token, ed25519: None, logins });
     };
     let token = access_token.expose().trim();
     let who = patiently("checking the access token", || wire.whoami(token)).await.map_err(|error| match error {
@@ -229,6 +245,7 @@ async fn first_login(matrix: &config::Matrix, folder: &Folder, wire: &Wire) -> R
         access_token: token.to_owned(),
         refresh_token: None,
         ed25519: None,
+        logins: Logins::default(),
     })
 }
 
@@ -248,4 +265,9 @@ async fn login(matrix: &config::Matrix, wire: &Wire, device: Option<&str>) -> Re
 
 fn other(error: &WireError) -> OpenError {
     OpenError::Other { why: error.to_string() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "logins are paced by the time at which they were made")]
+fn now() -> Timestamp {
+    Timestamp::now()
 }

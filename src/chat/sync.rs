@@ -20,12 +20,11 @@ use matrix_sdk::config::SyncSettings;
 use matrix_sdk::ruma::api::client::filter::FilterDefinition;
 use matrix_sdk::ruma::api::client::receipt::create_receipt::v3::ReceiptType;
 use matrix_sdk::ruma::api::client::sync::sync_events::v3::Filter;
-use matrix_sdk::ruma::api::error::ErrorKind;
 use matrix_sdk::ruma::events::receipt::ReceiptThread;
 use matrix_sdk::ruma::{EventId, OwnedRoomId, RoomId};
 use matrix_sdk::store::StateStoreDataKey;
 use matrix_sdk::sync::{JoinedRoomUpdate, SyncResponse};
-use matrix_sdk::{HttpError, RefreshTokenError, Room, RoomState};
+use matrix_sdk::{HttpError, Room, RoomState};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -36,6 +35,7 @@ use self::chores::Chores;
 use self::event::Event;
 use self::hearing::{Heard, Hearing};
 use self::outage::Outage;
+use super::answer::LastWord;
 use super::rooms::Rooms;
 use super::trust::Trust;
 use super::{Context, Ended, gap, late};
@@ -62,6 +62,7 @@ const ROOMS: usize = 4;
 /// # Errors
 /// Where a part of it ends or panics, or the own position cannot be read at the start.
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) -> anyhow::Result<Ended> {
+    let word = LastWord::on(&context.client);
     let (chores, carrier) = Chores::new();
     let rooms = Arc::new(Rooms::new(Arc::clone(&context), chores.clone()));
     let trust = Arc::new(Trust::new(Arc::clone(&context)));
@@ -77,6 +78,8 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) -> a
     let mut receiver = Receiver {
         position: context.store.cursor("sync").await?,
         outage: Outage::resume(&context.store, now()).await?,
+        trouble: String::new(),
+        word,
         context,
         rooms,
         hearing,
@@ -105,6 +108,9 @@ struct Receiver {
     /// Up to here everything is in the inbox; nothing before the very first sync.
     position: Option<String>,
     outage: Outage,
+    /// What the log said last of an outage, without its numbers.
+    trouble: String,
+    word: LastWord,
 }
 
 impl Receiver {
@@ -124,7 +130,7 @@ impl Receiver {
                     poll = POLL;
                 }
                 Err(error) => {
-                    if let Some(ended) = logout(&error) {
+                    if let Some(ended) = answer(&error).and_then(|error| self.word.ended(error)) {
                         return Ok(ended);
                     }
                     self.fail(&error);
@@ -138,14 +144,18 @@ impl Receiver {
         }
     }
 
+    /// Says in the log what is wrong, once for each thing that is: an outage may hide a cause that somebody can mend.
     fn fail(&mut self, error: &anyhow::Error) {
         let first = self.outage.begin();
         let trouble = format!("nothing is received and nothing is acted on: {error:#}");
-        if first {
+        // Times and sizes differ from try to try.
+        let gist: String = trouble.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        if first || self.trouble != gist {
             error!("{trouble}");
         } else {
             debug!("{trouble}");
         }
+        self.trouble = gist;
         self.context.health.send_modify(|health| health.trouble = Some(trouble));
     }
 
@@ -315,26 +325,12 @@ fn filter() -> Filter {
     filter.into()
 }
 
-/// Whether the homeserver ended the login, and in which way.
-fn logout(error: &anyhow::Error) -> Option<Ended> {
-    let error = error.chain().find_map(|cause| match cause.downcast_ref::<matrix_sdk::Error>() {
+/// The answer of the homeserver in an error, where it is one.
+fn answer(error: &anyhow::Error) -> Option<&HttpError> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<matrix_sdk::Error>() {
         Some(matrix_sdk::Error::Http(error)) => Some(&**error),
         _ => cause.downcast_ref::<HttpError>(),
-    })?;
-    match (error, error.client_api_error_kind()) {
-        (_, Some(ErrorKind::UnknownToken(data))) if data.soft_logout => Some(Ended::SoftLogout),
-        (_, Some(ErrorKind::UnknownToken(_))) => Some(Ended::HardLogout),
-        // The access token has expired and the refresh token is refused: only a new login helps.
-        (HttpError::RefreshToken(RefreshTokenError::MatrixAuth(refused)), _)
-            if matches!(
-                refused.client_api_error_kind(),
-                Some(ErrorKind::UnknownToken(_) | ErrorKind::Forbidden | ErrorKind::Unauthorized)
-            ) =>
-        {
-            Some(Ended::SoftLogout)
-        }
-        _ => None,
-    }
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a loop: it notes when things arrived")]

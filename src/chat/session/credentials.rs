@@ -6,9 +6,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::OpenError;
-use super::wire::{USER_AGENT, WireError, chain, patiently};
+use super::wire::{USER_AGENT, WireError, chain, patiently, with_ca};
 use crate::config::{self, JwtSource, Login};
 
+/// What a limit of Keycloak means when it does not say.
+const LIMITED: Duration = Duration::from_secs(30);
 /// Keycloak answers within this time.
 const KEYCLOAK_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -85,29 +87,29 @@ async fn keycloak(source: &JwtSource, matrix: &config::Matrix) -> Result<String,
 
 /// Its own client: the homeserver's proxy is not Keycloak's. The private CA usually is.
 fn keycloak_http(matrix: &config::Matrix) -> Result<reqwest::Client, String> {
-    let mut builder = reqwest::Client::builder().user_agent(USER_AGENT).timeout(KEYCLOAK_TIMEOUT);
-    if let Some(path) = &matrix.ca_file {
-        let pem = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
-        builder = builder.tls_certs_merge(bundle);
-    }
-    builder.build().map_err(|error| chain(&error))
+    let builder = reqwest::Client::builder().user_agent(USER_AGENT).timeout(KEYCLOAK_TIMEOUT);
+    with_ca(builder, matrix)?.build().map_err(|error| chain(&error))
 }
 
 async fn grant(request: reqwest::RequestBuilder) -> Result<String, WireError> {
     let unreachable = |error: reqwest::Error| WireError::Unreachable(chain(&error.without_url()));
     let answer = request.send().await.map_err(unreachable)?;
     let status = answer.status();
+    let limit = answer.headers().get("retry-after").and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
     let body = answer.bytes().await.map_err(unreachable)?;
     if status.is_success() {
         return serde_json::from_slice::<Granted>(&body)
             .map(|granted| granted.access_token)
-            .map_err(|_| WireError::Strange("the answer has no access_token".to_owned()));
-    }
-    if status.is_server_error() {
-        return Err(WireError::Unreachable(format!("Keycloak answers {status}")));
+            .map_err(|_| WireError::Strange(format!("{status} without an access_token")));
     }
     let denied: Denied = serde_json::from_slice(&body).unwrap_or_default();
+    if status.as_u16() == 429 {
+        return Err(WireError::Limited(limit.map_or(LIMITED, Duration::from_secs)));
+    }
+    // Keycloak says in a word what is wrong; a proxy before it does not.
+    if status.is_server_error() || denied.error.is_empty() {
+        return Err(WireError::Unreachable(format!("Keycloak answers {status}")));
+    }
     Err(WireError::Refused {
         status: status.as_u16(),
         code: denied.error,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
+use super::logins::Logins;
 
 /// The session file's name.
 const SESSION: &str = "session.json";
@@ -34,6 +35,9 @@ pub(crate) struct Saved {
     /// The device's ed25519 key, once the store was opened with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ed25519: Option<String>,
+    /// When it logged in.
+    #[serde(default)]
+    pub(crate) logins: Logins,
 }
 
 impl std::fmt::Debug for Saved {
@@ -191,6 +195,7 @@ mod tests {
             access_token: "secret-token".to_owned(),
             refresh_token: None,
             ed25519: None,
+            logins: Logins::default(),
         }
     }
 
