@@ -1,7 +1,7 @@
 //! The homeserver, the store, the own device, the people and the rooms.
 
 use super::Finding;
-use crate::chat::outside::{Entered, Outside, Served, is_logged_in};
+use crate::chat::outside::{Entered, Fault, Outside, Served, is_logged_in};
 use crate::chat::{Advice, lock_held};
 use crate::config::{Config, TrustMode};
 use crate::daemon;
@@ -50,6 +50,12 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             people(config, &outside, &entered, store.as_ref(), &mut findings).await;
             rooms(config, &outside, &entered, &mut findings).await;
         }
+        Err(Fault::Expired) => findings.push(Finding::warning(
+            "matrix",
+            "login",
+            Fault::Expired.to_string(),
+            "start Pilothouse and check again: keys and rooms were not looked at",
+        )),
         Err(fault) => findings.push(Finding::failure(
             "matrix",
             "login",
