@@ -44,6 +44,11 @@ impl Rooms {
         list.iter().any(|name| name == room.as_str() || self.aliased(name).is_some_and(|aliased| aliased == room))
     }
 
+    /// Whether the room of every alias in `matrix.rooms` is known.
+    fn knows_all_named(&self) -> bool {
+        self.context.matrix.rooms.iter().all(|name| self.aliased(name).is_some())
+    }
+
     /// The room of a name in the configuration.
     pub(crate) fn aliased(&self, name: &str) -> Option<OwnedRoomId> {
         match RoomId::parse(name) {
@@ -63,8 +68,12 @@ impl Rooms {
             if self.is_named(&self.context.matrix.rooms, &this) {
                 return true;
             }
-            let room = self.context.client.get_room(&this);
-            id = room.and_then(|room| room.predecessor_room()).map(|before| before.room_id);
+            // Whoever makes a room names its predecessor as they like: the old room must say so too.
+            let before = self.context.client.get_room(&this).and_then(|room| room.predecessor_room());
+            id = before.map(|before| before.room_id).filter(|before| {
+                let successor = self.context.client.get_room(before).and_then(|room| room.successor_room());
+                successor.is_some_and(|next| next.room_id == this)
+            });
         }
         false
     }
@@ -206,6 +215,10 @@ impl Rooms {
             || self.is_named(&self.context.matrix.rooms, room.room_id())
             || self.replaces(room.room_id()).await;
         let accepted = named && self.is_allowed(inviter.as_str());
+        // Perhaps this is the room of an alias that cannot be asked for right now: the next survey asks again.
+        if !named && self.is_allowed(inviter.as_str()) && !self.knows_all_named() {
+            return warn!(room = %room.room_id(), %inviter, "invitation left open until the aliases of matrix.rooms are known");
+        }
         let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         for _ in 0..TRIES {
             if room.state() != RoomState::Invited {
