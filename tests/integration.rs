@@ -33,5 +33,9 @@ mod support;
 mod sync;
 #[path = "integration/trust.rs"]
 mod trust;
+#[path = "integration/vouching.rs"]
+mod vouching;
+#[path = "integration/waiting.rs"]
+mod waiting;
 #[path = "integration/whole.rs"]
 mod whole;
