@@ -9,6 +9,7 @@ pub mod memory;
 pub mod outbox;
 pub mod pins;
 pub mod replay;
+pub mod unindexed;
 pub mod watches;
 
 use std::path::Path;

@@ -43,6 +43,7 @@ pub(crate) async fn run(context: Arc<Context>, hearing: Arc<Hearing>, keys: Arc<
     // A Matrix store that was begun anew knows no room before its first sync.
     let mut health = context.health.subscribe();
     health.wait_for(|health| health.synced_at.is_some()).await?;
+    hearing.index_missing();
     let mut asked = HashSet::new();
     let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
     loop {

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::support::control_plane::{Namespace, with_namespace};
 use crate::support::house::{House, Plan, SOON};
 use crate::support::person::Person;
+use crate::support::process::Pilothouse;
 use crate::support::synapse::{Account, Synapse, synapse};
 
 const RUN: Duration = Duration::from_mins(1);
@@ -103,6 +104,48 @@ async fn check_tells_a_token_that_ran_out_from_a_login_that_failed() {
         house.start_again().await;
         let checked = house.beside(&["check", "--json"]).run(RUN).await;
         assert!(checked.said.contains("the saved login is good"), "{}", checked.said);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_identity_is_named_with_what_they_must_do() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 1).await;
+        let carl = synapse().await.register("carl").await;
+        let house = House::build(&namespace, Plan { users: vec![carl.user_id.clone()], ..Plan::of(&["web"]) }).await;
+        house.running.line("has no cross-signing identity", SOON).await;
+        for said in [house.ask("trust").await.body().to_owned(), house.beside(&["trust"]).run(RUN).await.said] {
+            assert!(said.contains(&carl.user_id) && said.contains("Set up recovery"), "{said}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_predecessors_environment_alone_goes_on_with_an_unsigned_device_and_warns() {
+    with_namespace(async |namespace| {
+        namespace.deployment("clawdbot", "fine", 1).await;
+        let synapse = synapse().await;
+        let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
+        // The bot's account has an identity, whose recovery key nobody has configured.
+        drop(Person::with_identity(&synapse, &bot).await);
+        let person = Person::with_identity(&synapse, &account).await;
+        let pilothouse = Pilothouse::new()
+            .variable("MATRIX_HOMESERVER", synapse.url())
+            .variable("MATRIX_USER", bot.user_id.clone())
+            .variable("MATRIX_PASSWORD", bot.password.clone())
+            .variable("ALLOWED_USERS", account.user_id.clone())
+            .variable("DEPLOYMENT_NAME", "clawdbot")
+            .variable("DEPLOYMENT_NAMESPACE", namespace.name.clone())
+            .kubeconfig(&namespace.cluster.kubeconfig());
+        let running = pilothouse.start();
+        running.line("the own device is unsigned", SOON).await;
+        let room = person.create_room(&[&bot.user_id]).await;
+        person.member(&room, &bot.user_id, "join", SOON).await;
+        let sent = person.send(&room, "trust").await;
+        let answer = person.expect_reply(&sent, SOON).await;
+        assert!(answer.body().contains("the own device is unsigned"), "{}", answer.body());
     })
     .await;
 }

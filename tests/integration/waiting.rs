@@ -164,3 +164,32 @@ async fn a_new_device_is_judged_when_its_keys_can_be_asked_for() {
     assert_eq!(scene.arrives(&sent.id).await.standing, Standing::Proven);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_text_may_be_said_again_although_its_first_event_could_not_be_looked_at_in_time() {
+    let mut scene = Scene::new().await;
+    let proxy = scene.proxied().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    scene.marker(&room).await;
+    proxy.fail("/event/", Answer::page(502));
+    let looked = proxy.count(&Method::GET, "/event/");
+    let first = scene.anna.send(&room, "start").await;
+    scene.arrives(&first.id).await;
+    eventually("it is looked at", async || (proxy.count(&Method::GET, "/event/") > looked).then_some(())).await;
+    running.stop().await;
+
+    proxy.mend();
+    let running = scene.start().await;
+    eventually("it is made up for", async || {
+        let missing = scene.store.unindexed(100).await.expect("the store answers");
+        missing.iter().all(|missing| missing.event != first.id).then_some(())
+    })
+    .await;
+    let path = format!("/_matrix/client/v3/rooms/{room}/redact/{}/{}", first.id, unique("txn"));
+    scene.anna.call(Method::PUT, &path, json!({})).await;
+    let again = scene.anna.send(&room, "start").await;
+    assert_eq!(again.session, first.session);
+    assert_eq!(scene.arrives(&again.id).await.standing, Standing::Proven);
+    running.stop().await;
+}

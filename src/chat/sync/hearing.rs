@@ -108,6 +108,12 @@ impl Hearing {
         Ok(arrivals)
     }
 
+    /// Reads the message indices that the process before has left unread.
+    pub(crate) fn index_missing(&self) {
+        let replay = Arc::clone(&self.replay);
+        self.chores.add("index", async move { replay.note_missing().await });
+    }
+
     fn index_later(&self, room: &Room, sight: &Sight, pause: Duration) {
         let (replay, room, sight) = (Arc::clone(&self.replay), room.clone(), sight.clone());
         self.chores.add(&format!("index/{}", sight.event), async move {
