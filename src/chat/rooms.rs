@@ -1,6 +1,6 @@
 //! Where the bot is: it follows allowed people into rooms, and out of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use matrix_sdk::{Room, RoomMemberships, RoomState};
 use serde_json::Value;
 use tracing::{debug, info, warn};
 
+use super::answer::Answer;
 use super::sync::chores::Chores;
 use super::sync::event::Event;
 use super::{Context, HOME_ROOM};
@@ -32,11 +33,13 @@ pub(crate) struct Rooms {
     chores: Chores,
     /// Rooms behind the aliases of the configuration.
     aliases: Mutex<BTreeMap<String, OwnedRoomId>>,
+    /// Those about which the homeserver gave no answer when it was asked last.
+    unanswered: Mutex<BTreeSet<String>>,
 }
 
 impl Rooms {
     pub(crate) fn new(context: Arc<Context>, chores: Chores) -> Self {
-        Self { context, chores, aliases: Mutex::default() }
+        Self { context, chores, aliases: Mutex::default(), unanswered: Mutex::default() }
     }
 
     /// Whether a list of the configuration names the room, by id or alias.
@@ -44,9 +47,10 @@ impl Rooms {
         list.iter().any(|name| name == room.as_str() || self.aliased(name).is_some_and(|aliased| aliased == room))
     }
 
-    /// Whether the room of every alias in `matrix.rooms` is known.
+    /// Whether the homeserver has said of every alias in `matrix.rooms` which room it means, if any.
     fn knows_all_named(&self) -> bool {
-        self.context.matrix.rooms.iter().all(|name| self.aliased(name).is_some())
+        let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.context.matrix.rooms.iter().any(|name| unanswered.contains(name))
     }
 
     /// The room of a name in the configuration.
@@ -109,7 +113,17 @@ impl Rooms {
                 warn!(name, "the configuration names a room that is neither an id (!…) nor an alias (#…)");
                 continue;
             };
-            match self.context.client.resolve_room_alias(&alias).await {
+            let answer = self.context.client.resolve_room_alias(&alias).await;
+            let answered = answer.as_ref().map_or_else(|error| Answer::of(error) == Answer::Refused, |_| true);
+            {
+                let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+                if answered {
+                    unanswered.remove(name)
+                } else {
+                    unanswered.insert(name.clone())
+                };
+            }
+            match answer {
                 Ok(answer) => {
                     self.aliases.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), answer.room_id);
                 }
