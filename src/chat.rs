@@ -1,5 +1,7 @@
 //! The room: what people said, how far it is proven, and what they are told. No SDK type crosses this door.
 
+mod advice;
+mod answer;
 mod gap;
 mod gestures;
 mod late;
@@ -18,18 +20,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use jiff::Timestamp;
-use matrix_sdk::{Client, SessionChange};
+use matrix_sdk::Client;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, Notify, broadcast, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use self::advice::Advice;
 use self::session::Session;
 pub use self::session::{Lock, OpenError, lock_held};
 use crate::config;
-use crate::retry::Backoff;
 use crate::store::{Store, StoreError};
 
 /// How long a start waits for the process before to let go of the Matrix store.
@@ -38,8 +39,6 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 const GESTURES: usize = 64;
 /// What the loops get to come to their end, before they are ended.
 const DRAIN: Duration = Duration::from_secs(5);
-/// A homeserver that ends a login sooner than this is not asked for the next one at once.
-const LOGIN_LASTS: Duration = Duration::from_mins(5);
 
 /// Who says what the usage guard wants: stands in [`Message::who`] where a user id would. It is none, and no event of a
 /// room can bear it: user ids begin with `@`.
@@ -99,9 +98,12 @@ pub enum Address {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "standing", content = "why")]
 pub enum Standing {
-    /// The rule of `trust.mode` holds.
+    /// A pinned key proves it.
     Proven,
-    /// It does not, and this is why.
+    /// Nothing proves it, and the configuration has it count all the same: a room of `trust.plaintext`, or `trust.mode` =
+    /// `any`. Good for commands, but not for moving a pin, which counts elsewhere.
+    Believed,
+    /// It is not, and this is why.
     Unproven(Why),
 }
 
@@ -177,7 +179,7 @@ pub struct Image {
 /// What `/readyz` asks about the room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
-    /// The last turn of the receiving loop, good or not.
+    /// The last turn of the receiving loop, good or not; `None` while a login is waited for, which may take long.
     pub turned_at: Option<Timestamp>,
     /// When the last sync came back.
     pub synced_at: Option<Timestamp>,
@@ -253,7 +255,7 @@ pub fn gestures() -> (mpsc::Sender<Gesture>, mpsc::Receiver<Gesture>) {
 pub struct Chat {
     session: Session,
     client: Client,
-    advice: Vec<String>,
+    advice: Vec<Advice>,
     user_id: String,
     store: Store,
     users: watch::Receiver<Arc<Vec<String>>>,
@@ -298,10 +300,10 @@ impl Chat {
         &self.user_id
     }
 
-    /// What the operator of the machine should do about the recovery key and the own device, in sentences.
+    /// What the operator of the machine should do about the recovery key and the own device.
     #[must_use]
-    pub fn advice(&self) -> Vec<String> {
-        self.advice.clone()
+    pub fn advice(&self) -> &[Advice] {
+        &self.advice
     }
 
     /// Listens and speaks until `shutdown`, then flushes and closes the stores.
@@ -309,26 +311,21 @@ impl Chat {
     /// # Errors
     /// A loop ended by itself or panicked, the homeserver has ended the device, or the store cannot be written.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
         loop {
-            let since = Instant::now();
             let ended = self.turn(&shutdown).await;
             session::close(&self.client).await;
             match ended? {
                 Ended::Shutdown => return Ok(()),
                 Ended::HardLogout => return Err(self.session.hard_logout().into()),
                 Ended::SoftLogout => {
-                    if since.elapsed() >= LOGIN_LASTS {
-                        pauses.reset();
-                    }
-                    let pause = pauses.next();
-                    info!(?pause, "the homeserver wants a new login of this device");
-                    let login = async {
-                        tokio::time::sleep(pause).await;
-                        self.session.login_again().await
-                    };
+                    info!("the homeserver wants a new login of this device");
+                    // Waiting for it may take long and is no standstill of a loop.
+                    self.health.send_modify(|health| {
+                        health.turned_at = None;
+                        health.trouble = Some("waiting for a new login of this device".to_owned());
+                    });
                     self.client = tokio::select! {
-                        client = login => client?,
+                        client = self.session.login_again() => client?,
                         () = shutdown.cancelled() => return Ok(()),
                     };
                 }
@@ -349,7 +346,6 @@ impl Chat {
             health: self.health.clone(),
         });
         let stop = shutdown.child_token();
-        let mut sessions = self.client.subscribe_to_session_changes();
         let mut loops = JoinSet::new();
         loops.spawn(named("sync", sync::run(Arc::clone(&context), stop.clone())));
         loops.spawn(named("sending", until_shutdown(sending::run(Arc::clone(&context), stop.clone()))));
@@ -359,7 +355,12 @@ impl Chat {
         ));
         loops.spawn(named(
             "own device",
-            until_shutdown(own::run(Arc::clone(&context), self.session.sends_unsigned(), stop.clone())),
+            until_shutdown(own::run(
+                Arc::clone(&context),
+                self.advice.clone(),
+                self.session.sends_unsigned(),
+                stop.clone(),
+            )),
         ));
 
         let first = loops.join_next().await.unwrap_or_else(|| Ok(("chat", Ok(Ended::Shutdown))));
@@ -379,9 +380,6 @@ impl Chat {
         let (name, end) = first.context("a loop of the room panicked")?;
         match end.with_context(|| format!("the {name} loop failed"))? {
             Ended::Shutdown if !asked => anyhow::bail!("the {name} loop ended by itself"),
-            Ended::Shutdown => Ok(Ended::Shutdown),
-            // A refused refresh hides what the homeserver said of the login itself.
-            Ended::SoftLogout if hard(&mut sessions) => Ok(Ended::HardLogout),
             ended => Ok(ended),
         }
     }
@@ -395,18 +393,4 @@ async fn named<T>(name: &'static str, work: impl Future<Output = T>) -> (&'stati
 
 async fn until_shutdown(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Ended> {
     work.await.map(|()| Ended::Shutdown)
-}
-
-/// Whether the homeserver's last word on the login was a hard logout.
-fn hard(sessions: &mut broadcast::Receiver<SessionChange>) -> bool {
-    use broadcast::error::TryRecvError;
-    let mut hard = false;
-    loop {
-        match sessions.try_recv() {
-            Ok(SessionChange::UnknownToken(data)) => hard = !data.soft_logout,
-            Ok(SessionChange::TokensRefreshed) => hard = false,
-            Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return hard,
-        }
-    }
 }

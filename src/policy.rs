@@ -285,6 +285,8 @@ pub enum Refusal {
         /// The target, if there is one.
         target: Option<String>,
     },
+    /// `trust accept` from where nothing is proven: the pin would count where something is.
+    PinNeedsProof,
 }
 
 impl Refusal {
@@ -301,6 +303,7 @@ impl Refusal {
             Self::NotAPerson(user) => format!("not-a-person {user}"),
             Self::DevicesNotPinned => "devices-not-pinned".to_owned(),
             Self::Unguarded { verb, target } => format!("unguarded {verb} {}", target.as_deref().unwrap_or("")),
+            Self::PinNeedsProof => "pin-needs-proof".to_owned(),
         }
     }
 }
@@ -367,6 +370,9 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
             Ok(Order::Restart(Restart { target: bounds.name.clone() }))
         }),
         Command::Accept { user, device, fingerprint } => {
+            if person.is_some() && *standing != Standing::Proven {
+                return Err(Refusal::PinNeedsProof);
+            }
             if person == Some(user) {
                 return Err(Refusal::OwnKey);
             }

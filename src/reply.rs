@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 pub use text::{Text, Words, span};
 pub use trust::{Person, Proof};
 
-use crate::chat::Why;
+use crate::chat::{Advice, Why};
 use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
@@ -59,6 +59,8 @@ pub enum Report {
         proof: Proof,
         /// The people.
         people: Vec<Person>,
+        /// What whoever runs Pilothouse should see to.
+        advice: Vec<Advice>,
     },
     /// The configuration pins another key, and wins.
     PinnedByConfiguration {
@@ -332,7 +334,7 @@ pub fn words(report: &Report) -> Words {
         Report::Help { about, offered, forbidden, targets, prefix } => help(*about, offered, forbidden, targets, prefix),
         Report::Status { targets, now } => status::words(targets, *now),
         Report::History { deeds, zone } => history(deeds, zone),
-        Report::Trust { proof, people } => trust::words(*proof, people),
+        Report::Trust { proof, people, advice } => trust::words(*proof, people, advice),
         Report::PinnedByConfiguration { user } => Text::new()
             .say("🚫 Nothing was changed: the configuration pins another key of ")
             .strong(user)
@@ -489,6 +491,11 @@ fn refused(refusal: &Refusal) -> Words {
         Refusal::DevicesNotPinned => {
             text.say("Devices are not pinned here: leave the device out and name the identity's fingerprint.")
         }
+        Refusal::PinNeedsProof => text
+            .say("Whom to trust is not taken from here: without encryption, or with trust.mode = any, nothing proves who writes. ")
+            .say("Write it in an encrypted room where devices are proven, or run ")
+            .code("pilothouse trust accept")
+            .say(" on the machine."),
     }
     .words()
 }

@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod pins;
 pub mod replay;
 pub mod samples;
+pub mod unindexed;
 pub mod usage;
 pub mod watches;
 

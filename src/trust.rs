@@ -3,8 +3,8 @@
 
 use jiff::Timestamp;
 
-use crate::chat::Standing;
-use crate::chat::outside::{Outside, is_logged_in, recovery_key_on_the_volume};
+use crate::chat::outside::{Outside, is_logged_in};
+use crate::chat::{Advice, Standing};
 use crate::command::{Command, Grammar, Mistake, Place, Reading, read};
 use crate::config::Config;
 use crate::daemon;
@@ -25,15 +25,6 @@ pub async fn run(config: &Config, accept: Option<(String, Vec<String>)>) -> anyh
         Some((user, fingerprint)) => accepted(config, &store, &user, &fingerprint).await?,
     };
     println!("{}", words(&report).plain);
-    if config.matrix.recovery_key.is_none()
-        && let Some(path) = recovery_key_on_the_volume(&config.matrix.store)
-    {
-        println!(
-            "\nThe bot's recovery key lies on the same volume as its store ({}). Move it to a Secret and set \
-             matrix.recovery_key_file, so that a lost volume does not cost the bot its identity.",
-            path.display()
-        );
-    }
     match report {
         Report::NotShown { .. }
         | Report::PinnedByConfiguration { .. }
@@ -68,7 +59,8 @@ async fn refresh(config: &Config, store: &Store) {
 
 async fn list(config: &Config, store: &Store) -> anyhow::Result<Report> {
     let people = operator::people(store, &config.policy.users, &config.trust.pins).await?;
-    Ok(Report::Trust { proof: daemon::proof(config.trust.mode), people })
+    let advice = Advice::noted(store).await?.unwrap_or_default();
+    Ok(Report::Trust { proof: daemon::proof(config.trust.mode), people, advice })
 }
 
 /// Goes the way of every command: read, judged, ordered, carried out.

@@ -15,12 +15,18 @@ mod gaps;
 mod harness;
 #[path = "integration/image.rs"]
 mod image;
+#[path = "integration/logins.rs"]
+mod logins;
 #[path = "integration/logs.rs"]
 mod logs;
 #[path = "integration/manifests.rs"]
 mod manifests;
+#[path = "integration/manifests.rs"]
+mod manifests;
 #[path = "integration/network.rs"]
 mod network;
+#[path = "integration/recovery.rs"]
+mod recovery;
 #[path = "integration/reload.rs"]
 mod reload;
 #[path = "integration/roles.rs"]
@@ -41,5 +47,9 @@ mod support;
 mod sync;
 #[path = "integration/trust.rs"]
 mod trust;
+#[path = "integration/vouching.rs"]
+mod vouching;
+#[path = "integration/waiting.rs"]
+mod waiting;
 #[path = "integration/whole.rs"]
 mod whole;

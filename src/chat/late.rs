@@ -1,6 +1,6 @@
 //! Messages whose key has not come: they wait in the inbox, over restarts too, and come back with their key.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
-use matrix_sdk::ruma::RoomId;
+use matrix_sdk::ruma::api::client::room::get_room_event;
 use matrix_sdk::ruma::serde::Raw;
+use matrix_sdk::ruma::{EventId, RoomId};
 use matrix_sdk::{Client, RoomState};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::Context;
+use super::answer::Answer;
 use super::sync::event::Event;
 use super::sync::hearing::{Heard, Hearing};
 use super::sync::notice;
@@ -38,9 +40,14 @@ const REACH: SignedDuration = SignedDuration::from_hours(24);
 pub(crate) async fn run(context: Arc<Context>, hearing: Arc<Hearing>, keys: Arc<Notify>) -> anyhow::Result<()> {
     let stream = context.client.encryption().room_keys_received_stream().await;
     let mut received = pin!(stream.context("the client has no encryption")?);
+    // A Matrix store that was begun anew knows no room before its first sync.
+    let mut health = context.health.subscribe();
+    health.wait_for(|health| health.synced_at.is_some()).await?;
+    hearing.index_missing();
+    let mut asked = HashSet::new();
     let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
     loop {
-        let pause = match look(&context, &hearing).await {
+        let pause = match look(&context, &hearing, &mut asked).await {
             Ok(next) => {
                 pauses.reset();
                 next
@@ -59,54 +66,85 @@ pub(crate) async fn run(context: Arc<Context>, hearing: Arc<Hearing>, keys: Arc<
     }
 }
 
-/// Tries everything that waits; gives the time until something is due.
-async fn look(context: &Context, hearing: &Hearing) -> anyhow::Result<Option<Duration>> {
+/// What became of a waiting message.
+enum Wait {
+    /// It waits no longer.
+    Over,
+    /// Its key has not come.
+    Goes,
+    /// It can never be read here: the bot is not in its room any more.
+    Lost,
+}
+
+/// Tries everything that waits; gives the time until something is due. `asked` holds the sessions about which a sender was
+/// asked by this process.
+async fn look(context: &Context, hearing: &Hearing, asked: &mut HashSet<String>) -> anyhow::Result<Option<Duration>> {
     let now = now();
-    let mut overdue: BTreeMap<String, Entry> = BTreeMap::new();
     let mut next: Option<SignedDuration> = None;
     for entry in context.store.waiting(None).await? {
         let age = now.duration_since(entry.received_at);
-        if unlock(&context.client, context, hearing, &entry).await? {
-            continue;
+        let wait = unlock(&context.client, context, hearing, &entry).await?;
+        let over = match wait {
+            Wait::Over => continue,
+            Wait::Lost => true,
+            Wait::Goes => age >= REACH,
+        };
+        if (over || age >= PATIENCE) && !asked.contains(&session(&entry)) {
+            if is_gone(&context.client, &entry).await? {
+                close(context, &entry, "it was deleted before its key came").await?;
+                continue;
+            }
+            ask_again(context, &entry, now).await?;
+            // After the words are in the outbox, which takes them once: a crash between the two asks in vain, not never.
+            asked.insert(session(&entry));
         }
-        if age >= REACH {
-            info!(event = entry.event, sender = entry.sender, "closed: its key did not come in 24 hours");
-            context.store.ignore(entry.id, now).await?;
+        if over {
+            close(context, &entry, "its key did not come").await?;
             continue;
         }
         let due = if age < PATIENCE { PATIENCE - age } else { REACH - age };
         next = Some(next.map_or(due, |next| next.min(due)));
-        if age >= PATIENCE {
-            overdue.entry(session(&entry)).or_insert(entry);
-        }
-    }
-    for (session, entry) in overdue {
-        // Once, for as long as anything of this session can wait.
-        if context.store.claim_notice(&format!("utd/{session}"), now, REACH + REACH).await? {
-            warn!(
-                event = entry.event,
-                sender = entry.sender,
-                session,
-                "its key has not come: the sender is asked to say it again"
-            );
-            let txn = format!("utd-{:x}", Sha256::digest(&session));
-            context.say(txn, &entry.room, notice::unreadable(&entry.event, &entry.sender), now).await?;
-        }
     }
     Ok(next.map(|next| Duration::try_from(next).unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(100))))
 }
 
-/// Tries to read a waiting message; says whether it waits no longer.
-async fn unlock(client: &Client, context: &Context, hearing: &Hearing, entry: &Entry) -> anyhow::Result<bool> {
+async fn close(context: &Context, entry: &Entry, why: &str) -> anyhow::Result<()> {
+    info!(event = entry.event, sender = entry.sender, "closed: {why}");
+    Ok(context.store.ignore(entry.id, now()).await?)
+}
+
+/// Asks the sender to say it again: once for each session, because their words have one transaction id.
+async fn ask_again(context: &Context, entry: &Entry, now: Timestamp) -> anyhow::Result<()> {
+    let session = session(entry);
+    let (event, sender) = (&entry.event, &entry.sender);
+    warn!(event, sender, session, "its key has not come: the sender is asked to say it again");
+    let txn = format!("utd-{:x}", Sha256::digest(&session));
+    context.say(txn, &entry.room, notice::unreadable(event, sender), now).await?;
+    Ok(())
+}
+
+/// Whether somebody deleted the message meanwhile: the inbox has it as it first came.
+async fn is_gone(client: &Client, entry: &Entry) -> anyhow::Result<bool> {
+    let (Ok(room), Ok(event)) = (RoomId::parse(&entry.room), EventId::parse(&entry.event)) else { return Ok(true) };
+    match client.send(get_room_event::v3::Request::new(room, event)).await {
+        Ok(answer) => Ok(Event::parse(answer.event.json().get()).is_none_or(|event| event.content.is_empty())),
+        Err(error) if Answer::of(&error) == Answer::Refused => Ok(false),
+        Err(error) => Err(error).context("ask whether a message that waited is still there"),
+    }
+}
+
+/// Tries to read a waiting message.
+async fn unlock(client: &Client, context: &Context, hearing: &Hearing, entry: &Entry) -> anyhow::Result<Wait> {
     let room = RoomId::parse(&entry.room).ok().and_then(|room| client.get_room(&room));
-    let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
-        context.store.ignore(entry.id, now()).await?;
-        return Ok(true);
-    };
+    let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else { return Ok(Wait::Lost) };
     let raw = Raw::from_json_string(entry.payload.clone()).context("a stored event")?;
     let event = room.decrypt_event(&raw, None).await?;
     if event.kind.is_utd() {
-        return Ok(false);
+        return Ok(Wait::Goes);
+    }
+    if is_gone(client, entry).await? {
+        close(context, entry, "it was deleted before its key came").await?;
+        return Ok(Wait::Over);
     }
     let index = Event::parse(raw.json().get()).as_ref().and_then(message_index);
     let judged = hearing.hear(vec![Heard { room, event, message_index: index }]).await?;
@@ -119,7 +157,7 @@ async fn unlock(client: &Client, context: &Context, hearing: &Hearing, entry: &E
         }
         None => context.store.ignore(entry.id, now()).await?,
     }
-    Ok(true)
+    Ok(Wait::Over)
 }
 
 fn session(entry: &Entry) -> String {

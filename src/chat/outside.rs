@@ -2,7 +2,7 @@
 //! second process that does would take the daemon's tokens away, and it leaves the Matrix store alone.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use matrix_sdk::encryption::vodozemac::{Ed25519PublicKey, Ed25519Signature};
@@ -10,7 +10,7 @@ use matrix_sdk::ruma::CanonicalJsonValue;
 use serde_json::Value;
 
 use super::session::{Folder, OpenError, Saved, Wire, WireError, credentials, same_user};
-use crate::config::{self, Login};
+use crate::config::{self, Login, Secret};
 use crate::store::pins::SeenDevice;
 
 /// A limit on logins that ends sooner is waited for; somebody watches.
@@ -21,7 +21,7 @@ const LIMIT_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Outside {
     wire: Wire,
     matrix: config::Matrix,
-    token: String,
+    token: Secret,
     temporary: bool,
 }
 
@@ -45,13 +45,6 @@ pub struct Served {
     pub devices: Vec<SeenDevice>,
 }
 
-impl Served {
-    /// Says whether a device is served with its owner's signature.
-    pub(super) fn has_signed(&self, device: &str) -> bool {
-        self.devices.iter().any(|served| served.device == device && served.signed)
-    }
-}
-
 /// A room that the bot has joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Room {
@@ -65,18 +58,24 @@ pub struct Room {
 
 /// Why the homeserver could not be asked, in a sentence with what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Fault(String);
+pub enum Fault {
+    /// The saved access token has run out, as such tokens do while nobody uses them. Only the daemon may renew it.
+    #[error("the saved access token has expired while nobody used it; the daemon renews it")]
+    Expired,
+    /// Anything else.
+    #[error("{0}")]
+    Said(String),
+}
 
 impl From<OpenError> for Fault {
     fn from(error: OpenError) -> Self {
-        Self(error.to_string())
+        Self::Said(error.to_string())
     }
 }
 
 impl From<WireError> for Fault {
     fn from(error: WireError) -> Self {
-        Self(error.to_string())
+        Self::Said(error.to_string())
     }
 }
 
@@ -86,7 +85,7 @@ impl Outside {
     /// # Errors
     /// Where the CA file or the proxy cannot be used.
     pub fn new(matrix: &config::Matrix) -> Result<Self, Fault> {
-        Ok(Self { wire: Wire::new(matrix)?, matrix: matrix.clone(), token: String::new(), temporary: false })
+        Ok(Self { wire: Wire::new(matrix)?, matrix: matrix.clone(), token: Secret::new(""), temporary: false })
     }
 
     /// Lists the versions of the specification that the homeserver speaks.
@@ -103,12 +102,14 @@ impl Outside {
     /// Where the homeserver does not accept it, or it belongs to somebody else.
     pub async fn enter(&mut self) -> Result<Entered, Fault> {
         let saved = saved(&self.matrix.store)?;
+        let renewable = saved.as_ref().is_some_and(|saved| saved.refresh_token.is_some())
+            || !matches!(self.matrix.login, Login::Token { .. });
         let (token, temporary) = match (saved, &self.matrix.login) {
             (Some(saved), _) => (saved.access_token, false),
             (None, Login::Token { access_token, .. }) => (access_token.expose().to_owned(), false),
             (None, _) => {
                 let credentials = credentials(&self.matrix).await?;
-                let credentials = credentials.ok_or_else(|| Fault("there is no way to log in".to_owned()))?;
+                let credentials = credentials.ok_or_else(|| Fault::Said("there is no way to log in".to_owned()))?;
                 let login = match self.wire.login(&credentials, None).await {
                     Err(WireError::Limited(wait)) if wait <= LIMIT_PATIENCE => {
                         tokio::time::sleep(wait).await;
@@ -120,18 +121,27 @@ impl Outside {
             }
         };
         // From here on there is something to log out again.
-        self.token = token;
+        self.token = Secret::new(token);
         self.temporary = temporary;
-        let whoami = self.wire.whoami(&self.token).await?;
+        let whoami = self.wire.whoami(self.token.expose()).await.map_err(|error| match (error, renewable) {
+            (WireError::Refused { soft_logout: true, .. }, true) => Fault::Expired,
+            (WireError::Refused { soft_logout: true, .. }, false) => {
+                Fault::Said("the configured access token has expired: make a new one for the same device".to_owned())
+            }
+            (error, _) => error.into(),
+        })?;
         let device = whoami.device_id.ok_or_else(|| {
-            Fault(
+            Fault::Said(
                 "the access token belongs to no device, so nothing can be encrypted with it; make one with a device"
                     .to_owned(),
             )
         })?;
         let entered = Entered { user: whoami.user_id, device, temporary };
         if !same_user(&self.matrix.user, &entered.user) {
-            return Err(Fault(format!("the login is {}'s, but matrix.user is {}", entered.user, self.matrix.user)));
+            return Err(Fault::Said(format!(
+                "the login is {}'s, but matrix.user is {}",
+                entered.user, self.matrix.user
+            )));
         }
         Ok(entered)
     }
@@ -141,7 +151,7 @@ impl Outside {
     /// # Errors
     /// Where it does not answer.
     pub async fn keys(&self, users: &[String]) -> Result<BTreeMap<String, Served>, Fault> {
-        let answer = self.wire.query_keys(&self.token, users).await?;
+        let answer = self.wire.query_keys(self.token.expose(), users).await?;
         Ok(users.iter().map(|user| (user.clone(), served(&answer, user))).collect())
     }
 
@@ -150,17 +160,17 @@ impl Outside {
     /// # Errors
     /// Where the homeserver does not answer.
     pub async fn rooms(&self) -> Result<Vec<Room>, Fault> {
-        let joined = self.wire.read(&self.token, "joined_rooms").await?;
+        let joined = self.wire.read(self.token.expose(), "joined_rooms").await?;
         let mut rooms = Vec::new();
         for id in joined["joined_rooms"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             let segment = segment(id);
             let encrypted =
-                match self.wire.read(&self.token, &format!("rooms/{segment}/state/m.room.encryption/")).await {
+                match self.wire.read(self.token.expose(), &format!("rooms/{segment}/state/m.room.encryption/")).await {
                     Ok(_) => true,
                     Err(WireError::Refused { status: 404, .. }) => false,
                     Err(error) => return Err(error.into()),
                 };
-            let members = self.wire.read(&self.token, &format!("rooms/{segment}/joined_members")).await?;
+            let members = self.wire.read(self.token.expose(), &format!("rooms/{segment}/joined_members")).await?;
             let members =
                 members["joined"].as_object().map(|joined| joined.keys().cloned().collect()).unwrap_or_default();
             rooms.push(Room { id: id.to_owned(), encrypted, members });
@@ -176,18 +186,12 @@ impl Outside {
         if !self.temporary {
             return Ok(());
         }
-        self.wire.logout(&self.token).await.map_err(|error| {
-            Fault(format!("the device that was made for this could not be logged out ({error}); remove it by hand"))
+        self.wire.logout(self.token.expose()).await.map_err(|error| {
+            Fault::Said(format!(
+                "the device that was made for this could not be logged out ({error}); remove it by hand"
+            ))
         })
     }
-}
-
-/// Gives the path of the recovery key that Pilothouse made and that nobody has moved off the volume yet.
-#[must_use]
-pub fn recovery_key_on_the_volume(store: &Path) -> Option<PathBuf> {
-    // Looking makes nothing: the folder is the daemon's to make.
-    let path = store.is_dir().then(|| Folder::open(store).ok())??.recovery_file();
-    path.is_file().then_some(path)
 }
 
 /// Says whether a login is saved in the folder.

@@ -7,19 +7,58 @@ use matrix_sdk::ruma::api::error::ErrorKind;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::{Context, recovery};
+use super::{Advice, Context, recovery};
 use crate::retry::Backoff;
 
-/// Sets the name, then watches the own device until `stop`.
-pub(super) async fn run(context: Arc<Context>, sends_unsigned: bool, stop: CancellationToken) -> anyhow::Result<()> {
-    let name = async {
-        set_display_name(&context).await;
+/// Sets the name and looks after the recovery key, then watches the own device until `stop`. `advice` is what the start found.
+pub(super) async fn run(
+    context: Arc<Context>,
+    advice: Vec<Advice>,
+    sends_unsigned: bool,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let once = async {
+        tokio::join!(set_display_name(&context), look_after_key(&context, advice));
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = name => Ok(()),
+        () = once => Ok(()),
         end = watch_device(&context, sends_unsigned) => end,
         () = stop.cancelled() => Ok(()),
+    }
+}
+
+/// Notes what there is to see to, and tries a configured recovery key until the homeserver answers. It waits for the first
+/// sync: a passphrase takes a moment to try.
+async fn look_after_key(context: &Context, mut advice: Vec<Advice>) {
+    note(context, &advice).await;
+    let mut health = context.health.subscribe();
+    if advice.iter().any(|advice| !advice.is_about_the_key())
+        || health.wait_for(|health| health.synced_at.is_some()).await.is_err()
+    {
+        return;
+    }
+    let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(10));
+    let found = loop {
+        match recovery::look_after_key(&context.client, &context.matrix).await {
+            Ok(found) => break found,
+            Err(error) => debug!("the recovery key was not looked after yet: {error:#}"),
+        }
+        tokio::time::sleep(pauses.next()).await;
+    };
+    match &found {
+        Some(unfit @ Advice::KeyUnfit { .. }) => error!("{unfit}"),
+        Some(found) if !advice.contains(found) => warn!("{found}"),
+        _ => {}
+    }
+    advice.retain(|advice| !advice.is_about_the_key());
+    advice.extend(found);
+    note(context, &advice).await;
+}
+
+async fn note(context: &Context, advice: &[Advice]) {
+    if let Err(error) = Advice::note(&context.store, advice).await {
+        warn!("what to do about the own device was not noted, so `trust` and `check` do not say it: {error}");
     }
 }
 
@@ -31,7 +70,10 @@ async fn watch_device(context: &Context, sends_unsigned: bool) -> anyhow::Result
         context.health.send_if_modified(|health| {
             let changed = health.can_encrypt != can_encrypt;
             if changed && !can_encrypt {
-                error!("the own device is not signed any more: the account's identity was reset; restart with its recovery key");
+                error!(
+                    "the own device is not signed any more: somebody reset the account's identity. Set matrix.recovery_key to the \
+                     key that the reset gave (no older one fits), and start again"
+                );
             }
             health.can_encrypt = can_encrypt;
             changed

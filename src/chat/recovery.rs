@@ -10,13 +10,17 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use matrix_sdk::Client;
 use matrix_sdk::encryption::secret_storage::{SecretStorageError, SecretStore};
 use matrix_sdk::encryption::vodozemac::Ed25519SecretKey;
+use matrix_sdk::ruma::UserId;
+use matrix_sdk::ruma::api::client::keys::get_keys;
 use matrix_sdk::ruma::api::client::uiaa;
 use matrix_sdk::ruma::events::secret::request::SecretName;
 use matrix_sdk_base::crypto::types::{CrossSigningSecrets, SecretsBundle};
+use serde_json::json;
 use tracing::info;
 
-use super::outside::{Served, served};
-use super::session::{Folder, OpenError, Wire, patiently};
+use super::advice::Advice;
+use super::outside::served;
+use super::session::{Folder, OpenError};
 use crate::config::{self, Login, Secret};
 
 /// Base64 with or without padding: clients write both.
@@ -25,65 +29,107 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
 );
 
-/// Has the own device signed: makes the account's identity where it has none, else signs with the recovery key.
-///
-/// What the homeserver serves counts. The store alone calls the device signed also when its identity was made here and
-/// never published, because the homeserver refused it or the start was interrupted.
+/// Has the own device signed: makes the account's identity where the homeserver has none, else signs with the private keys
+/// that lie here or that the recovery key opens. The homeserver's view decides, before and after: what a start that was cut
+/// off left in the store is not published yet.
 ///
 /// Gives what the operator of the machine should do about the recovery key.
 pub(super) async fn sign_own_device(
     client: &Client,
-    wire: &Wire,
     matrix: &config::Matrix,
     folder: &Folder,
-) -> Result<Vec<String>, OpenError> {
+) -> Result<Option<Advice>, OpenError> {
     let Some(own) = client.user_id().map(ToOwned::to_owned) else {
         return Err(OpenError::Other { why: "there is no login".to_owned() });
     };
-    let user = own.to_string();
     let device = client.device_id().map(ToString::to_string).unwrap_or_default();
     let unsigned = |error: anyhow::Error| OpenError::Unsigned { device: device.clone(), why: format!("{error:#}") };
 
-    let served = served_own(client, wire, &user).await.map_err(unsigned)?;
-    if !(is_signed(client).await.map_err(unsigned)? && served.has_signed(&device)) {
-        let identity = client.encryption().request_user_identity(&own).await.map_err(|error| unsigned(error.into()))?;
-        let master = identity.and_then(|identity| Some(identity.master_key().get_first_key()?.to_base64()));
-        let own_private = client.encryption().cross_signing_status().await.is_some_and(|status| status.is_complete());
-        match &served.master {
-            // Signed from elsewhere, and only now known here.
-            Some(_) if is_signed(client).await.map_err(unsigned)? && served.has_signed(&device) => {}
-            // None yet, or this device's own, of which something was not published.
-            published if published.is_none() || (own_private && *published == master) => {
-                bootstrap(client, matrix).await.map_err(unsigned)?;
-                info!("made the account's cross-signing identity");
-            }
-            published => {
-                let key = match &matrix.recovery_key {
-                    Some(key) => key.expose().trim().to_owned(),
-                    None => folder.recovery_key()?.ok_or_else(|| OpenError::NoRecoveryKey { user: user.clone() })?,
-                };
-                let master = published.clone().unwrap_or_default();
-                recover(client, &key, &master).await.map_err(|error| match error {
-                    Failed::Key(why) => OpenError::WrongRecoveryKey { user: user.clone(), why },
-                    Failed::Other(error) => unsigned(error),
-                })?;
-                info!("signed the own device with the recovery key");
-            }
-        }
+    let published = published(client, &own, &device).await.map_err(unsigned)?;
+    if published.master.is_none() {
+        // Where an earlier try was cut off, it is the identity of that try that goes out.
+        bootstrap(client, matrix).await.map_err(unsigned)?;
+        info!("published the account's cross-signing identity");
+    } else if !published.signed {
+        sign(client, matrix, folder, &own).await.map_err(|failed| match failed {
+            Failed::Key(error) => error,
+            Failed::Other(error) => unsigned(error),
+        })?;
+    }
+    if !published.signed && !self::published(client, &own, &device).await.map_err(unsigned)?.signed {
+        return Err(unsigned(anyhow::anyhow!("the homeserver does not serve its signature")));
+    }
+    if !is_signed(client).await.map_err(unsigned)? {
         client.encryption().request_user_identity(&own).await.map_err(|error| unsigned(error.into()))?;
-        let served = served_own(client, wire, &user).await.map_err(unsigned)?;
-        if !(is_signed(client).await.map_err(unsigned)? && served.has_signed(&device)) {
-            return Err(unsigned(anyhow::anyhow!("the homeserver does not serve its signature")));
+        if !is_signed(client).await.map_err(unsigned)? {
+            return Err(unsigned(anyhow::anyhow!("its signature does not reach the store")));
         }
     }
-    keep_recoverable(client, matrix.recovery_key.as_ref(), folder).await.map_err(unsigned)
+    // The device is signed: what fails from here on is no reason not to start.
+    let kept = keep_recoverable(client, matrix.recovery_key.as_ref(), folder).await;
+    Ok(kept.unwrap_or_else(|error| Some(Advice::NotKept { why: format!("{error:#}") })))
 }
 
-/// What the homeserver serves for the own account.
-async fn served_own(client: &Client, wire: &Wire, user: &str) -> anyhow::Result<Served> {
-    let (token, user) = (client.access_token().unwrap_or_default(), user.to_owned());
-    let answer = patiently("asking for the own keys", || wire.query_keys(&token, std::slice::from_ref(&user))).await;
-    Ok(served(&answer.context("the own keys cannot be asked for")?, &user))
+/// What everybody else sees of the own account.
+struct Published {
+    /// The identity's master key.
+    master: Option<String>,
+    /// The own device, with the key that lies here, along the whole chain of signatures.
+    signed: bool,
+}
+
+async fn published(client: &Client, own: &UserId, device: &str) -> anyhow::Result<Published> {
+    let mut request = get_keys::v3::Request::new();
+    request.device_keys.insert(own.to_owned(), Vec::new());
+    let answer = client.send(request).await.context("the homeserver was asked for the own keys")?;
+    let answer = json!({
+        "device_keys": answer.device_keys,
+        "master_keys": answer.master_keys,
+        "self_signing_keys": answer.self_signing_keys,
+    });
+    let key = client.encryption().ed25519_key().await;
+    let served = served(&answer, own.as_str());
+    let signed = served
+        .devices
+        .iter()
+        .any(|served| served.device == device && served.signed && Some(&served.ed25519) == key.as_ref());
+    Ok(Published { master: served.master, signed })
+}
+
+/// Signs the own device under the identity that is published already.
+async fn sign(client: &Client, matrix: &config::Matrix, folder: &Folder, own: &UserId) -> Result<(), Failed> {
+    // The store forgets private keys that are not the published identity's.
+    let identity = client.encryption().request_user_identity(own).await.map_err(|error| Failed::Other(error.into()))?;
+    if has_private_keys(client).await {
+        verify(client).await.map_err(Failed::Other)?;
+        info!("signed the own device with the identity's keys, which lie in the store");
+        return Ok(());
+    }
+    let (key, place) = match &matrix.recovery_key {
+        Some(key) => (key.expose().trim().to_owned(), "matrix.recovery_key".to_owned()),
+        None => match folder.recovery_key().map_err(Failed::Key)? {
+            Some(key) => (key, folder.recovery_file().display().to_string()),
+            None => return Err(Failed::Key(OpenError::NoRecoveryKey { user: own.to_string() })),
+        },
+    };
+    let master = identity.and_then(|identity| Some(identity.master_key().get_first_key()?.to_base64()));
+    recover(client, &key, &master.unwrap_or_default()).await.map_err(|error| match error {
+        Unopened::Key(why) => Failed::Key(OpenError::WrongRecoveryKey { user: own.to_string(), place, why }),
+        Unopened::Other(error) => Failed::Other(error),
+    })?;
+    info!("signed the own device with the recovery key");
+    Ok(())
+}
+
+/// Why the own device could not be signed under the published identity.
+enum Failed {
+    /// The recovery key is missing or wrong.
+    Key(OpenError),
+    Other(anyhow::Error),
+}
+
+async fn has_private_keys(client: &Client) -> bool {
+    client.encryption().cross_signing_status().await.is_some_and(|status| status.is_complete())
 }
 
 /// Whether the store knows the own device as signed by its owner.
@@ -111,26 +157,33 @@ async fn bootstrap(client: &Client, matrix: &config::Matrix) -> anyhow::Result<(
         .context("the cross-signing identity could not be published with the account's password")
 }
 
-enum Failed {
+/// Why a key did not open the identity.
+enum Unopened {
     /// The key is wrong, or opens something else.
     Key(String),
     Other(anyhow::Error),
 }
 
-/// Fetches the identity's private keys with the recovery key and signs the own device.
-async fn recover(client: &Client, key: &str, master: &str) -> Result<(), Failed> {
+/// Opens secret storage, and proves that what is in it belongs to the identity with this master key; gives its private half.
+async fn open(client: &Client, key: &str, master: &str) -> Result<(SecretStore, String), Unopened> {
     let storage = client.encryption().secret_storage();
     let store = storage.open_secret_store(key).await.map_err(|error| match error {
-        SecretStorageError::SecretStorageKey(error) => Failed::Key(error.to_string()),
+        SecretStorageError::SecretStorageKey(error) => Unopened::Key(error.to_string()),
         SecretStorageError::MissingKeyInfo { .. } => {
-            Failed::Key("the account has no secret storage that a key could open".to_owned())
+            Unopened::Key("the account has no secret storage that a key could open".to_owned())
         }
-        error => Failed::Other(anyhow::Error::from(error).context("the secret storage cannot be read")),
+        error => Unopened::Other(anyhow::Error::from(error).context("the secret storage cannot be read")),
     })?;
-    let master_key = secret(&store, SecretName::CrossSigningMasterKey).await?;
-    if public_of(&master_key).as_deref() != Some(master) {
-        return Err(Failed::Key("the keys that it opens belong to an identity that was replaced since".to_owned()));
+    let private = secret(&store, SecretName::CrossSigningMasterKey).await?;
+    if public_of(&private).as_deref() != Some(master) {
+        return Err(Unopened::Key("the keys that it opens belong to an identity that was replaced since".to_owned()));
     }
+    Ok((store, private))
+}
+
+/// Fetches the identity's private keys with the recovery key and signs the own device.
+async fn recover(client: &Client, key: &str, master: &str) -> Result<(), Unopened> {
+    let (store, master_key) = open(client, key, master).await?;
     let bundle = SecretsBundle {
         cross_signing: CrossSigningSecrets {
             master_key,
@@ -140,29 +193,27 @@ async fn recover(client: &Client, key: &str, master: &str) -> Result<(), Failed>
         backup: None,
     };
     // A device that is new to the homeserver is published with its signature at once.
-    let other = |error: anyhow::Error| Failed::Other(error);
-    client
-        .encryption()
-        .import_secrets_bundle(&bundle)
-        .await
-        .map_err(|error| other(anyhow::Error::from(error).context("the identity's keys cannot be imported")))?;
-    if !is_signed(client).await.map_err(other)? {
-        // One that is published already gets it now.
-        let device = client.encryption().get_own_device().await.map_err(|error| other(error.into()))?;
-        let device = device.ok_or_else(|| other(anyhow::anyhow!("the own device is not in the store")))?;
-        device
-            .verify()
-            .await
-            .map_err(|error| other(anyhow::Error::from(error).context("the signature was refused")))?;
+    client.encryption().import_secrets_bundle(&bundle).await.map_err(|error| {
+        Unopened::Other(anyhow::Error::from(error).context("the identity's keys cannot be imported"))
+    })?;
+    // One that is published already gets it now.
+    if is_signed(client).await.map_err(Unopened::Other)? {
+        return Ok(());
     }
-    Ok(())
+    verify(client).await.map_err(Unopened::Other)
 }
 
-async fn secret(store: &SecretStore, name: SecretName) -> Result<String, Failed> {
+/// Signs the own device with the identity's private keys in the store, and publishes the signature.
+async fn verify(client: &Client) -> anyhow::Result<()> {
+    let device = client.encryption().get_own_device().await.context("the own device cannot be read")?;
+    device.context("the own device is not in the store")?.verify().await.context("the signature was refused")
+}
+
+async fn secret(store: &SecretStore, name: SecretName) -> Result<String, Unopened> {
     match store.get_secret(name.clone()).await {
         Ok(Some(secret)) => Ok(secret),
-        Ok(None) => Err(Failed::Key(format!("it opens no {name}"))),
-        Err(error) => Err(Failed::Other(anyhow::Error::from(error).context(format!("{name} cannot be read")))),
+        Ok(None) => Err(Unopened::Key(format!("it opens no {name}"))),
+        Err(error) => Err(Unopened::Other(anyhow::Error::from(error).context(format!("{name} cannot be read")))),
     }
 }
 
@@ -172,48 +223,64 @@ fn public_of(seed: &str) -> Option<String> {
     Some(STANDARD_NO_PAD.encode(Ed25519SecretKey::from_slice(&bytes).public_key().as_bytes()))
 }
 
-/// Puts the identity's keys into secret storage where none is, and says where the recovery key should be.
+/// Puts the identity's keys into secret storage where none is, and says what to do about the recovery key. A configured key is
+/// only tried by [`try_key`], which may take a while.
 async fn keep_recoverable(
     client: &Client,
     configured: Option<&Secret>,
     folder: &Folder,
-) -> anyhow::Result<Vec<String>> {
-    let file = folder.recovery_file();
-    let private = client.encryption().cross_signing_status().await.is_some_and(|status| status.is_complete());
+) -> anyhow::Result<Option<Advice>> {
+    let private = has_private_keys(client).await;
     let storage = client.encryption().secret_storage();
-    // An empty file was written before a storage whose key nobody has: a start was interrupted between the two.
-    let kept = folder.recovery_key()?;
-    let interrupted = configured.is_none() && file.exists() && kept.is_none();
-    if private && (interrupted || !storage.is_enabled().await?) {
-        let given = configured.map(|key| key.expose().trim().to_owned()).or(kept);
+    let mut kept = folder.recovery_key()?;
+    // Left by a start that was cut off between a new storage and its key, or by somebody who wants a new one.
+    let requested = configured.is_none() && kept.is_none() && folder.recovery_request().exists();
+    if private && (requested || !storage.is_enabled().await.context("the secret storage cannot be looked for")?) {
+        let given = configured.map(|key| key.expose().trim().to_owned()).or_else(|| kept.clone());
+        let create = storage.create_secret_store();
         if let Some(key) = given {
-            storage
-                .create_secret_store()
-                .with_passphrase(&key)
-                .await
-                .context("the secret storage could not be made")?;
+            create.with_passphrase(&key).await.context("the secret storage could not be made")?;
         } else {
-            folder.save_recovery_key("")?;
-            let made = storage.create_secret_store().await.context("the secret storage could not be made")?;
+            folder.request_recovery_key()?;
+            let made = create.await.context("the secret storage could not be made")?;
             folder.save_recovery_key(&made.secret_storage_key())?;
+            kept = Some(made.secret_storage_key());
         }
         info!("put the identity's keys into secret storage");
     }
-    Ok(match (configured, file.exists()) {
-        (Some(_), true) => vec![format!(
-            "the recovery key is configured now: delete {}, which would be lost or stolen with the volume",
-            file.display()
-        )],
-        (Some(_), false) => Vec::new(),
-        (None, true) => vec![format!(
-            "the recovery key lies on the same volume as what it recovers: move {} into matrix.recovery_key (a Secret)",
-            file.display()
-        )],
-        (None, false) => vec![
-            "no recovery key is configured: if the volume is lost, the next device cannot be signed; set matrix.recovery_key"
-                .to_owned(),
-        ],
+    if configured.is_some() || kept.is_some() {
+        folder.drop_recovery_request()?;
+    }
+    Ok(match (configured, kept) {
+        (Some(_), _) => None,
+        (None, Some(_)) => Some(Advice::KeyOnVolume { file: folder.recovery_file() }),
+        (None, None) => Some(Advice::KeyMissing { request: private.then(|| folder.recovery_request()) }),
     })
+}
+
+/// Does what [`sign_own_device`] left undone about the recovery key of a signed device, and tries a configured one: a key
+/// that does not fit is noticed while its volume is still there.
+///
+/// # Errors
+/// Where the homeserver does not answer: try again later.
+pub(super) async fn look_after_key(client: &Client, matrix: &config::Matrix) -> anyhow::Result<Option<Advice>> {
+    let folder = Folder::open(&matrix.store)?;
+    let advice = keep_recoverable(client, matrix.recovery_key.as_ref(), &folder).await?;
+    match &matrix.recovery_key {
+        Some(key) => try_key(client, key, &folder).await,
+        None => Ok(advice),
+    }
+}
+
+async fn try_key(client: &Client, key: &Secret, folder: &Folder) -> anyhow::Result<Option<Advice>> {
+    let own = client.user_id().context("there is no login")?;
+    let identity = client.encryption().get_user_identity(own).await?;
+    let master = identity.and_then(|identity| Some(identity.master_key().get_first_key()?.to_base64()));
+    match open(client, key.expose().trim(), &master.unwrap_or_default()).await {
+        Ok(_) => Ok(folder.recovery_key()?.map(|_| Advice::KeyTwice { file: folder.recovery_file() })),
+        Err(Unopened::Key(why)) => Ok(Some(Advice::KeyUnfit { why })),
+        Err(Unopened::Other(error)) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Where the bot is: it follows allowed people into rooms, and out of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use matrix_sdk::{Room, RoomMemberships, RoomState};
 use serde_json::Value;
 use tracing::{debug, info, warn};
 
+use super::answer::Answer;
 use super::sync::chores::Chores;
 use super::sync::event::Event;
 use super::{Context, HOME_ROOM};
@@ -32,16 +33,24 @@ pub(crate) struct Rooms {
     chores: Chores,
     /// Rooms behind the aliases of the configuration.
     aliases: Mutex<BTreeMap<String, OwnedRoomId>>,
+    /// Those about which the homeserver gave no answer when it was asked last.
+    unanswered: Mutex<BTreeSet<String>>,
 }
 
 impl Rooms {
     pub(crate) fn new(context: Arc<Context>, chores: Chores) -> Self {
-        Self { context, chores, aliases: Mutex::default() }
+        Self { context, chores, aliases: Mutex::default(), unanswered: Mutex::default() }
     }
 
     /// Whether a list of the configuration names the room, by id or alias.
     pub(crate) fn is_named(&self, list: &[String], room: &RoomId) -> bool {
         list.iter().any(|name| name == room.as_str() || self.aliased(name).is_some_and(|aliased| aliased == room))
+    }
+
+    /// Whether the homeserver has said of every alias in `matrix.rooms` which room it means, if any.
+    fn knows_all_named(&self) -> bool {
+        let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.context.matrix.rooms.iter().any(|name| unanswered.contains(name))
     }
 
     /// The room of a name in the configuration.
@@ -63,8 +72,12 @@ impl Rooms {
             if self.is_named(&self.context.matrix.rooms, &this) {
                 return true;
             }
-            let room = self.context.client.get_room(&this);
-            id = room.and_then(|room| room.predecessor_room()).map(|before| before.room_id);
+            // Whoever makes a room names its predecessor as they like: the old room must say so too.
+            let before = self.context.client.get_room(&this).and_then(|room| room.predecessor_room());
+            id = before.map(|before| before.room_id).filter(|before| {
+                let successor = self.context.client.get_room(before).and_then(|room| room.successor_room());
+                successor.is_some_and(|next| next.room_id == this)
+            });
         }
         false
     }
@@ -94,13 +107,23 @@ impl Rooms {
     /// Asks which rooms the aliases of the configuration mean, as far as that is not known.
     pub(crate) async fn resolve(&self) {
         let matrix = &self.context.matrix;
-        let names = matrix.rooms.iter().chain(&self.context.trust.plaintext).chain(&matrix.home_room);
+        let names = matrix.rooms.iter().chain(&matrix.home_room);
         for name in names.filter(|name| self.aliased(name).is_none()) {
             let Ok(alias) = RoomAliasId::parse(name) else {
                 warn!(name, "the configuration names a room that is neither an id (!…) nor an alias (#…)");
                 continue;
             };
-            match self.context.client.resolve_room_alias(&alias).await {
+            let answer = self.context.client.resolve_room_alias(&alias).await;
+            let answered = answer.as_ref().map_or_else(|error| Answer::of(error) == Answer::Refused, |_| true);
+            {
+                let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+                if answered {
+                    unanswered.remove(name)
+                } else {
+                    unanswered.insert(name.clone())
+                };
+            }
+            match answer {
                 Ok(answer) => {
                     self.aliases.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), answer.room_id);
                 }
@@ -206,6 +229,10 @@ impl Rooms {
             || self.is_named(&self.context.matrix.rooms, room.room_id())
             || self.replaces(room.room_id()).await;
         let accepted = named && self.is_allowed(inviter.as_str());
+        // Perhaps this is the room of an alias that cannot be asked for right now: the next survey asks again.
+        if !named && self.is_allowed(inviter.as_str()) && !self.knows_all_named() {
+            return warn!(room = %room.room_id(), %inviter, "invitation left open until the aliases of matrix.rooms are known");
+        }
         let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         for _ in 0..TRIES {
             if room.state() != RoomState::Invited {

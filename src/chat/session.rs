@@ -4,12 +4,14 @@ mod connection;
 mod credentials;
 mod error;
 mod lock;
+mod logins;
 mod tokens;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use matrix_sdk::Client;
 use matrix_sdk_base::crypto::CollectStrategy;
 use tracing::{info, warn};
@@ -18,10 +20,12 @@ pub(super) use self::connection::close;
 pub(super) use self::credentials::{credentials, same_user};
 pub use self::error::OpenError;
 pub use self::lock::{Lock, lock_held};
+use self::logins::Logins;
 pub(super) use self::tokens::Folder;
 pub(super) use self::tokens::Saved;
 use self::wire::LoggedIn;
 pub(super) use self::wire::{Wire, WireError, patiently};
+use super::advice::Advice;
 use super::recovery;
 use crate::config::{self, Login, TrustMode};
 use crate::retry::Backoff;
@@ -47,7 +51,7 @@ pub(crate) struct Opened {
     pub(crate) session: Session,
     pub(crate) client: Client,
     /// What the operator of the machine should do.
-    pub(crate) advice: Vec<String>,
+    pub(crate) advice: Vec<Advice>,
 }
 
 impl Session {
@@ -74,7 +78,7 @@ impl Session {
         let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
         let mut tries = 1;
         let signed = loop {
-            match recovery::sign_own_device(&client, &session.wire, &session.matrix, &session.folder).await {
+            match recovery::sign_own_device(&client, &session.matrix, &session.folder).await {
                 // Perhaps an outage, a limit, or the end of the login: connecting again waits, or renews it.
                 Err(why @ OpenError::Unsigned { .. }) if tries < SIGNING_TRIES => {
                     tries += 1;
@@ -87,14 +91,14 @@ impl Session {
             }
         };
         let (signed, advice) = match signed {
-            Ok(advice) => (true, advice),
+            Ok(advice) => (true, advice.into_iter().collect()),
             Err(why) if session.matrix.require_signed_device => {
                 close(&client).await;
                 return Err(why);
             }
             Err(why) => {
                 warn!(%why, "going on with an unsigned device, as configured");
-                (false, vec![format!("the own device is unsigned: {why}")])
+                (false, vec![Advice::Unsigned { why: why.to_string() }])
             }
         };
         if !signed && session.trust.mode == TrustMode::Identity {
@@ -134,7 +138,12 @@ impl Session {
 
     /// The error of a device that the homeserver has ended.
     pub(crate) fn hard_logout(&self) -> OpenError {
-        OpenError::HardLogout { device: self.current().device_id, folder: self.folder.root().to_owned() }
+        let (device, folder) = (self.current().device_id, self.folder.root().to_owned());
+        match self.matrix.login {
+            // Tokens are replaced one by one, and their device stays.
+            Login::Token { .. } => OpenError::TokenEnded { device, folder },
+            Login::Password { .. } | Login::Jwt { .. } => OpenError::HardLogout { device, folder },
+        }
     }
 
     fn current(&self) -> Saved {
@@ -147,13 +156,19 @@ impl Session {
         self.folder.save_session(&saved)
     }
 
-    /// New tokens for the same device.
+    /// New tokens for the same device; not at once where the last ones did not last.
     async fn renew(&self) -> Result<(), OpenError> {
         let saved = self.current();
+        let pause = Duration::try_from(saved.logins.pause(now())).unwrap_or_default();
+        if !pause.is_zero() {
+            warn!(?pause, "the last logins did not last: waiting before the next");
+            tokio::time::sleep(pause).await;
+        }
         let Some(login) = login(&self.matrix, &self.wire, Some(&saved.device_id)).await? else {
             return Err(OpenError::TokenExpired { device: saved.device_id });
         };
         let LoggedIn { user_id, access_token, refresh_token, .. } = login;
+        self.remember(|saved| saved.logins.note(now()))?;
         let keys = patiently("asking for the own keys", || self.wire.keys(&access_token, &user_id, &saved.device_id))
             .await
             .map_err(|error| other(&error))?;
@@ -199,7 +214,9 @@ async fn first_login(matrix: &config::Matrix, folder: &Folder, wire: &Wire) -> R
         let LoggedIn { user_id, device_id, access_token, refresh_token } =
             login(matrix, wire, None).await?.ok_or_else(|| OpenError::Other { why: "no credentials".to_owned() })?;
         info!(user_id, device_id, "logged in as a new device");
-        return Ok(Saved { user_id, device_id, access_token, refresh_token, ed25519: None });
+        let mut logins = Logins::default();
+        logins.note(now());
+        return Ok(Saved { user_id, device_id, access_token, refresh_token, ed25519: None, logins });
     };
     let token = access_token.expose().trim();
     let who = patiently("checking the access token", || wire.whoami(token)).await.map_err(|error| match error {
@@ -228,6 +245,7 @@ async fn first_login(matrix: &config::Matrix, folder: &Folder, wire: &Wire) -> R
         access_token: token.to_owned(),
         refresh_token: None,
         ed25519: None,
+        logins: Logins::default(),
     })
 }
 
@@ -255,4 +273,9 @@ async fn login(matrix: &config::Matrix, wire: &Wire, device: Option<&str>) -> Re
 
 fn other(error: &WireError) -> OpenError {
     OpenError::Other { why: error.to_string() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "logins are paced by the time at which they were made")]
+fn now() -> Timestamp {
+    Timestamp::now()
 }

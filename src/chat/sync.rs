@@ -22,10 +22,9 @@ use matrix_sdk::config::SyncSettings;
 use matrix_sdk::ruma::OwnedRoomId;
 use matrix_sdk::ruma::api::client::filter::FilterDefinition;
 use matrix_sdk::ruma::api::client::sync::sync_events::v3::Filter;
-use matrix_sdk::ruma::api::error::ErrorKind;
 use matrix_sdk::store::StateStoreDataKey;
 use matrix_sdk::sync::{JoinedRoomUpdate, SyncResponse};
-use matrix_sdk::{HttpError, RefreshTokenError, Room};
+use matrix_sdk::{HttpError, Room};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +34,7 @@ use self::chores::Chores;
 use self::event::Event;
 use self::hearing::{Heard, Hearing, Judged};
 use self::outage::Outage;
+use super::answer::{Answer, LastWord};
 use super::gap::open::{Open, OpenGaps};
 use super::rooms::Rooms;
 use super::trust::Trust;
@@ -61,9 +61,10 @@ pub(crate) const POSITION: &str = "sync";
 /// # Errors
 /// Where a part of it ends or panics, or the own position cannot be read at the start.
 pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) -> anyhow::Result<Ended> {
+    let word = LastWord::on(&context.client);
     let (chores, carrier) = Chores::new();
     let rooms = Arc::new(Rooms::new(Arc::clone(&context), chores.clone()));
-    let trust = Arc::new(Trust::new(Arc::clone(&context), Arc::clone(&rooms)));
+    let trust = Arc::new(Trust::new(Arc::clone(&context)));
     let hearing = Arc::new(Hearing::new(Arc::clone(&context), Arc::clone(&rooms), Arc::clone(&trust), chores.clone()));
     let keys = Arc::new(Notify::new());
     let gaps = OpenGaps::resume(Arc::clone(&context), Arc::clone(&hearing), chores.clone()).await?;
@@ -79,6 +80,8 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) -> a
     let mut receiver = Receiver {
         position: context.store.cursor(POSITION).await?,
         outage: Outage::resume(&context.store, now()).await?,
+        trouble: String::new(),
+        word,
         context,
         rooms,
         hearing,
@@ -109,6 +112,9 @@ struct Receiver {
     /// Up to here everything is in the inbox, but for open gaps; nothing before the very first sync.
     position: Option<String>,
     outage: Outage,
+    /// What the log said last of an outage, without its numbers.
+    trouble: String,
+    word: LastWord,
 }
 
 impl Receiver {
@@ -128,7 +134,7 @@ impl Receiver {
                     poll = POLL;
                 }
                 Err(error) => {
-                    if let Some(ended) = logout(&error) {
+                    if let Some(ended) = answer(&error).and_then(|error| self.word.ended(error)) {
                         return Ok(ended);
                     }
                     self.fail(&error);
@@ -142,14 +148,18 @@ impl Receiver {
         }
     }
 
+    /// Says in the log what is wrong, once for each thing that is: an outage may hide a cause that somebody can mend.
     fn fail(&mut self, error: &anyhow::Error) {
         let first = self.outage.begin();
         let trouble = format!("nothing is received and nothing is acted on: {error:#}");
-        if first {
+        // Times and sizes differ from try to try.
+        let gist: String = trouble.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        if first || self.trouble != gist {
             error!("{trouble}");
         } else {
             debug!("{trouble}");
         }
+        self.trouble = gist;
         self.context.health.send_modify(|health| health.trouble = Some(trouble));
     }
 
@@ -162,7 +172,7 @@ impl Receiver {
             .context("the homeserver did not answer in time")?
             .context("sync with the homeserver")?;
         if poll.is_zero() {
-            // Before anything is judged: the room of an alias may be one where plaintext counts.
+            // Before anything is read: the room of an alias may be one where bare words are commands.
             self.rooms.resolve().await;
         }
         let new = self.take(&response, since.as_deref()).await?;
@@ -274,7 +284,7 @@ impl Receiver {
                     }
                     streams.entry(id).or_default().splice(0..0, filled.heard);
                 }
-                Err(error) if logout(&error).is_some() => return Err(error),
+                Err(error) if is_logout(&error) => return Err(error),
                 Err(error) => {
                     warn!(room = %id, "what was said there cannot be read yet: {error:#}");
                     streams.remove(&id);
@@ -322,26 +332,17 @@ fn filter() -> Filter {
     filter.into()
 }
 
-/// Whether the homeserver ended the login, and in which way.
-pub(crate) fn logout(error: &anyhow::Error) -> Option<Ended> {
-    let error = error.chain().find_map(|cause| match cause.downcast_ref::<matrix_sdk::Error>() {
+/// Whether an error means that the login is over: no room's own fault.
+pub(crate) fn is_logout(error: &anyhow::Error) -> bool {
+    answer(error).is_some_and(|error| matches!(Answer::of(error), Answer::LoggedOut(_)))
+}
+
+/// The answer of the homeserver in an error, where it is one.
+fn answer(error: &anyhow::Error) -> Option<&HttpError> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<matrix_sdk::Error>() {
         Some(matrix_sdk::Error::Http(error)) => Some(&**error),
         _ => cause.downcast_ref::<HttpError>(),
-    })?;
-    match (error, error.client_api_error_kind()) {
-        (_, Some(ErrorKind::UnknownToken(data))) if data.soft_logout => Some(Ended::SoftLogout),
-        (_, Some(ErrorKind::UnknownToken(_))) => Some(Ended::HardLogout),
-        // The access token has expired and the refresh token is refused: only a new login helps.
-        (HttpError::RefreshToken(RefreshTokenError::MatrixAuth(refused)), _)
-            if matches!(
-                refused.client_api_error_kind(),
-                Some(ErrorKind::UnknownToken(_) | ErrorKind::Forbidden | ErrorKind::Unauthorized)
-            ) =>
-        {
-            Some(Ended::SoftLogout)
-        }
-        _ => None,
-    }
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a loop: it notes when things arrived")]

@@ -4,7 +4,7 @@
 pub(crate) mod replay;
 pub(crate) mod standing;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use matrix_sdk::deserialized_responses::{
     AlgorithmInfo, DeviceLinkProblem, EncryptionInfo, VerificationLevel, VerificationState,
 };
 use matrix_sdk::ruma::{OwnedUserId, UserId};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::standing::{Cipher, Device, Evidence, Identity, Link, PinnedKey, judge};
-use super::rooms::Rooms;
 use super::{Context, Standing};
 use crate::config::TrustMode;
 use crate::retry::Backoff;
@@ -28,6 +28,9 @@ use crate::store::pins::{Keys, SeenDevice};
 
 /// How often the Matrix store is looked at besides: it does not say when a device is gone.
 const LOOK: Duration = Duration::from_mins(5);
+
+/// How long a person's keys are not asked for again by messages, after the homeserver gave no answer.
+const UNANSWERED: Duration = Duration::from_mins(1);
 
 /// Sessions whose device was asked for once; the set begins anew when it is full.
 const ASKED_SESSIONS: usize = 10_000;
@@ -44,16 +47,17 @@ enum From {
 /// Judges messages and watches the keys of the allowed people.
 pub(crate) struct Trust {
     context: Arc<Context>,
-    rooms: Arc<Rooms>,
     /// People whose keys the homeserver was asked for since the start.
     fresh: Mutex<HashSet<OwnedUserId>>,
     /// Sessions of unknown or unsigned devices about which the homeserver was asked.
     asked: Mutex<HashSet<String>>,
+    /// People about whom the homeserver gave no answer, and when.
+    failed: Mutex<HashMap<OwnedUserId, Instant>>,
 }
 
 impl Trust {
-    pub(crate) fn new(context: Arc<Context>, rooms: Arc<Rooms>) -> Self {
-        Self { context, rooms, fresh: Mutex::default(), asked: Mutex::default() }
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context, fresh: Mutex::default(), asked: Mutex::default(), failed: Mutex::default() }
     }
 
     /// Says whether a message is its sender's word. In the steady state this reads only what lies here.
@@ -80,7 +84,7 @@ impl Trust {
     ) -> anyhow::Result<Evidence> {
         let mut evidence = Evidence {
             room_encrypted: is_encrypted(room).await?,
-            plaintext_allowed: self.rooms.is_named(&self.context.trust.plaintext, room.room_id()),
+            plaintext_allowed: self.context.trust.plaintext.iter().any(|id| id == room.room_id()),
             cipher: None,
             identity: None,
             pin: None,
@@ -95,7 +99,11 @@ impl Trust {
         // A device may have been made or signed a moment ago: ask once, then look at the session again.
         let doubtful = matches!(cipher.link, Link::Missing | Link::Unsigned);
         let session = info.session_id().map(str::to_owned);
-        if new_here || (doubtful && session.as_ref().is_some_and(|session| self.is_first_doubt(session))) {
+        if doubtful && session.as_ref().is_some_and(|session| !self.was_asked(session)) {
+            // Judged on what lies here it would be refused for good, and for the wrong reason.
+            self.observe(sender, From::Server).await.context("the keys of a new device cannot be asked for")?;
+            self.note_asked(session.as_deref().unwrap_or_default());
+        } else if new_here && !self.failed_lately(sender) {
             self.observe_or_warn(sender, From::Server).await;
         }
         if doubtful
@@ -152,15 +160,25 @@ impl Trust {
     }
 
     fn configured(&self, user: &UserId) -> Option<&str> {
-        self.context.trust.pins.get(user.as_str()).map(|key| key.trim().trim_end_matches('='))
+        self.context.trust.pins.get(user.as_str()).map(String::as_str)
     }
 
-    fn is_first_doubt(&self, session: &str) -> bool {
+    fn was_asked(&self, session: &str) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).contains(session)
+    }
+
+    fn note_asked(&self, session: &str) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.len() >= ASKED_SESSIONS {
             asked.clear();
         }
-        asked.insert(session.to_owned())
+        asked.insert(session.to_owned());
+    }
+
+    /// Whether the homeserver gave no answer about a person a moment ago: a batch of theirs does not wait for it each time.
+    fn failed_lately(&self, user: &UserId) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.get(user).is_some_and(|at| at.elapsed() < UNANSWERED)
     }
 
     async fn observe_or_warn(&self, user: &UserId, from: From) -> bool {
@@ -168,6 +186,8 @@ impl Trust {
             Ok(()) => true,
             Err(error) => {
                 warn!(%user, "the keys could not be read again, what is known of them counts: {error:#}");
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.insert(user.to_owned(), Instant::now());
                 false
             }
         }

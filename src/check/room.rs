@@ -1,8 +1,8 @@
 //! The homeserver, the store, the own device, the people and the rooms.
 
 use super::Finding;
-use crate::chat::lock_held;
-use crate::chat::outside::{Entered, Outside, Served, is_logged_in, recovery_key_on_the_volume};
+use crate::chat::outside::{Entered, Fault, Outside, Served, is_logged_in};
+use crate::chat::{Advice, lock_held};
 use crate::config::{Config, TrustMode};
 use crate::daemon;
 use crate::store::Store;
@@ -50,6 +50,12 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             people(config, &outside, &entered, store.as_ref(), &mut findings).await;
             rooms(config, &outside, &entered, &mut findings).await;
         }
+        Err(Fault::Expired) => findings.push(Finding::warning(
+            "matrix",
+            "login",
+            Fault::Expired.to_string(),
+            "start Pilothouse and check again: keys and rooms were not looked at",
+        )),
         Err(fault) => findings.push(Finding::failure(
             "matrix",
             "login",
@@ -112,9 +118,7 @@ async fn people(
     };
     let own = served.get(&entered.user).cloned().unwrap_or_default();
     findings.push(own_device(config, entered, &own));
-    if config.matrix.recovery_key.is_none() {
-        findings.push(recovery(config, &own));
-    }
+    findings.push(recovery(config, store).await);
     for user in &config.policy.users {
         let keys = match store {
             Some(store) => store.keys(user).await.unwrap_or_default(),
@@ -152,24 +156,27 @@ fn own_device(config: &Config, entered: &Entered, own: &Served) -> Finding {
     }
 }
 
-fn recovery(config: &Config, own: &Served) -> Finding {
+/// What the daemon found out about the recovery key at its last start: trying it takes the Matrix store.
+async fn recovery(config: &Config, store: Option<&Store>) -> Finding {
     let subject = "recovery key";
-    match recovery_key_on_the_volume(&config.matrix.store) {
-        Some(path) => Finding::warning(
-            "trust",
-            subject,
-            format!("lies on the same volume as the store: {}", path.display()),
-            "move it to a Secret and set matrix.recovery_key_file: a lost volume then does not cost the identity",
-        ),
-        None if own.master.is_none() => {
-            Finding::skipped("trust", subject, "not made yet: the first start makes the identity and the key")
+    let noted = match store {
+        Some(store) => Advice::noted(store).await.ok().flatten(),
+        None => None,
+    };
+    let Some(noted) = noted else {
+        return Finding::skipped("trust", subject, "not known yet: the first start makes or tries it");
+    };
+    let configured = config.matrix.recovery_key.is_some();
+    match noted.iter().find(|advice| advice.is_about_the_key()) {
+        Some(Advice::KeyOnVolume { .. } | Advice::KeyMissing { .. }) if configured => {
+            Finding::skipped("trust", subject, "configured; the next start tries it")
         }
-        None => Finding::warning(
-            "trust",
-            subject,
-            "not configured",
-            "set matrix.recovery_key_file: without it a lost volume cannot be recovered from",
-        ),
+        Some(unfit @ Advice::KeyUnfit { .. }) if configured => {
+            Finding::failure("trust", subject, unfit.seen(), unfit.remedy())
+        }
+        Some(advice) => Finding::warning("trust", subject, advice.seen(), advice.remedy()),
+        None if configured => Finding::good("trust", subject, "configured, and not on the volume"),
+        None => Finding::skipped("trust", subject, "not known yet: the own device is not signed"),
     }
 }
 

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use super::gate::message;
 use super::{Book, Operator, now};
+use crate::chat::Advice;
 use crate::command::Verb;
 use crate::policy::Topic;
 use crate::reply::{Deed, Person, Report};
@@ -86,7 +87,8 @@ impl Operator {
 
     async fn trust(&self, book: &Book) -> Result<Report, StoreError> {
         let people = people(&self.store, &book.rules.users, &book.pins).await?;
-        Ok(Report::Trust { proof: book.proof, people })
+        let advice = Advice::noted(&self.store).await?.unwrap_or_default();
+        Ok(Report::Trust { proof: book.proof, people, advice })
     }
 }
 

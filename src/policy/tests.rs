@@ -123,6 +123,17 @@ fn the_usage_guard_stops_and_starts_what_its_rules_name_and_nothing_else() {
 }
 
 #[test]
+fn what_is_believed_without_proof_moves_the_cluster_and_no_pin() {
+    let accept = Command::Accept { user: "@alice:hs".to_owned(), device: None, fingerprint: "k".repeat(43) };
+    let bob = person("@bob:hs");
+    for command in [Command::Version, Command::Trust, start("web", Some(2))] {
+        assert!(judge(&rules(), &bob, &Standing::Believed, &command).is_ok(), "{command:?}");
+    }
+    assert_eq!(judge(&rules(), &bob, &Standing::Believed, &accept), Err(Refusal::PinNeedsProof));
+    assert!(judge(&rules(), &bob, &Standing::Proven, &accept).is_ok());
+}
+
+#[test]
 fn an_order_becomes_absolute() {
     let scale = |replicas| Scale { target: "web".to_owned(), replicas };
     let remembered = scale(Replicas::Remembered { configured: 1, max: 4 });

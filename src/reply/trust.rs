@@ -1,6 +1,7 @@
 //! The words of `trust`.
 
 use super::{Text, Words};
+use crate::chat::Advice;
 use crate::store::pins::{Keys, SeenDevice};
 
 /// A person and what is known of their keys.
@@ -39,7 +40,7 @@ pub enum Proof {
     Any,
 }
 
-pub(super) fn words(proof: Proof, people: &[Person]) -> Words {
+pub(super) fn words(proof: Proof, people: &[Person], advice: &[Advice]) -> Words {
     let mut text = Text::new();
     if proof == Proof::Any {
         text = text.say("⚠️ Any device of these people counts (trust.mode = any).").line();
@@ -55,6 +56,9 @@ pub(super) fn words(proof: Proof, people: &[Person]) -> Words {
         for seen in &person.keys.devices {
             text = device(text.line(), proof, person, seen);
         }
+    }
+    for advice in advice {
+        text = text.line().say("🔧 For whoever runs Pilothouse: ").say(&advice.to_string()).say(".");
     }
     text.words()
 }

@@ -376,18 +376,14 @@ impl Store {
         .await
     }
 
-    /// Forgets finished entries that are older than `before`, and what was said about them; what remains of sessions that
-    /// are silent since then is one row each.
+    /// Forgets finished entries that are older than `before`, and that a notice was given; what remains of sessions that
+    /// are silent since then is one row each. What was said is forgotten by [`Store::prune_outbox`].
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub async fn prune(&self, before: Timestamp) -> Result<usize, StoreError> {
         self.call(move |tx| {
             let before = before.as_millisecond();
-            tx.execute(
-                "DELETE FROM outbox WHERE state IN ('sent', 'dropped', 'merged') AND created_at < ?1",
-                [before],
-            )?;
             tx.execute("DELETE FROM notice WHERE at < ?1", [before])?;
             let forgotten = tx.execute(
                 "DELETE FROM inbox WHERE state = 'told' AND received_at < ?1 AND id NOT IN (SELECT inbox FROM watch)",

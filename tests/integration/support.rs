@@ -30,6 +30,8 @@ pub(crate) mod person;
 pub(crate) mod process;
 #[path = "support/provider.rs"]
 pub(crate) mod provider;
+#[path = "support/proxy.rs"]
+pub(crate) mod proxy;
 #[path = "support/synapse.rs"]
 pub(crate) mod synapse;
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use matrix_sdk::ruma::api::error::{ErrorKind, RetryAfter};
 use matrix_sdk::{Error, HttpError};
+
+use crate::chat::answer::Answer;
 
 /// What a limit means when the homeserver does not say.
 const LIMITED: Duration = Duration::from_secs(5);
@@ -34,19 +35,10 @@ pub(super) fn judge(error: &Error) -> Verdict {
 }
 
 fn judge_http(error: &HttpError) -> Verdict {
-    let Some(said) = error.as_client_api_error() else { return Verdict::Later(error.to_string()) };
-    if let Some(ErrorKind::LimitExceeded(limit)) = said.error_kind() {
-        let wait = match limit.retry_after {
-            Some(RetryAfter::Delay(wait)) => wait,
-            _ => LIMITED,
-        };
-        return Verdict::Limited(wait.min(LONGEST_LIMIT));
-    }
-    match said.status_code.as_u16() {
-        429 => Verdict::Limited(LIMITED),
-        // The login is over or must be renewed: the sync loop sees to that.
-        401 => Verdict::Later(said.to_string()),
-        400..=499 => Verdict::Never(said.to_string()),
-        _ => Verdict::Later(said.to_string()),
+    match Answer::of(error) {
+        Answer::Limited(wait) => Verdict::Limited(wait.unwrap_or(LIMITED).min(LONGEST_LIMIT)),
+        Answer::Refused => Verdict::Never(error.to_string()),
+        // The end of a login is the sync loop's to see to.
+        Answer::Passing | Answer::LoggedOut(_) => Verdict::Later(error.to_string()),
     }
 }

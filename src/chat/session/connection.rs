@@ -8,15 +8,14 @@ use matrix_sdk::config::RequestConfig;
 use matrix_sdk::cross_process_lock::CrossProcessLockConfig;
 use matrix_sdk::encryption::{BackupDownloadStrategy, EncryptionSettings};
 use matrix_sdk::store::RoomLoadSettings;
-use matrix_sdk::{
-    Client, ClientBuildError, HttpError, RefreshTokenError, SessionMeta, SessionTokens, SqliteStoreConfig,
-};
+use matrix_sdk::{Client, ClientBuildError, SessionMeta, SessionTokens, SqliteStoreConfig};
 use matrix_sdk_base::crypto::{CryptoStoreError, DecryptionSettings, OlmError, TrustRequirement};
 use tracing::warn;
 
 use super::wire::{self, patiently};
 use super::{OpenError, Session, other};
 use crate::chat::Ended;
+use crate::chat::answer::{Answer, LastWord};
 use crate::retry::Backoff;
 
 /// One request of the SDK takes no longer; the long poll adds its own time.
@@ -25,7 +24,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 impl Session {
     /// Builds a client on the store and proves that login, store and device belong together.
     pub(super) async fn connect(&self) -> Result<Client, OpenError> {
-        let mut renewed = false;
         loop {
             let client = self.build().await?;
             if let Err(error) = self.restore(&client).await {
@@ -34,8 +32,7 @@ impl Session {
             }
             match self.prove(&client).await {
                 Ok(None) => return Ok(client),
-                Ok(Some(Ended::SoftLogout)) if !renewed => {
-                    renewed = true;
+                Ok(Some(Ended::SoftLogout)) => {
                     close(&client).await;
                     self.renew().await?;
                 }
@@ -81,12 +78,11 @@ impl Session {
 
     fn build_error(&self, error: ClientBuildError) -> OpenError {
         use matrix_sdk_sqlite::OpenStoreError as E;
-        let corrupted = |why: String| OpenError::StoreCorrupted { folder: self.folder.root().to_owned(), why };
         match error {
             ClientBuildError::SqliteStore(error) => match error {
                 E::InitCipher(_) => OpenError::WrongStoreKey { path: self.folder.key_file() },
                 E::CreateDir(source) => OpenError::Folder { path: self.folder.matrix(), source },
-                error => corrupted(wire::chain(&error)),
+                error => store_error(self.folder.root(), wire::chain(&error)),
             },
             ClientBuildError::Http(error) => OpenError::Http { why: wire::chain(&error) },
             error => OpenError::Other { why: wire::chain(&error) },
@@ -146,24 +142,26 @@ impl Session {
                 found: format!("{} {}", got.0, got.1),
             };
         }
-        OpenError::StoreCorrupted { folder: self.folder.root().to_owned(), why: wire::chain(error) }
+        store_error(self.folder.root(), wire::chain(error))
     }
 
     /// Asks the homeserver who we are, and the store which keys we have; gives how the login ended, if it did.
     async fn prove(&self, client: &Client) -> Result<Option<Ended>, OpenError> {
         let saved = self.current();
+        let mut word = LastWord::on(client);
         let mut pauses = Backoff::new(Duration::from_millis(500), Duration::from_mins(1));
         let who = loop {
             match client.whoami().await {
                 Ok(who) => break who,
                 Err(error) => {
-                    if let Some(ended) = ended(&error) {
+                    if let Some(ended) = word.ended(&error) {
                         return Ok(Some(ended));
                     }
-                    if let Some(why) = refusal(&error) {
-                        return Err(OpenError::Other { why });
-                    }
-                    let pause = pauses.next();
+                    let pause = match Answer::of(&error) {
+                        Answer::Refused => return Err(OpenError::Other { why: wire::chain(&error) }),
+                        Answer::Limited(Some(wait)) => wait,
+                        _ => pauses.next(),
+                    };
                     warn!(error = wire::chain(&error), ?pause, "the homeserver cannot be reached, trying again");
                     tokio::time::sleep(pause).await;
                 }
@@ -211,27 +209,55 @@ pub(crate) async fn close(client: &Client) {
     }
 }
 
-/// Says whether an answer ends the login, and how.
-fn ended(error: &HttpError) -> Option<Ended> {
-    use matrix_sdk::ruma::api::error::ErrorKind;
-    match error {
-        // The refresh itself may have failed for a passing reason: then the login still stands.
-        HttpError::RefreshToken(RefreshTokenError::MatrixAuth(inner)) => inner
-            .as_client_api_error()
-            .filter(|error| error.status_code.is_client_error())
-            .and_then(|error| (error.status_code.as_u16() != 429).then_some(Ended::SoftLogout)),
-        HttpError::RefreshToken(_) => Some(Ended::SoftLogout),
-        HttpError::Cached(inner) => ended(inner),
-        error => match error.client_api_error_kind()? {
-            ErrorKind::UnknownToken(data) if data.soft_logout => Some(Ended::SoftLogout),
-            ErrorKind::UnknownToken(_) | ErrorKind::UserDeactivated => Some(Ended::HardLogout),
-            _ => None,
-        },
+/// What SQLite and the system say of a file that is whole and cannot be used now.
+const PASSING: [&str; 10] = [
+    "unable to open",
+    "is locked",
+    "disk I/O error",
+    "disk is full",
+    "readonly database",
+    "permission denied",
+    "Permission denied",
+    "locking protocol",
+    "out of memory",
+    "imeout",
+];
+
+/// Tells a store that cannot be used now from a damaged one, which nobody should be told lightly to delete.
+fn store_error(folder: &std::path::Path, why: String) -> OpenError {
+    let folder = folder.to_owned();
+    // The SDK's own errors are not exported; SQLite's words have been the same for decades.
+    if PASSING.iter().any(|words| why.contains(words)) {
+        OpenError::StoreUnavailable { folder, why }
+    } else {
+        OpenError::StoreCorrupted { folder, why }
     }
 }
 
-/// What a homeserver says that another try would not better (not a limit, not an outage).
-fn refusal(error: &HttpError) -> Option<String> {
-    let said = error.as_client_api_error()?;
-    (said.status_code.is_client_error() && said.status_code.as_u16() != 429).then(|| said.to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_damaged_store_is_called_damaged() {
+        for (why, damaged) in [
+            (
+                "Failed to load database version: file is not a database: Error code 26: File opened that is not a database file",
+                true,
+            ),
+            ("Failed to load database version: database disk image is malformed", true),
+            ("missing field `user_id`", true),
+            (
+                "Failed to load database version: unable to open database file: matrix-sdk-crypto.sqlite3: Error code 14",
+                false,
+            ),
+            ("Failed to run migrations: database is locked: Error code 5: The database file is locked", false),
+            ("Failed to run migrations: database or disk is full", false),
+            ("attempt to write a readonly database", false),
+            ("Error occurred while creating a new object: Permission denied (os error 13)", false),
+        ] {
+            let error = store_error(std::path::Path::new("/data"), why.to_owned());
+            assert_eq!(matches!(error, OpenError::StoreCorrupted { .. }), damaged, "{why}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::OpenError;
-use super::wire::{LIMITED, USER_AGENT, WireError, chain, no_answer, patiently, retry_after};
+use super::wire::{LIMITED, USER_AGENT, WireError, chain, no_answer, patiently, retry_after, with_ca};
 use crate::config::{self, JwtSource, Login};
 
 /// Keycloak answers within this time.
@@ -85,13 +85,8 @@ async fn keycloak(source: &JwtSource, matrix: &config::Matrix) -> Result<String,
 
 /// Its own client: the homeserver's proxy is not Keycloak's. The private CA usually is.
 fn keycloak_http(matrix: &config::Matrix) -> Result<reqwest::Client, String> {
-    let mut builder = reqwest::Client::builder().user_agent(USER_AGENT).timeout(KEYCLOAK_TIMEOUT);
-    if let Some(path) = &matrix.ca_file {
-        let pem = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
-        builder = builder.tls_certs_merge(bundle);
-    }
-    builder.build().map_err(|error| chain(&error))
+    let builder = reqwest::Client::builder().user_agent(USER_AGENT).timeout(KEYCLOAK_TIMEOUT);
+    with_ca(builder, matrix)?.build().map_err(|error| chain(&error))
 }
 
 async fn grant(request: reqwest::RequestBuilder) -> Result<String, WireError> {
@@ -103,15 +98,16 @@ async fn grant(request: reqwest::RequestBuilder) -> Result<String, WireError> {
     if status.is_success() {
         return serde_json::from_slice::<Granted>(&body)
             .map(|granted| granted.access_token)
-            .map_err(|_| WireError::Strange("the answer has no access_token".to_owned()));
-    }
-    if status.is_server_error() {
-        return Err(WireError::Unreachable(format!("Keycloak answers {status}")));
+            .map_err(|_| WireError::Strange(format!("{status} without an access_token")));
     }
     if status.as_u16() == 429 {
         return Err(WireError::Limited(asked_to_wait.unwrap_or(LIMITED)));
     }
     let denied: Denied = serde_json::from_slice(&body).unwrap_or_default();
+    // Keycloak says in a word what is wrong; a proxy before it does not.
+    if status.is_server_error() || denied.error.is_empty() {
+        return Err(WireError::Unreachable(format!("Keycloak answers {status}")));
+    }
     Err(WireError::Refused {
         status: status.as_u16(),
         code: denied.error,

@@ -103,6 +103,17 @@ pub enum OpenError {
         /// What SQLite says.
         why: String,
     },
+    /// SQLite cannot use the store now, and nothing says that it is damaged.
+    #[error(
+        "the Matrix store in {} cannot be used now: {why}. Look at its volume (is it mounted, has it space, may this user write \
+         it, does a backup tool hold the files?) and start again; delete nothing", .folder.display()
+    )]
+    StoreUnavailable {
+        /// The store folder.
+        folder: PathBuf,
+        /// What SQLite says.
+        why: String,
+    },
     /// The store belongs to someone else.
     #[error(
         "the store belongs to {found}, the configuration asks for {expected}: let matrix.store name the right folder, or an empty \
@@ -160,9 +171,22 @@ pub enum OpenError {
     #[error(
         "the homeserver has ended device {device} (signed out, or deleted by an administrator): nothing is lost but the device. \
          Delete session.json, store.key and matrix/ in {} (leave recovery.key and pilothouse.sqlite3) and start again: a new \
-         device, recovered with the recovery key (with matrix.access_token: a new token and device first)", .folder.display()
+         device, recovered with the recovery key", .folder.display()
     )]
     HardLogout {
+        /// The device.
+        device: String,
+        /// The store folder.
+        folder: PathBuf,
+    },
+    /// The homeserver does not take the configured access token any more.
+    #[error(
+        "the homeserver does not take the access token of device {device} any more. If the device still exists (another \
+         client of the account lists it), configure a new token of the same device and start again. If it was deleted, delete \
+         session.json, store.key and matrix/ in {} (leave recovery.key and pilothouse.sqlite3) and configure a new token with a \
+         new device: it is recovered with the recovery key", .folder.display()
+    )]
+    TokenEnded {
         /// The device.
         device: String,
         /// The store folder.
@@ -179,17 +203,25 @@ pub enum OpenError {
     /// The account has a cross-signing identity and the key to it is not given.
     #[error(
         "{user} already has a cross-signing identity, and this new device cannot be signed without its recovery key: set \
-         matrix.recovery_key (or its file), or matrix.require_signed_device = false to go on unsigned"
+         matrix.recovery_key (or its file). If nobody has it, log in to the account with another client, reset the identity there \
+         (Element: Settings, Encryption), and set matrix.recovery_key to the key that this gives. To go on unsigned, set \
+         matrix.require_signed_device = false"
     )]
     NoRecoveryKey {
         /// The account.
         user: String,
     },
     /// The recovery key does not fit.
-    #[error("the recovery key does not open the identity of {user}: {why}; correct matrix.recovery_key")]
+    #[error(
+        "the recovery key in {place} does not open the identity of {user}: {why}. Set matrix.recovery_key to the right one; if \
+         nobody has it, log in to the account with another client, reset the identity there (Element: Settings, Encryption), and \
+         set matrix.recovery_key to the key that this gives"
+    )]
     WrongRecoveryKey {
         /// The account.
         user: String,
+        /// Where the key came from: a configuration key or a file.
+        place: String,
         /// The cause.
         why: String,
     },
@@ -205,7 +237,10 @@ pub enum OpenError {
         why: String,
     },
     /// Anything else that the homeserver or the SDK says.
-    #[error("the Matrix session cannot be opened: {why}")]
+    #[error(
+        "the Matrix session cannot be opened: {why}; start again, and if it stays so, look at the homeserver's own log for this \
+         request"
+    )]
     Other {
         /// The cause.
         why: String,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
+use super::logins::Logins;
 
 /// The session file's name.
 const SESSION: &str = "session.json";
@@ -15,6 +16,8 @@ const KEY: &str = "store.key";
 const MATRIX: &str = "matrix";
 /// The recovery key's name, where this program made one.
 const RECOVERY: &str = "recovery.key";
+/// Lies there while a recovery key is made; one that a start finds was left by a start that was cut off, or asks for a new key.
+const RECOVERY_REQUEST: &str = "recovery.key.new";
 
 /// A login as it is kept on disk.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,9 @@ pub(crate) struct Saved {
     /// The device's ed25519 key, once the store was opened with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ed25519: Option<String>,
+    /// When it logged in.
+    #[serde(default)]
+    pub(crate) logins: Logins,
 }
 
 impl std::fmt::Debug for Saved {
@@ -74,6 +80,10 @@ impl Folder {
 
     pub(crate) fn recovery_file(&self) -> PathBuf {
         self.root.join(RECOVERY)
+    }
+
+    pub(crate) fn recovery_request(&self) -> PathBuf {
+        self.root.join(RECOVERY_REQUEST)
     }
 
     pub(crate) fn matrix(&self) -> PathBuf {
@@ -127,6 +137,21 @@ impl Folder {
         self.write(&self.recovery_file(), &format!("{key}\n"))
     }
 
+    /// Notes that a recovery key is being made.
+    pub(crate) fn request_recovery_key(&self) -> Result<(), OpenError> {
+        self.write(&self.recovery_request(), "")
+    }
+
+    /// Notes that a recovery key is there.
+    pub(crate) fn drop_recovery_request(&self) -> Result<(), OpenError> {
+        match std::fs::remove_file(self.recovery_request()) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(OpenError::Folder { path: self.recovery_request(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn read(path: &Path) -> Result<Option<String>, OpenError> {
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Some(text)),
@@ -170,6 +195,7 @@ mod tests {
             access_token: "secret-token".to_owned(),
             refresh_token: None,
             ed25519: None,
+            logins: Logins::default(),
         }
     }
 

@@ -34,21 +34,28 @@ pub(crate) fn http(matrix: &config::Matrix) -> Result<reqwest::Client, OpenError
         .user_agent(USER_AGENT)
         .connect_timeout(Duration::from_secs(10))
         .tls_version_min(reqwest::tls::Version::TLS_1_2);
-    if let Some(path) = &matrix.ca_file {
-        let unusable = |why: String| OpenError::Http { why: format!("matrix.ca_file = {}: {why}", path.display()) };
-        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-        let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
-        if bundle.is_empty() {
-            return Err(unusable("no PEM certificate in it".to_owned()));
-        }
-        builder = builder.tls_certs_merge(bundle);
-    }
+    builder = with_ca(builder, matrix).map_err(|why| OpenError::Http { why })?;
     if let Some(proxy) = &matrix.proxy {
         let proxy = reqwest::Proxy::all(proxy.as_str())
             .map_err(|error| OpenError::Http { why: format!("matrix.proxy: {error}") })?;
         builder = builder.proxy(proxy);
     }
     builder.build().map_err(|error| OpenError::Http { why: chain(&error) })
+}
+
+/// Trusts `matrix.ca_file` besides the system's certificates.
+pub(super) fn with_ca(
+    builder: reqwest::ClientBuilder,
+    matrix: &config::Matrix,
+) -> Result<reqwest::ClientBuilder, String> {
+    let Some(path) = &matrix.ca_file else { return Ok(builder) };
+    let unusable = |why: String| format!("matrix.ca_file = {}: {why}", path.display());
+    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(chain(&error)))?;
+    if bundle.is_empty() {
+        return Err(unusable("no PEM certificate in it".to_owned()));
+    }
+    Ok(builder.tls_certs_merge(bundle))
 }
 
 /// Why a request had no good answer.
@@ -72,8 +79,8 @@ pub(crate) enum WireError {
         /// `soft_logout`.
         soft_logout: bool,
     },
-    /// An answer that no homeserver gives.
-    #[error("not the answer of a homeserver: {0}")]
+    /// An answer that no homeserver gives, perhaps of a proxy that has none behind it now.
+    #[error("an answer that no homeserver gives: {0}")]
     Strange(String),
 }
 
@@ -221,9 +228,9 @@ where
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         let pause = match ask().await {
-            Err(WireError::Unreachable(why)) => {
+            Err(error @ (WireError::Unreachable(_) | WireError::Strange(_))) => {
                 let pause = pauses.next();
-                warn!(why, ?pause, "{what}: no answer, trying again");
+                warn!(%error, ?pause, "{what}: no answer, trying again");
                 pause
             }
             Err(WireError::Limited(wait)) => {

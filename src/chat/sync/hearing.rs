@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::chores::Chores;
 use super::event::{Event, strip_name};
-use super::logout;
+use super::is_logout;
 use crate::chat::rooms::Rooms;
 use crate::chat::trust::Trust;
 use crate::chat::trust::replay::{Replay, Sight};
@@ -111,7 +111,7 @@ impl Hearing {
                 Some(sight) => match self.replay.is_replay(&text.room, sight, &earlier, &mut known).await {
                     Ok(replayed) => replayed,
                     // An event is asked for in its room, and one room must not hold the others up.
-                    Err(error) if error.downcast_ref::<HttpError>().is_some() && logout(&error).is_none() => {
+                    Err(error) if error.downcast_ref::<HttpError>().is_some() && !is_logout(&error) => {
                         warn!(room = %text.room.room_id(), "held until it can be judged: {error:#}");
                         judged.held.insert(text.room.room_id().to_owned());
                         continue;
@@ -122,6 +122,12 @@ impl Hearing {
             judged.arrivals.push(self.arrival(text, replayed).await?);
         }
         Ok(judged)
+    }
+
+    /// Reads the message indices that the process before has left unread.
+    pub(crate) fn index_missing(&self) {
+        let replay = Arc::clone(&self.replay);
+        self.chores.add("index", async move { replay.note_missing().await });
     }
 
     fn index_later(&self, room: &Room, sight: &Sight, pause: Duration) {

@@ -9,15 +9,19 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use matrix_sdk::Room;
 use matrix_sdk::encryption::vodozemac::megolm::MegolmMessage;
-use matrix_sdk::ruma::EventId;
 use matrix_sdk::ruma::api::client::room::get_room_event;
+use matrix_sdk::ruma::{EventId, RoomId};
 use serde_json::Value;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::chat::Context;
 use crate::chat::gap::is_withheld;
 use crate::chat::sync::event::Event;
 use crate::store::replay::Sighting;
+use crate::store::unindexed::Unindexed;
+
+/// Indices that are made up for at a start.
+const MISSING: u32 = 200;
 
 /// An event by which a plaintext of a session came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +88,22 @@ impl Replay {
             warn!(event = sight.event, earlier = other, "refused: replayed ciphertext");
         }
         Ok(other.is_some())
+    }
+
+    /// Reads what a crash or an outage left unread, once: an earlier event without an index, when it is gone from the
+    /// homeserver, would have every repeat of its text refused.
+    pub(crate) async fn note_missing(&self) {
+        let missing = match self.context.store.unindexed(MISSING).await {
+            Ok(missing) => missing,
+            Err(error) => return warn!("message indices that were not read are not known: {error}"),
+        };
+        for Unindexed { session, digest, event, room } in missing {
+            let room = RoomId::parse(&room).ok().and_then(|room| self.context.client.get_room(&room));
+            let Some(room) = room else { continue };
+            if let Err(error) = self.note(&room, &Sight { session, digest, event }).await {
+                return debug!("message indices are still not read: {error:#}");
+            }
+        }
     }
 
     /// Reads and notes the index of a first occurrence, after it was taken in.

@@ -85,6 +85,8 @@ pub(crate) struct Device {
 pub(crate) fn judge(mode: TrustMode, evidence: &Evidence) -> Standing {
     match objection(mode, evidence) {
         Some(why) => Standing::Unproven(why),
+        // What anybody on the homeserver could have written must not reach beyond where it is believed.
+        None if !evidence.room_encrypted || mode == TrustMode::Any => Standing::Believed,
         None => Standing::Proven,
     }
 }
@@ -238,7 +240,9 @@ mod tests {
             for (mode, expected) in MODES.into_iter().zip(expected) {
                 let mut evidence = proven();
                 change(&mut evidence);
-                let expected = expected.map_or(Standing::Proven, Standing::Unproven);
+                let believed = mode == TrustMode::Any || !evidence.room_encrypted;
+                let good = if believed { Standing::Believed } else { Standing::Proven };
+                let expected = expected.map_or(good, Standing::Unproven);
                 assert_eq!(judge(mode, &evidence), expected, "{name}, mode {mode:?}");
             }
         }
@@ -246,7 +250,7 @@ mod tests {
 
     /// Every combination of every value that the rule can see, against the rule in one expression.
     #[test]
-    fn nothing_is_proven_but_what_the_rule_names() {
+    fn nothing_counts_but_what_the_rule_names_and_nothing_is_proven_without_a_pinned_key() {
         let links = [Link::Signed, Link::Unsigned, Link::Missing, Link::Insecure, Link::Mismatched];
         let flags = |bits: u32, at: u32| bits >> at & 1 == 1;
         for mode in MODES {
@@ -297,8 +301,11 @@ mod tests {
                         TrustMode::Devices => pinned_device,
                         TrustMode::Any => true,
                     };
-                    let expected = if flags(bits, 0) { bound && by_mode } else { flags(bits, 1) };
-                    assert_eq!(judge(mode, &e) == Standing::Proven, expected, "mode {mode:?}, {e:?}");
+                    let standing = judge(mode, &e);
+                    let proven = flags(bits, 0) && bound && by_mode && mode != TrustMode::Any;
+                    assert_eq!(standing == Standing::Proven, proven, "mode {mode:?}, {e:?}");
+                    let counts = if flags(bits, 0) { bound && by_mode } else { flags(bits, 1) };
+                    assert_eq!(!matches!(standing, Standing::Unproven(_)), counts, "mode {mode:?}, {e:?}");
                 }
             }
         }

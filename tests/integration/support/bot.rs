@@ -85,7 +85,7 @@ impl Bot {
     /// Opens the room and closes it again.
     pub(crate) async fn open_once(&self) -> Result<Vec<String>, OpenError> {
         let chat = self.open(DEADLINE).await?;
-        let advice = chat.advice();
+        let advice = chat.advice().iter().map(ToString::to_string).collect();
         let stop = CancellationToken::new();
         stop.cancel();
         chat.run(stop).await.expect("it closes");

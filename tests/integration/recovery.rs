@@ -1,0 +1,161 @@
+//! The own device signed, and the identity recoverable, over starts that are cut off and keys that do not fit.
+
+use pilothouse::chat::{Advice, OpenError};
+use pilothouse::config::Secret;
+use serde_json::json;
+
+use crate::session::{is_signed, keys};
+use crate::support::bot::{Bot, empty, eventually};
+use crate::support::proxy::{Answer, Proxy};
+use crate::support::synapse::synapse;
+
+#[tokio::test]
+async fn a_first_start_that_is_cut_off_before_the_identity_is_out_is_finished_by_the_next() {
+    let synapse = synapse().await;
+    let account = synapse.register("bot").await;
+    let proxy = Proxy::before(&synapse).await;
+    let mut bot = Bot::new(&synapse, &account);
+    bot.matrix.homeserver = proxy.url();
+
+    proxy.fail("/keys/device_signing/upload", Answer::page(502));
+    let error = bot.open_once().await.expect_err("nobody can see the identity");
+    assert!(matches!(error, OpenError::Unsigned { .. }), "{error}");
+    assert_eq!(keys(&synapse, &account).await["master_keys"], json!({}));
+
+    proxy.mend();
+    bot.open_once().await.expect("the next start publishes it");
+    assert!(is_signed(&synapse, &account, &bot).await);
+    assert!(bot.file("recovery.key").exists());
+}
+
+#[tokio::test]
+async fn a_signature_that_is_not_published_is_made_again_without_any_recovery_key() {
+    let synapse = synapse().await;
+    let account = synapse.register("bot").await;
+    let proxy = Proxy::before(&synapse).await;
+    let mut bot = Bot::new(&synapse, &account);
+    bot.matrix.homeserver = proxy.url();
+
+    // The device goes out without its owner's signature, and the signature by itself does not go out either.
+    let user = account.user_id.clone();
+    proxy.change(move |_, path, mut body| {
+        if path.contains("/keys/upload")
+            && let Some(device) = body["device_keys"]["device_id"].as_str().map(str::to_owned)
+            && let Some(signatures) = body["device_keys"]["signatures"][&user].as_object_mut()
+        {
+            signatures.retain(|key, _| *key == format!("ed25519:{device}"));
+        }
+        body
+    });
+    proxy.fail("/keys/signatures/upload", Answer::page(502));
+    let error = bot.open_once().await.expect_err("the device is unsigned for everybody else");
+    assert!(matches!(error, OpenError::Unsigned { .. }), "{error}");
+    assert!(keys(&synapse, &account).await["master_keys"][&account.user_id].is_object());
+    assert!(!is_signed(&synapse, &account, &bot).await);
+    assert!(!bot.file("recovery.key").exists());
+
+    proxy.mend();
+    bot.open_once().await.expect("the private keys are in the store");
+    assert!(is_signed(&synapse, &account, &bot).await);
+}
+
+/// What the daemon has noted for `trust` and `check`, once it is what is waited for.
+async fn advice(bot: &Bot, wanted: fn(&[Advice]) -> bool) -> Vec<Advice> {
+    let store = bot.store();
+    eventually("the advice", async || {
+        Advice::noted(&store).await.expect("the store answers").filter(|noted| wanted(noted))
+    })
+    .await
+}
+
+fn on_volume(advice: &[Advice]) -> bool {
+    matches!(advice, [Advice::KeyOnVolume { .. }])
+}
+
+fn key(bot: &Bot) -> String {
+    std::fs::read_to_string(bot.file("recovery.key")).expect("a key").trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_configured_key_is_tried_while_the_volume_is_still_there() {
+    let synapse = synapse().await;
+    let account = synapse.register("bot").await;
+    let mut bot = Bot::new(&synapse, &account);
+    bot.open_once().await.expect("it opens");
+    let good = key(&bot);
+
+    bot.matrix.recovery_key = Some(Secret::new("another's key"));
+    assert_eq!(bot.open_once().await.expect("it opens"), Vec::<String>::new(), "nothing is said before it is tried");
+    let running = bot.start().await;
+    let unfit = advice(&bot, |advice| matches!(advice, [Advice::KeyUnfit { .. }])).await;
+    assert!(unfit[0].to_string().contains("recovery.key"), "it says what to keep: {}", unfit[0]);
+    running.stop().await;
+
+    bot.matrix.recovery_key = Some(Secret::new(good));
+    let running = bot.start().await;
+    let twice = advice(&bot, |advice| matches!(advice, [Advice::KeyTwice { .. }])).await;
+    assert!(twice[0].to_string().contains("delete"), "only now: {}", twice[0]);
+    std::fs::remove_file(bot.file("recovery.key")).expect("deleted");
+    advice(&bot, <[Advice]>::is_empty).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_passphrase_that_was_configured_first_recovers_a_lost_volume() {
+    let synapse = synapse().await;
+    let account = synapse.register("bot").await;
+    let mut bot = Bot::new(&synapse, &account);
+    bot.matrix.recovery_key = Some(Secret::new("correct horse battery staple"));
+    bot.open_once().await.expect("it opens");
+    assert!(!bot.file("recovery.key").exists(), "no key of its own");
+    let master = keys(&synapse, &account).await["master_keys"].clone();
+
+    empty(&bot.matrix.store);
+    bot.open_once().await.expect("the passphrase opens it");
+    assert!(is_signed(&synapse, &account, &bot).await);
+    assert_eq!(keys(&synapse, &account).await["master_keys"], master, "the same identity");
+}
+
+#[tokio::test]
+async fn a_new_key_is_made_where_one_is_asked_for_and_never_for_a_file_that_was_emptied() {
+    let synapse = synapse().await;
+    let account = synapse.register("bot").await;
+    let mut bot = Bot::new(&synapse, &account);
+    bot.open_once().await.expect("it opens");
+    let first = key(&bot);
+
+    // Somebody has moved the key and emptied the file: the moved one must go on opening the identity.
+    std::fs::write(bot.file("recovery.key"), "").expect("emptied");
+    let said = bot.open_once().await.expect("it opens");
+    assert!(said.iter().any(|said| said.contains("recovery.key.new")), "{said:?}");
+    assert_eq!(key(&bot), "");
+
+    // As a start leaves it that was cut off between a new storage and its key, or as the advice says.
+    std::fs::write(bot.file("recovery.key.new"), "").expect("written");
+    bot.open_once().await.expect("it makes another");
+    let second = key(&bot);
+    assert!(second.len() > 40 && second != first);
+    assert!(!bot.file("recovery.key.new").exists());
+
+    empty(&bot.matrix.store);
+    bot.matrix.recovery_key = Some(Secret::new(second));
+    bot.open_once().await.expect("the new key opens it");
+    assert!(is_signed(&synapse, &account, &bot).await);
+}
+
+#[tokio::test]
+async fn a_signed_device_starts_although_its_key_cannot_be_kept_yet() {
+    let synapse = synapse().await;
+    let account = synapse.register("bot").await;
+    let proxy = Proxy::before(&synapse).await;
+    let mut bot = Bot::new(&synapse, &account);
+    bot.matrix.homeserver = proxy.url();
+    proxy.fail("m.secret_storage", Answer::page(502));
+    let running = bot.start().await;
+    advice(&bot, |advice| matches!(advice, [Advice::NotKept { .. }])).await;
+    assert!(is_signed(&synapse, &account, &bot).await);
+    proxy.mend();
+    advice(&bot, on_volume).await;
+    assert!(key(&bot).len() > 40, "made up for while it runs");
+    running.stop().await;
+}
