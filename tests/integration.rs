@@ -7,6 +7,8 @@ mod cluster;
 mod faults;
 #[path = "integration/figures.rs"]
 mod figures;
+#[path = "integration/guard.rs"]
+mod guard;
 #[path = "integration/harness.rs"]
 mod harness;
 #[path = "integration/image.rs"]
