@@ -269,8 +269,8 @@ async fn reload(
                 }
                 // What needs a restart stays: rules, targets, drift and what is told of the subscription are taken over.
                 let Config { policy, targets, drift, usage, .. } = new.config;
-                let Usage { rules, thresholds, mention, quiet_hours, probability, .. } = usage;
-                let usage = Usage { rules, thresholds, mention, quiet_hours, probability, ..current.config.usage };
+                let Usage { probability, quiet_hours, mention, thresholds, rules, .. } = usage;
+                let usage = Usage { probability, quiet_hours, mention, thresholds, rules, ..current.config.usage };
                 current.config = Config { policy, targets, drift, usage, ..current.config };
                 current.file = new.file;
                 readers.users.send_replace(Arc::new(current.config.policy.users.clone()));

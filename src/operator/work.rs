@@ -77,11 +77,11 @@ impl Operator {
         if self.store.has_newer(entry.id, &target.key()).await? {
             return self.overtaken(entry, message, target, order_verb(order)).await;
         }
-        let by_guard = message.who == GUARD;
-        if by_guard && order_verb(order) == Verb::Start {
-            if let Some(hands) = self.hands_since_guard(entry, &target, &workload).await? {
-                return self.left_alone(entry, message, target, workload.desired, hands).await;
-            }
+        if message.who == GUARD
+            && order_verb(order) == Verb::Start
+            && let Some(hands) = self.hands_since_guard(entry, &target, &workload).await?
+        {
+            return self.left_alone(entry, message, target, workload.desired, hands).await;
         }
         let remembered = self.store.remembered(&target.key()).await?;
         let Some(to) = order.resolve(workload.desired, remembered) else {

@@ -61,8 +61,8 @@ impl Beside {
     }
 
     async fn state(&self) -> Option<State> {
-        let states = self.store.guard(|ledger| ledger.states()).await.expect("read");
-        states.first().map(|(_, _, json)| serde_json::from_str(json).expect("JSON"))
+        let row = self.store.guard(|ledger| Ok(ledger.states()?.pop())).await.expect("read");
+        row.map(|(_, _, json)| serde_json::from_str(&json).expect("JSON"))
     }
 
     /// Waits until the operator is done with what was asked for last.
