@@ -11,6 +11,8 @@ mod faults;
 mod figures;
 #[path = "integration/gaps.rs"]
 mod gaps;
+#[path = "integration/guard.rs"]
+mod guard;
 #[path = "integration/harness.rs"]
 mod harness;
 #[path = "integration/image.rs"]

@@ -77,8 +77,7 @@ impl Operator {
         if self.store.has_newer(entry.id, &target.key()).await? {
             return self.overtaken(entry, message, target, order_verb(order)).await;
         }
-        let by_guard = message.who == GUARD;
-        if by_guard
+        if message.who == GUARD
             && order_verb(order) == Verb::Start
             && let Some(hands) = self.hands_since_guard(entry, &target, &workload).await?
         {

@@ -15,12 +15,10 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
     match &notice.news {
         News::Stops(reasons) => {
             let text = targets(met(Text::new().say("🛑 "), reasons, notice, zone).say(" Stopping "), notice);
-            text.say(&format!(
-                " until the reset; then I start {them} again, unless somebody has changed {them} meanwhile. "
-            ))
-            .code(&command("start"))
-            .say(" overrides this.")
-            .words()
+            text.say(" until the reset. What this stops I start again then, unless somebody changes it meanwhile. ")
+                .code(&command("start"))
+                .say(" overrides this.")
+                .words()
         }
         News::WouldStop(reasons) => {
             let text = targets(met(Text::new().say("👀 "), reasons, notice, zone).say(" I would stop "), notice);
@@ -155,8 +153,8 @@ mod tests {
         assert_eq!(
             said(News::Stops(reasons())),
             "🛑 work/weekly_all is at 91.9 %; its reset is expected Sat 2026-11-21 15:00 CET; home/weekly_all is at 91.9 %, \
-             and will run out with a probability of 85 % (rule night). Stopping Llama <70b> and gpu until the reset; then I \
-             start them again, unless somebody has changed them meanwhile. start llama overrides this."
+             and will run out with a probability of 85 % (rule night). Stopping Llama <70b> and gpu until the reset. What this stops I start again then, unless \
+             somebody changes it meanwhile. start llama overrides this."
         );
         assert!(said(News::WouldStop(reasons())).ends_with("only observes (mode = \"observe\"). Nothing was done."));
     }

@@ -14,6 +14,7 @@
 
 pub mod deed;
 pub mod judge;
+pub mod notice;
 pub mod rule;
 pub mod state;
 
@@ -23,7 +24,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 pub use deed::{Course, Deed, Past, Will};
-pub use judge::{Action, News, Notice, Reason, Request, judge};
+pub use judge::judge;
+pub use notice::{Action, News, Notice, Reason, Request};
 pub use rule::{Rule, View};
 pub use state::{Key, State};
 

@@ -141,8 +141,8 @@ impl Watched {
             Will::Start => {
                 for account in ["work", "home"] {
                     let ages = world.views.values().filter(|view| view.bucket.account == account).map(|view| view.at);
-                    let stale = ages.max().is_some_and(|last| world.settings.is_stale(last, now));
-                    assert!(!stale, "a start on stale data");
+                    let silent = ages.max().is_some_and(|last| world.settings.is_stale(last, now));
+                    assert!(!silent, "a start on stale data");
                 }
                 assert!(world.states.values().all(|state| !state.holds()), "a start of what a rule wants down");
                 let own = before[key].stop_event(key);

@@ -91,8 +91,7 @@ async fn a_step_writes_request_words_and_state_at_once_and_a_restart_goes_on() {
     assert_eq!(self::message(&start).text, "start llama");
     perform(&store, &start, 0, 2).await;
     step(&store, 100, 0.0, 25).await;
-    let states = store.guard(|ledger| ledger.states()).await.unwrap();
-    assert!(states.is_empty(), "{states:?}");
+    assert_eq!(store.guard(|ledger| Ok(ledger.states()?.len())).await.unwrap(), 0);
 }
 
 #[tokio::test]
