@@ -33,6 +33,7 @@ pub mod reply;
 pub mod store;
 
 pub mod check;
+pub mod init;
 pub mod trust;
 
 pub mod admin;

@@ -287,6 +287,12 @@ fn judge_account(reader: &mut Reader, index: usize, account: &Account) {
         UsageSource::Push if account.push_token_file.is_none() => reader.missing(&key("push_token_file")),
         UsageSource::Command | UsageSource::Push => {}
     }
+    for (name, value) in [("secret", &account.secret), ("namespace", &account.namespace)] {
+        if let Some(bad) = value.as_ref().filter(|value| !validation::is_kubernetes_name(value)) {
+            let fault = format!("{bad:?} is no name in Kubernetes");
+            reader.fault(&key(name), &fault, "Use small letters, digits, '-' and '.'");
+        }
+    }
     for (name, url) in [("usage_url", &account.usage_url), ("token_url", &account.token_url)] {
         if let Some(url) = url {
             validation::server(reader, &key(name), url);
