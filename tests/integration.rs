@@ -11,6 +11,8 @@ mod figures;
 mod harness;
 #[path = "integration/image.rs"]
 mod image;
+#[path = "integration/init.rs"]
+mod init;
 #[path = "integration/manifests.rs"]
 mod manifests;
 #[path = "integration/roles.rs"]

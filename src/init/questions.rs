@@ -75,7 +75,7 @@ pub(super) const PEOPLE: Question = Question {
     noun: "the allowed people",
     flag: "--allow",
     prompt: "Who may give commands: full user ids, separated by blanks",
-    example: None,
+    example: Some("Write for instance @you:example.org"),
     read: answers::words,
 };
 /// The question for the workloads.
