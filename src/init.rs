@@ -6,7 +6,7 @@
 //! | `questions` | asks, says what is wrong, asks again |
 //! | `draft` | the configuration as it grows, its text, and what [`Config::load`] thinks of it |
 //! | `credential`, `logins` | the login of a Claude installation: taken over or how to make one |
-//! | `write` | files whole or not at all, manifests |
+//! | `output`, `write` | what is written, with leave: files whole or not at all, manifests |
 //!
 //! It talks on standard error; standard output is the Kubernetes Secret alone, ready for `kubectl apply -f -`. Nothing is
 //! written before the last question is answered.
@@ -15,6 +15,7 @@ mod answers;
 mod credential;
 mod draft;
 mod logins;
+mod output;
 mod questions;
 mod write;
 
@@ -24,7 +25,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -36,8 +37,9 @@ use toml::Value;
 pub use answers::{LoginChoice, Place, login_choice, place};
 use draft::{Draft, Paths};
 use logins::Logins;
+use output::{farewell, may_replace, output};
 use questions::{Dialogue, HOMESERVER, NEEDED, PASSWORD, PEOPLE, Stop, TARGETS, USER};
-use write::{Manifest, Planned, Readers};
+use write::Planned;
 
 use crate::check;
 use crate::config::{ClaudeFolder, Config, Secret, Sources, Surroundings, secret_in, variable};
@@ -81,8 +83,6 @@ pub struct Flags {
 const STOPPED: u8 = 2;
 /// Exit code after an interrupt, as shells count.
 const INTERRUPTED: u8 = 130;
-/// Name and namespace of the Secret in the shipped manifests.
-const SECRET: &str = "pilothouse";
 
 /// Asks, writes and checks. Exit code 0: written, and the check is content; 1: written, and the check found failures;
 /// 2: nothing was written.
@@ -91,13 +91,12 @@ const SECRET: &str = "pilothouse";
 /// Where a file cannot be read or written; what stood there before is untouched.
 pub async fn run(flags: Flags, sources: &Sources) -> anyhow::Result<ExitCode> {
     let surroundings = Surroundings::of(sources);
-    let no_check = flags.no_check;
     let written = {
         let mut dialogue = Dialogue::new(io::stdin().lock(), io::stderr(), io::stdin().is_terminal());
-        session(&mut dialogue, &mut io::stdout(), flags, surroundings, now())?
+        session(&mut dialogue, &mut io::stdout(), &flags, &surroundings, now())?
     };
     match written {
-        Ok(_) if no_check => Ok(ExitCode::SUCCESS),
+        Ok(_) if flags.no_check => Ok(ExitCode::SUCCESS),
         Ok(draft) => try_it(&draft).await,
         Err(code) => Ok(ExitCode::from(code)),
     }
@@ -107,8 +106,8 @@ pub async fn run(flags: Flags, sources: &Sources) -> anyhow::Result<ExitCode> {
 fn session<R: BufRead, W: Write>(
     dialogue: &mut Dialogue<R, W>,
     manifests: &mut impl Write,
-    flags: Flags,
-    surroundings: Surroundings,
+    flags: &Flags,
+    surroundings: &Surroundings,
     now: Timestamp,
 ) -> anyhow::Result<Result<Draft, u8>> {
     let file = flags.file.clone().or_else(|| surroundings.file.clone()).unwrap_or_else(|| "pilothouse.toml".into());
@@ -119,9 +118,9 @@ fn session<R: BufRead, W: Write>(
         if !may_replace(dialogue, &[&draft.paths.file], flags.overwrite)? {
             return Ok(None);
         }
-        take_over(dialogue, &mut draft, &surroundings)?;
-        answer(dialogue, &mut draft, &flags)?;
-        let logins = logins::prepare(dialogue, &draft, installation(&flags, &surroundings).as_ref(), flags.login, now)?;
+        take_over(dialogue, &mut draft, surroundings)?;
+        answer(dialogue, &mut draft, flags)?;
+        let logins = logins::prepare(dialogue, &draft, installation(flags, surroundings).as_ref(), flags.login, now)?;
         if !complete(dialogue, &draft)? {
             return Ok(None);
         }
@@ -129,7 +128,7 @@ fn session<R: BufRead, W: Write>(
     };
     let outcome = converse();
     let prepared = match outcome {
-        Ok(Some(logins)) => output(dialogue, manifests, &draft, &flags, logins),
+        Ok(Some(logins)) => output(dialogue, manifests, &draft, flags, logins),
         Ok(None) => return Ok(Err(STOPPED)),
         Err(stop) => Err(stop),
     };
@@ -150,7 +149,7 @@ fn session<R: BufRead, W: Write>(
                 .with_context(|| format!("{} cannot be written; give its folder to this user", path.display()));
         }
     }
-    let _ = dialogue.say(&farewell(&draft, &surroundings));
+    let _ = dialogue.say(&farewell(&draft, surroundings));
     Ok(Ok(draft))
 }
 
@@ -216,7 +215,7 @@ fn answer<R: BufRead, W: Write>(dialogue: &mut Dialogue<R, W>, draft: &mut Draft
         draft.default("log.format", "json");
     }
     dialogue.usage(draft, flags.usage.clone())?;
-    push_tokens(draft)?;
+    push_tokens(draft);
     Ok(())
 }
 
@@ -230,12 +229,12 @@ fn knows_login(draft: &Draft) -> bool {
 }
 
 /// Makes a bearer token for each account that is pushed. One that lies there already stays: workstations use it.
-fn push_tokens(draft: &mut Draft) -> Result<(), Stop> {
+fn push_tokens(draft: &mut Draft) {
     let rows = draft.accounts().filter(|row| row.get("source").and_then(Value::as_str) == Some("push"));
     let names = rows.filter_map(|row| row.get("push_token_file").and_then(Value::as_str));
     let names: Vec<String> = names.filter(|name| !name.contains('/')).map(str::to_owned).collect();
     if names.is_empty() {
-        return Ok(());
+        return;
     }
     let (listen, here) = match draft.paths.place {
         Place::Here => ("127.0.0.1:9091", true),
@@ -247,7 +246,6 @@ fn push_tokens(draft: &mut Draft) -> Result<(), Stop> {
         let made = || Secret::new(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
         draft.tokens.insert(name, before.unwrap_or_else(made));
     }
-    Ok(())
 }
 
 fn installation(flags: &Flags, surroundings: &Surroundings) -> Option<ClaudeFolder> {
@@ -276,100 +274,6 @@ fn missing(draft: &Draft) -> String {
         return "\nThe answers ended; nothing was written.".to_owned();
     }
     format!("\nThe answers ended, and nothing was written. Missing:\n{}", missing.join("\n"))
-}
-
-/// Asks whether files that exist may be replaced. Without a terminal only `--overwrite` says so.
-fn may_replace<R: BufRead, W: Write>(
-    dialogue: &mut Dialogue<R, W>,
-    paths: &[&Path],
-    overwrite: bool,
-) -> Result<bool, Stop> {
-    let there: Vec<String> = paths.iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect();
-    if there.is_empty() || overwrite {
-        return Ok(true);
-    }
-    let there = there.join(", ");
-    let agreed = dialogue.terminal && dialogue.agree(&format!("There is already {there}. Replace?"))?;
-    if !agreed {
-        dialogue.say(&format!("{there} stays as it is, and nothing was written; --overwrite replaces it."))?;
-    }
-    Ok(agreed)
-}
-
-/// Writes everything, the configuration last; says `false` where something in the way may not be replaced.
-fn output<R: BufRead, W: Write>(
-    dialogue: &mut Dialogue<R, W>,
-    printed: &mut impl Write,
-    draft: &Draft,
-    flags: &Flags,
-    logins: Logins,
-) -> Result<bool, Stop> {
-    let own: Vec<(String, Secret)> =
-        draft.named_secrets().into_iter().map(|(name, secret)| (name, secret.clone())).collect();
-    let mut files = logins.files;
-    let mut manifests = Vec::new();
-    if draft.paths.place == Place::Here {
-        files.extend(own.iter().map(|(name, secret)| Planned::secret(draft.paths.secret(name), secret)));
-    }
-    let wanted = draft.paths.place == Place::Cluster || flags.secret_manifest.is_some();
-    if wanted && !own.is_empty() {
-        let namespace = flags.namespace.clone().unwrap_or_else(|| SECRET.to_owned());
-        manifests.push(Manifest { namespace, name: SECRET.to_owned(), data: own });
-    }
-    manifests.extend(logins.manifests);
-    let yaml = write::yaml(&manifests);
-    if let (Some(path), false) = (&flags.secret_manifest, manifests.is_empty()) {
-        files.push(Planned { path: path.clone(), text: yaml.clone(), readers: Readers::Owner });
-    }
-    let mut replaced = Vec::new();
-    for file in &files {
-        if file.replaces().map_err(|error| Stop::Unwritten(file.path.clone(), error))? {
-            replaced.push(file.path.as_path());
-        }
-    }
-    if !may_replace(dialogue, &replaced, flags.overwrite)? {
-        return Ok(false);
-    }
-    let text = Secret::new(draft.text());
-    files.push(Planned { path: draft.paths.file.clone(), text, readers: Readers::All });
-    for file in &files {
-        file.write().map_err(|error| Stop::Unwritten(file.path.clone(), error))?;
-    }
-    let written = files.iter().map(|file| {
-        let readers = if file.readers == Readers::All { "" } else { "  (for you alone)" };
-        format!("  {}{readers}", file.path.display())
-    });
-    dialogue.say(&format!("\nWritten:\n{}", written.collect::<Vec<_>>().join("\n")))?;
-    if flags.secret_manifest.is_none() && !manifests.is_empty() {
-        dialogue.say("\nFor `kubectl apply -f -`; --secret-manifest FILE keeps it off the screen:\n")?;
-        printed.write_all(yaml.expose().as_bytes())?;
-        printed.flush()?;
-    }
-    for advice in logins.advice {
-        dialogue.say(&format!("\n{advice}"))?;
-    }
-    Ok(true)
-}
-
-/// Says what comes next.
-fn farewell(draft: &Draft, surroundings: &Surroundings) -> String {
-    let file = draft.paths.file.display();
-    let mut text = match draft.paths.place {
-        Place::Here => format!("\nStart it: pilothouse --config {file}"),
-        Place::Cluster => format!(
-            "\nIn the cluster: apply the Secret, put {file} in place of k8s/base/pilothouse.toml, name the same targets in\n\
-             k8s/base/targets.yaml, then kubectl apply -k k8s/base."
-        ),
-    };
-    let mut set: Vec<&str> =
-        surroundings.variables.values().map(String::as_str).filter(|name| !name.contains(' ')).collect();
-    set.sort_unstable();
-    set.dedup();
-    if !set.is_empty() {
-        text.push_str("\nWhat the environment said is in the file now, and twice is too much: unset ");
-        text.push_str(&set.join(" "));
-    }
-    text
 }
 
 /// Runs `check` with what was written, and with nothing of the environment.

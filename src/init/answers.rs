@@ -49,25 +49,36 @@ pub fn login_choice(text: &str) -> Result<LoginChoice, String> {
     }
 }
 
-/// One line of text.
-pub(super) fn line(text: &str) -> Result<Value, String> {
-    Ok(Value::from(text.trim()))
+/// The form of an answer that becomes one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One line of text.
+    Line,
+    /// Texts separated by commas or blanks.
+    Words,
+    /// Targets separated by commas or blanks: `namespace/object`, `namespace/object:kind`, `name=namespace/object`.
+    Targets,
 }
 
-/// Texts separated by commas or blanks.
-pub(super) fn words(text: &str) -> Result<Value, String> {
-    Ok(split(text).map(Value::from).collect::<Vec<_>>().into())
+impl Form {
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub(super) fn read(self, text: &str) -> Result<Value, String> {
+        match self {
+            Self::Line => Ok(text.trim().into()),
+            Self::Words => Ok(split(text).map(Value::from).collect::<Vec<_>>().into()),
+            Self::Targets => targets(text),
+        }
+    }
 }
 
 fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty())
 }
 
-/// Targets separated by commas or blanks: `namespace/object`, `namespace/object:kind`, `name=namespace/object`.
-///
-/// # Errors
-/// A sentence that says what is wrong.
-pub(super) fn targets(text: &str) -> Result<Value, String> {
+fn targets(text: &str) -> Result<Value, String> {
     let rows: Vec<Value> = split(text).map(|word| target(word).map(Value::from)).collect::<Result<_, _>>()?;
     if rows.is_empty() { Err("there is no target. Write for instance apps/web".to_owned()) } else { Ok(rows.into()) }
 }

@@ -39,7 +39,7 @@ pub(super) fn prepare<R: BufRead, W: Write>(
         if index == 0 {
             offer.dialogue.say(&format!("\n{}", credential::TERMS))?;
         }
-        offer.dialogue.say(&format!("\nAccount {}:", text(row, "name").unwrap_or("default")))?;
+        offer.dialogue.say(&format!("\nThe account {}:", text(row, "name").unwrap_or("default")))?;
         match (text(row, "directory"), text(row, "secret")) {
             (Some(folder), _) if draft.paths.place == Place::Cluster => logins.advice.push(format!(
                 "{folder} is a folder of the pod's volume: put a login there as {}. In a cluster `--usage secret` is easier.",
@@ -50,7 +50,22 @@ pub(super) fn prepare<R: BufRead, W: Write>(
             (None, None) => {}
         }
     }
+    logins.advice.extend(pushes(draft));
     Ok(logins)
+}
+
+/// Says where workstations send what they know.
+fn pushes(draft: &Draft) -> Vec<String> {
+    let listen = draft.keys.get("usage.listen").and_then(Value::as_str).unwrap_or("the address of usage.listen");
+    let said = |row: &Table| {
+        let (account, token) = (text(row, "name")?, text(row, "push_token_file")?);
+        let token = if draft.tokens.contains_key(token) { draft.paths.secret(token) } else { token.into() };
+        Some(format!(
+            "Workstations of {account} send to http://{listen}/usage/v1/{account} with the bearer token in {}.",
+            token.display()
+        ))
+    };
+    draft.accounts().filter_map(said).collect()
 }
 
 /// The one login that may be taken, and whoever decides that.
@@ -75,12 +90,11 @@ impl<R: BufRead, W: Write> Offer<'_, R, W> {
             }
             Found::Nothing(why) => {
                 self.dialogue.say(&format!("{}.", upper(&why)))?;
-                match if shared { None } else { self.take(&folder.display().to_string())? } {
-                    Some(login) => logins.files.push(Planned::secret(folder.join(credential::FILE), &login.document)),
-                    None => {
-                        logins.advice.push(credential::own(folder));
-                        logins.advice.extend(self.keychain(folder));
-                    }
+                let login = if shared { None } else { self.take(&folder.display().to_string())? };
+                if let Some(login) = login {
+                    logins.files.push(Planned::secret(folder.join(credential::FILE), &login.document));
+                } else {
+                    logins.advice.extend(how_to_make_one(folder));
                 }
             }
         }
@@ -97,8 +111,7 @@ impl<R: BufRead, W: Write> Offer<'_, R, W> {
         }
         let folder = draft.paths.beside('-', "claude");
         let document = folder.join(credential::FILE);
-        logins.advice.push(credential::own(&folder));
-        logins.advice.extend(self.keychain(&folder));
+        logins.advice.extend(how_to_make_one(&folder));
         logins.advice.push(format!(
             "Then make the Secret of it, and delete the file: from then on the Secret's is the only good copy.\n  \
              kubectl create secret generic {name} --namespace {namespace} --from-file={key}={document} && rm {document}",
@@ -138,11 +151,12 @@ impl<R: BufRead, W: Write> Offer<'_, R, W> {
         self.dialogue.say(&credential::life(login, self.now))?;
         login.warnings.iter().try_for_each(|warning| self.dialogue.say(warning))
     }
+}
 
-    fn keychain(&self, folder: &Path) -> Option<String> {
-        let installation = ClaudeFolder { path: folder.to_owned(), named: true };
-        cfg!(target_os = "macos").then(|| credential::keychain(&installation, folder))
-    }
+fn how_to_make_one(folder: &Path) -> Vec<String> {
+    let installation = ClaudeFolder { path: folder.to_owned(), named: true };
+    let keychain = cfg!(target_os = "macos").then(|| credential::keychain(&installation, folder));
+    std::iter::once(credential::own(folder)).chain(keychain).collect()
 }
 
 fn text<'a>(row: &'a Table, key: &str) -> Option<&'a str> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use toml::Value;
 
-use super::answers::{self, Kind, Place, Wanted};
+use super::answers::{self, Form, Kind, Place, Wanted};
 use super::draft::Draft;
 use crate::config::{Finding, Secret};
 
@@ -39,7 +39,7 @@ pub(super) struct Question {
     /// An example, for a value whose fault gives none.
     example: Option<&'static str>,
     /// The form of the answer.
-    read: fn(&str) -> Result<Value, String>,
+    form: Form,
 }
 
 /// The question for the homeserver.
@@ -49,7 +49,7 @@ pub(super) const HOMESERVER: Question = Question {
     flag: "--homeserver",
     prompt: "Homeserver, base URL",
     example: Some("Write for instance https://matrix.example.org"),
-    read: answers::line,
+    form: Form::Line,
 };
 /// The question for the bot's account.
 pub(super) const USER: Question = Question {
@@ -58,7 +58,7 @@ pub(super) const USER: Question = Question {
     flag: "--user",
     prompt: "The bot's account there, localpart or full user id",
     example: None,
-    read: answers::line,
+    form: Form::Line,
 };
 /// The question for the password, which is read by [`Dialogue::password`].
 pub(super) const PASSWORD: Question = Question {
@@ -67,7 +67,7 @@ pub(super) const PASSWORD: Question = Question {
     flag: "--password-file",
     prompt: "Its password",
     example: None,
-    read: answers::line,
+    form: Form::Line,
 };
 /// The question for the people.
 pub(super) const PEOPLE: Question = Question {
@@ -76,7 +76,7 @@ pub(super) const PEOPLE: Question = Question {
     flag: "--allow",
     prompt: "Who may give commands: full user ids, separated by blanks",
     example: Some("Write for instance @you:example.org"),
-    read: answers::words,
+    form: Form::Words,
 };
 /// The question for the workloads.
 pub(super) const TARGETS: Question = Question {
@@ -85,7 +85,7 @@ pub(super) const TARGETS: Question = Question {
     flag: "--target",
     prompt: "Targets: namespace/name, namespace/name:StatefulSet, word=namespace/name, separated by blanks",
     example: None,
-    read: answers::targets,
+    form: Form::Targets,
 };
 /// Everything that is needed, in the order in which it is asked.
 pub(super) const NEEDED: [&Question; 5] = [&HOMESERVER, &USER, &PASSWORD, &PEOPLE, &TARGETS];
@@ -96,7 +96,8 @@ const SOURCES: &str = "\nPilothouse can watch the limits of an AI subscription. 
     \x20 directory  a login in a folder of this machine or of the volume; the provider is asked\n\
     \x20 secret     the same with a login in a Kubernetes Secret\n\
     \x20 push       workstations send what their CLI shows; no login leaves them\n\
-    \x20 command    a program prints it; no login is needed here\n";
+    \x20 command    a program prints it; no login is needed here\n\
+    directory and secret use a login of the subscription, and its terms may not permit that: your decision.\n";
 
 /// Asks one person, or reads a pipe.
 pub(super) struct Dialogue<R, W> {
@@ -113,7 +114,7 @@ impl<R: BufRead, W: Write> Dialogue<R, W> {
 
     /// Says something, on lines of its own.
     pub(super) fn say(&mut self, text: &str) -> Result<(), Stop> {
-        Ok(writeln!(self.output, "{text}")?)
+        Ok(self.output.write_all(format!("{text}\n").as_bytes())?)
     }
 
     fn wrong(&mut self, text: &str) -> Result<(), Stop> {
@@ -123,7 +124,8 @@ impl<R: BufRead, W: Write> Dialogue<R, W> {
     /// Asks once; nothing means the default.
     pub(super) fn ask(&mut self, prompt: &str, default: Option<&str>) -> Result<String, Stop> {
         let shown = default.map(|default| format!(" [{default}]")).unwrap_or_default();
-        write!(self.output, "{prompt}{shown}: ")?;
+        // In one piece: standard error has no buffer, and an answer can be typed before it is asked.
+        self.output.write_all(format!("{prompt}{shown}: ").as_bytes())?;
         self.output.flush()?;
         let mut line = String::new();
         let read = self.input.read_line(&mut line)?;
@@ -178,7 +180,7 @@ impl<R: BufRead, W: Write> Dialogue<R, W> {
         loop {
             if let Some(text) = given.take() {
                 draft.forget(question.key);
-                match (question.read)(&text) {
+                match question.form.read(&text) {
                     Ok(value) => draft.set(question.key, value),
                     Err(fault) => self.wrong(&fault)?,
                 }
@@ -212,7 +214,7 @@ impl<R: BufRead, W: Write> Dialogue<R, W> {
 
     /// A line whose blanks count.
     fn line(&mut self, prompt: &str) -> Result<String, Stop> {
-        writeln!(self.output, "{prompt}: ")?;
+        self.say(&format!("{prompt}: "))?;
         let mut line = String::new();
         if self.input.read_line(&mut line)? == 0 {
             return Err(Stop::Ended);

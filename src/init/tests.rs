@@ -24,7 +24,7 @@ fn converse(flags: Flags, variables: &[(&str, &str)], input: &str, terminal: boo
     let (mut said, mut printed) = (Vec::new(), Vec::new());
     let mut dialogue = Dialogue::new(Cursor::new(input.to_owned()), &mut said, terminal);
     let now = "2026-11-01T12:00:00Z".parse().unwrap();
-    let ended = session(&mut dialogue, &mut printed, flags, Surroundings::of(&sources), now).unwrap();
+    let ended = session(&mut dialogue, &mut printed, &flags, &Surroundings::of(&sources), now).unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ended { code: ended.err(), said: text(said), printed: text(printed) }
 }
