@@ -140,6 +140,22 @@ pub struct Outgoing {
     /// Says nothing that must not be read on the way: may go into a room that is not encrypted.
     #[serde(default)]
     pub anywhere: bool,
+    /// A picture, of which the text is the caption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
+}
+
+/// A picture to show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Name of the file.
+    pub name: String,
+    /// PNG, in base64.
+    pub png: String,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
 }
 
 /// What `/readyz` asks about the room.

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Kind;
 
 pub use access::{Access, PERMISSIONS, Permission, When};
-pub use drift::Drift;
+pub use drift::{Drift, Fallen};
 pub use error::ClusterError;
 pub use event::Happening;
 pub use kubectl::{RolloutState, deployment_rollout, stateful_set_rollout};

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use jiff::SignedDuration;
+
 /// What people can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
@@ -68,7 +70,7 @@ impl Verb {
             Self::Stop => "stop <target>",
             Self::Restart => "restart <target>",
             Self::History => "history [target]",
-            Self::Usage => "usage",
+            Self::Usage => "usage [now | chart [7d] | accuracy | mute 3h]",
             Self::Trust => "trust [accept @user [device] <fingerprint>]",
             Self::Version => "version",
         }
@@ -87,7 +89,11 @@ impl Verb {
             Self::Stop => "Takes all replicas away, and remembers how many there were. Also: off.",
             Self::Restart => "Replaces the pods one after the other, without changing how many there are.",
             Self::History => "Says who did what, newest first.",
-            Self::Usage => "Says how much of the AI subscription is used.",
+            Self::Usage => {
+                "Says how full the AI subscription's limits are, when they reset and whether they last. \
+                 now asks the provider, if it may be asked; chart draws the last days; accuracy holds forecasts against what \
+                 came; mute silences alerts for a time (mute 0 takes it back)."
+            }
             Self::Trust => {
                 "Lists people, their devices and whether their commands count. \
                  With accept, trusts a changed identity or a new device whose fingerprint you have compared."
@@ -145,8 +151,8 @@ pub enum Command {
     },
     /// `history [target]`.
     History(Option<String>),
-    /// `usage`.
-    Usage,
+    /// `usage …`.
+    Usage(Usage),
     /// `trust`.
     Trust,
     /// `trust accept @user [device] <fingerprint>`.
@@ -162,6 +168,21 @@ pub enum Command {
     Version,
 }
 
+/// What to know or do about the subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// `usage`: how full the limits are.
+    Show,
+    /// `usage now`: the same, freshly asked.
+    Now,
+    /// `usage chart [7d]`: a picture of so much time.
+    Chart(SignedDuration),
+    /// `usage accuracy`: forecasts held against what came.
+    Accuracy,
+    /// `usage mute 3h`: silence for so long; zero takes it back.
+    Mute(SignedDuration),
+}
+
 impl Command {
     /// Gives the verb.
     #[must_use]
@@ -173,7 +194,7 @@ impl Command {
             Self::Stop { .. } => Verb::Stop,
             Self::Restart { .. } => Verb::Restart,
             Self::History(_) => Verb::History,
-            Self::Usage => Verb::Usage,
+            Self::Usage(_) => Verb::Usage,
             Self::Trust | Self::Accept { .. } => Verb::Trust,
             Self::Version => Verb::Version,
         }
@@ -182,7 +203,14 @@ impl Command {
     /// Whether it changes something: such words need an address in a room of many.
     #[must_use]
     pub const fn changes(&self) -> bool {
-        matches!(self, Self::Start { .. } | Self::Stop { .. } | Self::Restart { .. } | Self::Accept { .. })
+        matches!(
+            self,
+            Self::Start { .. }
+                | Self::Stop { .. }
+                | Self::Restart { .. }
+                | Self::Accept { .. }
+                | Self::Usage(Usage::Mute(_))
+        )
     }
 
     /// Gives the named targets.
@@ -236,6 +264,8 @@ pub enum Mistake {
     },
     /// `trust` with something else than `accept @user [device] <fingerprint>`.
     BadTrust,
+    /// Not a time as `7d`, `3h` or `30m`, or too long a one.
+    BadTime(String),
 }
 
 /// What a text is.
@@ -327,8 +357,8 @@ fn arguments(verb: Verb, words: &[&str], names: &[String]) -> Result<Command, Mi
             }
             [_, word, ..] => Err(surplus(verb, word)),
         },
-        Verb::Usage | Verb::Version => match words {
-            [] if verb == Verb::Usage => Ok(Command::Usage),
+        Verb::Usage => usage(words).map(Command::Usage),
+        Verb::Version => match words {
             [] => Ok(Command::Version),
             [word, ..] => Err(surplus(verb, word)),
         },
@@ -408,6 +438,52 @@ fn resolve(word: &str, names: &[String]) -> Result<String, Mistake> {
         }),
         _ => Err(Mistake::AmbiguousTarget { word: word.to_owned(), fits }),
     }
+}
+
+/// Span of a chart that names none.
+const CHART: SignedDuration = SignedDuration::from_hours(24 * 7);
+/// Longest span of a chart: so long samples are kept.
+const LONGEST_CHART: SignedDuration = SignedDuration::from_hours(24 * 90);
+/// Longest silence: a forgotten one ends by itself.
+const LONGEST_MUTE: SignedDuration = SignedDuration::from_hours(24 * 14);
+
+fn usage(words: &[&str]) -> Result<Usage, Mistake> {
+    let Some((first, rest)) = words.split_first() else { return Ok(Usage::Show) };
+    let (usage, rest) = match (first.to_lowercase().as_str(), rest) {
+        ("now", rest) => (Usage::Now, rest),
+        ("accuracy", rest) => (Usage::Accuracy, rest),
+        ("chart", []) => (Usage::Chart(CHART), rest),
+        ("chart", [time, rest @ ..]) => (
+            Usage::Chart(
+                span(time, LONGEST_CHART)
+                    .filter(SignedDuration::is_positive)
+                    .ok_or_else(|| Mistake::BadTime((*time).to_owned()))?,
+            ),
+            rest,
+        ),
+        ("mute", [time, rest @ ..]) => {
+            (Usage::Mute(span(time, LONGEST_MUTE).ok_or_else(|| Mistake::BadTime((*time).to_owned()))?), rest)
+        }
+        _ => return Err(surplus(Verb::Usage, first)),
+    };
+    rest.first().map_or(Ok(usage), |word| Err(surplus(Verb::Usage, word)))
+}
+
+/// Reads `7d`, `3h`, `30m` or a lone `0`.
+fn span(word: &str, longest: SignedDuration) -> Option<SignedDuration> {
+    if word == "0" {
+        return Some(SignedDuration::ZERO);
+    }
+    let (number, unit) = word.split_at(word.find(|c: char| !c.is_ascii_digit())?);
+    let number: i64 = number.parse().ok()?;
+    let seconds = match unit.to_lowercase().as_str() {
+        "d" => 86_400,
+        "h" => 3_600,
+        "m" | "min" => 60,
+        _ => return None,
+    };
+    let span = SignedDuration::from_secs(number.checked_mul(seconds)?);
+    (span <= longest).then_some(span)
 }
 
 fn trust(words: &[&str]) -> Result<Command, Mistake> {

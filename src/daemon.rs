@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -22,6 +22,10 @@ use crate::reply::Proof;
 use crate::shutdown::Wishes;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::usage::credential::secret;
+use crate::usage::plan::Plan;
+use crate::usage::source::push;
+use crate::usage::{sources, watcher};
 
 /// Name of Pilothouse's own database, beside the Matrix store.
 pub const DATABASE: &str = "pilothouse.sqlite3";
@@ -29,6 +33,10 @@ pub const DATABASE: &str = "pilothouse.sqlite3";
 const GRACE: Duration = Duration::from_secs(9);
 /// The operator's part of it: after this the chat ends too.
 const OPERATOR_GRACE: Duration = Duration::from_secs(5);
+/// Pushes of workstations that may wait to be taken in.
+const PUSHES: usize = 32;
+/// People who may wait for the provider's answer.
+const QUESTIONS: usize = 16;
 /// Name of the operator's task: the chat ends after it.
 const OPERATOR: &str = "operator";
 /// Between two looks at the configuration file: a mounted ConfigMap changes without a signal.
@@ -42,7 +50,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let Config { matrix, trust, kubernetes, admin, .. } = loaded.config.clone();
+    let Config { matrix, trust, kubernetes, admin, usage, .. } = loaded.config.clone();
     let store = open_store(&matrix.store)?;
     // Before anything is acted on: two operators on one journal would do everything twice.
     let lock = tokio::select! {
@@ -54,7 +62,8 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     let (book_tx, book) = watch::channel(Arc::new(self::book(&loaded.config)));
     let (users_tx, users) = watch::channel(Arc::new(loaded.config.policy.users.clone()));
     // Kept to the end: who reads the rules must not take the end of their reader for the end of the rules.
-    let _rules = (book_tx.clone(), users_tx.clone());
+    let (plan_tx, plan) = watch::channel(Arc::new(book.borrow().usage.clone()));
+    let _rules = (book_tx.clone(), users_tx.clone(), plan_tx.clone());
     let (inbox, outbox) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let health = watch::Sender::new(Health::default());
     let (pulse_tx, pulse) = watch::channel(None);
@@ -73,9 +82,30 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         pulse,
     };
     spawn(&mut tasks, "admin", admin::serve(admin.listen, probes, end.clone()));
-    let reading =
-        reload(sources, loaded, wishes.reload.clone(), Readers { book: book_tx, users: users_tx }, end.clone());
+    let reading = reload(
+        sources,
+        loaded,
+        wishes.reload.clone(),
+        Readers { book: book_tx, users: users_tx, plan: plan_tx },
+        end.clone(),
+    );
     spawn(&mut tasks, "reload", reading);
+    let (push_tx, pushed) = mpsc::channel(PUSHES);
+    let (questions_tx, questions) = mpsc::channel(QUESTIONS);
+    let adapters = sources::adapters(&usage, &store, Some(&|secret| secret::Place::new(cluster.client(), secret)))?;
+    if let Some(settings) = sources::listener(&usage) {
+        spawn(&mut tasks, "push", push::serve(settings, store.clone(), push_tx.clone(), end.clone()));
+    }
+    let watched = watcher::Doors {
+        store: store.clone(),
+        plan,
+        adapters,
+        pushed,
+        questions,
+        outbox: Arc::clone(&outbox),
+        metrics: metrics.clone(),
+    };
+    spawn(&mut tasks, "usage", watcher::run(watched, end.clone()));
     spawn(&mut tasks, "preflight", preflight(cluster.clone(), book.clone(), end.clone()));
     let gate = operator::Doors {
         store: store.clone(),
@@ -86,6 +116,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         gestures,
         metrics,
         pulse: pulse_tx,
+        usage: questions_tx,
     };
     spawn(&mut tasks, OPERATOR, operator::run(gate, end.clone()));
     let doors = chat::Doors { store: store.clone(), users, inbox, outbox, gestures: shown, health };
@@ -236,6 +267,7 @@ async fn preflight(
 struct Readers {
     book: watch::Sender<Arc<Book>>,
     users: watch::Sender<Arc<Vec<String>>>,
+    plan: watch::Sender<Arc<Plan>>,
 }
 
 /// Reads rules and targets again when the file changes and on SIGHUP, or says why not.
@@ -265,12 +297,22 @@ async fn reload(
                 if let Err(keys) = config::reloadable_difference(&current.config, &new.config) {
                     tracing::warn!("these keys need a restart and stay as they were: {}", keys.join(", "));
                 }
-                // What needs a restart stays: rules, targets and drift alone are taken over.
-                let Config { policy, targets, drift, .. } = new.config;
-                current.config = Config { policy, targets, drift, ..current.config };
+                // What needs a restart stays: rules, targets, drift and what is told of the subscription are taken over.
+                let Config { policy, targets, drift, usage: told, .. } = new.config;
+                let usage = config::Usage {
+                    rules: told.rules,
+                    thresholds: told.thresholds,
+                    mention: told.mention,
+                    quiet_hours: told.quiet_hours,
+                    probability: told.probability,
+                    ..current.config.usage
+                };
+                current.config = Config { policy, targets, drift, usage, ..current.config };
                 current.file = new.file;
                 readers.users.send_replace(Arc::new(current.config.policy.users.clone()));
-                readers.book.send_replace(Arc::new(book(&current.config)));
+                let book = book(&current.config);
+                readers.plan.send_replace(Arc::new(book.usage.clone()));
+                readers.book.send_replace(Arc::new(book));
                 tracing::info!(targets = current.config.targets.len(), "rules and targets were read again");
             }
         }
@@ -295,6 +337,7 @@ pub fn book(config: &Config) -> Book {
         drift: config.drift.enabled,
         pins: config.trust.pins.clone(),
         proof: proof(config.trust.mode),
+        usage: Plan::new(&config.usage, config.matrix.home_room.clone()),
     }
 }
 

@@ -3,8 +3,8 @@
 //! ```text
 //!             Message              Request                     Order
 //!  Matrix ──▶ chat ──▶ inbox ──▶ operator ──▶ policy ──▶ operator ──▶ cluster ──▶ Kubernetes
-//!                                  ▲  │                                 │
-//!             (timers, later) ─────┘  │◀──────────── Report ────────────┘
+//!            usage ────────────────▲  │                                 │
+//!            (timers, pushes) ─────┘  │◀──────────── Report ────────────┘
 //!  Matrix ◀── chat ◀── outbox ◀── reply
 //!
 //!  inbox and outbox are tables of `store`: what came in and what must go out survive a kill at any instant
@@ -34,6 +34,7 @@ pub mod store;
 
 pub mod check;
 pub mod init;
+pub mod subscription;
 pub mod trust;
 
 pub mod admin;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use pilothouse::config::{Config, Sources};
-use pilothouse::{check, config, daemon, init, shutdown, telemetry, trust};
+use pilothouse::{check, config, daemon, init, shutdown, subscription, telemetry, trust};
 
 /// Run your Kubernetes cluster from an end-to-end-encrypted Matrix room.
 ///
@@ -44,8 +44,48 @@ enum Task {
         #[command(subcommand)]
         action: Option<TrustAction>,
     },
+    /// Asks for the subscription's usage once and prints what the room would read.
+    Usage {
+        /// Prints the answers as JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(subcommand)]
+        action: Option<UsageAction>,
+    },
     /// Prints the version.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum UsageAction {
+    /// Takes history from a file: CSV or JSON with `at`, `bucket`, `percent`, `resets_at` (RFC 3339 times).
+    Import {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Writes the history that is kept to standard output, as CSV.
+    Export {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Holds forecasts against simulated weeks, or against recorded ones. Needs no configuration.
+    Backtest {
+        /// One simulated person for each seed, as first..last (the last is left out).
+        #[arg(long, default_value = "100000..101000", value_parser = seeds)]
+        seeds: std::ops::Range<u64>,
+        /// Recorded history instead, CSV or JSON.
+        #[arg(long, value_name = "FILE")]
+        csv: Option<PathBuf>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    parsed.filter(|seeds| !seeds.is_empty()).ok_or_else(|| "write first..last, for instance 1..200".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,6 +187,10 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
         println!("pilothouse {}", env!("CARGO_PKG_VERSION"));
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(Task::Usage { action: Some(UsageAction::Backtest { seeds, csv, json }), .. }) = arguments.task {
+        subscription::backtest(seeds, csv.as_deref(), json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is already installed"))?;
@@ -172,6 +216,15 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Some(Task::Trust { action }) => {
                 let accept = action.map(|TrustAction::Accept { user, fingerprint }| (user, fingerprint));
                 trust::run(&loaded.config, accept).await.map(|()| ExitCode::SUCCESS)
+            }
+            Some(Task::Usage { json, action }) => {
+                let config = &loaded.config;
+                match action {
+                    Some(UsageAction::Import { file }) => subscription::import(config, &file).await,
+                    Some(UsageAction::Export { json }) => subscription::export(config, json).await,
+                    Some(UsageAction::Backtest { .. }) | None => subscription::show(config, json).await,
+                }
+                .map(|()| ExitCode::SUCCESS)
             }
             None | Some(Task::Run | Task::Init(_) | Task::Version) => {
                 telemetry::start_log(&loaded.config.log)?;

@@ -7,6 +7,7 @@
 mod drift;
 mod gate;
 mod resume;
+mod subscription;
 mod telling;
 mod watching;
 mod work;
@@ -33,6 +34,8 @@ use crate::reply::Proof;
 use crate::store::inbox::Entry;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
+use crate::usage::plan::Plan;
+use crate::usage::watcher::Question;
 
 /// Commands in work at one time: enough for every target of a small cluster, few enough not to flood its API server.
 const IN_WORK: usize = 16;
@@ -67,6 +70,8 @@ pub struct Book {
     pub pins: BTreeMap<String, String>,
     /// What proves that a device is its user's.
     pub proof: Proof,
+    /// What is watched of the subscription.
+    pub usage: Plan,
 }
 
 impl Book {
@@ -90,6 +95,7 @@ pub struct Operator {
     gestures: mpsc::Sender<Gesture>,
     metrics: Metrics,
     watchers: mpsc::UnboundedSender<watching::Job>,
+    usage: mpsc::Sender<Question>,
 }
 
 /// The doors of the operator to the rest of the daemon.
@@ -111,6 +117,8 @@ pub struct Doors {
     pub metrics: Metrics,
     /// Beats with each turn of the loop.
     pub pulse: watch::Sender<Option<Timestamp>>,
+    /// Has the subscription's provider asked.
+    pub usage: mpsc::Sender<Question>,
 }
 
 /// Runs until `shutdown`, then finishes what is in work for a few seconds.
@@ -119,8 +127,8 @@ pub struct Doors {
 /// Where a task panicked: that is a defect, and the process must end.
 pub async fn run(doors: Doors, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (watchers, jobs) = mpsc::unbounded_channel();
-    let Doors { store, cluster, book, inbox, outbox, gestures, metrics, pulse } = doors;
-    let operator = Arc::new(Operator { store, cluster, book, inbox, outbox, gestures, metrics, watchers });
+    let Doors { store, cluster, book, inbox, outbox, gestures, metrics, pulse, usage } = doors;
+    let operator = Arc::new(Operator { store, cluster, book, inbox, outbox, gestures, metrics, watchers, usage });
     let interrupted = operator.resume().await.context("reading the journal at the start")?;
     let mut floor = Floor::new(operator, jobs, pulse);
     floor.take_up(interrupted);

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::chat::{Standing, Why};
-use crate::command::{Command, Verb};
+use crate::command::{Command, Usage, Verb};
 
 /// Who wants something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub enum Order {
     Restart(Restart),
     /// Trust another key of a person.
     Repin(Repin),
+    /// Silence alerts of the subscription.
+    Mute(Mute),
     /// Say something.
     Tell(Tell),
 }
@@ -190,6 +192,20 @@ impl Repin {
     }
 }
 
+/// See [`Order::Mute`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mute {
+    span: SignedDuration,
+}
+
+impl Mute {
+    /// For how long; zero takes a silence back.
+    #[must_use]
+    pub fn span(&self) -> SignedDuration {
+        self.span
+    }
+}
+
 /// See [`Order::Tell`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tell {
@@ -221,7 +237,7 @@ pub enum Topic {
     /// Who did what, on these targets.
     History(Vec<String>),
     /// The subscription.
-    Usage,
+    Usage(Usage),
     /// People and devices.
     Trust,
     /// The version.
@@ -303,14 +319,14 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
     let tell = |topic| Ok(vec![Order::Tell(Tell { topic })]);
     match command {
         Command::Help(about) => {
-            // Usage is understood, so that people read that it is not watched, but nothing to offer.
-            let offered = Verb::ALL.into_iter().filter(|&verb| verb != Verb::Usage && allows(verb, None)).collect();
+            let offered = Verb::ALL.into_iter().filter(|&verb| allows(verb, None)).collect();
             tell(Topic::Help { about: *about, offered, targets: rules.bounds.iter().map(|b| b.name.clone()).collect() })
         }
         _ if !allows(verb, None) => Err(not_allowed(None)),
         Command::Status(named) => tell(Topic::Status(readable(named, verb, &visible, &allows)?)),
         Command::History(named) => tell(Topic::History(readable(named.as_slice(), verb, &visible, &allows)?)),
-        Command::Usage => tell(Topic::Usage),
+        Command::Usage(Usage::Mute(span)) => Ok(vec![Order::Mute(Mute { span: *span })]),
+        Command::Usage(usage) => tell(Topic::Usage(*usage)),
         Command::Trust => tell(Topic::Trust),
         Command::Version => tell(Topic::Version),
         Command::Start { targets, replicas, all } => {

@@ -7,6 +7,7 @@ mod rollout;
 mod status;
 mod text;
 mod trust;
+pub mod usage;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
@@ -17,6 +18,8 @@ use crate::chat::Why;
 use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
+use crate::usage::accuracy::Record;
+use crate::usage::overview::Overview;
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +30,8 @@ pub enum Report {
         about: Option<Verb>,
         /// What this person may use.
         offered: Vec<Verb>,
+        /// What the cluster does not let Pilothouse do, for anybody.
+        forbidden: Vec<Verb>,
         /// Names of the targets.
         targets: Vec<String>,
         /// What a command begins with in a room of many.
@@ -78,8 +83,66 @@ pub enum Report {
     },
     /// The version.
     Version,
-    /// Usage is not watched by this version.
-    NoUsage,
+    /// How full the subscription's limits are.
+    Usage(Overview),
+    /// What happened to one of them.
+    UsageNews(Box<usage::Bulletin>),
+    /// What was told of one of them is over.
+    UsageOver {
+        /// The words that were told.
+        said: String,
+        /// How it ended.
+        end: String,
+        /// When.
+        at: Timestamp,
+        /// The zone for times.
+        zone: TimeZone,
+    },
+    /// What is watched from now on.
+    UsageArmed(Overview),
+    /// What a chart shows, for whoever cannot see it.
+    UsageChart(String),
+    /// How forecasts have fared, by estimator.
+    UsageAccuracy(Vec<Record>),
+    /// The provider may not be asked yet.
+    UsageNotYet {
+        /// When it may.
+        at: Timestamp,
+        /// Now.
+        now: Timestamp,
+        /// The zone for times.
+        zone: TimeZone,
+    },
+    /// Alerts are silent until a time, or told again.
+    UsageMuted {
+        /// Until when.
+        until: Option<Timestamp>,
+        /// Now.
+        now: Timestamp,
+        /// The zone for times.
+        zone: TimeZone,
+    },
+    /// Windows of an account cannot be read any more.
+    UsageUnreadable {
+        /// The account.
+        account: String,
+        /// The provider's names of the windows.
+        windows: Vec<String>,
+    },
+    /// The login of an account dies in so many days.
+    LoginDies {
+        /// The account.
+        account: String,
+        /// Days.
+        days: u8,
+    },
+    /// An account cannot be asked until somebody does something.
+    UsageTrouble {
+        /// The account.
+        account: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// The order is written and on its way.
     Underway {
         /// The target.
@@ -193,6 +256,11 @@ pub enum Report {
         /// of so much time.
         reach: SignedDuration,
     },
+    /// The homeserver does not show what was said in a room.
+    Unheard {
+        /// It is not tried any more.
+        passed_over: bool,
+    },
     /// The predecessor's habit of repeating what is no command.
     Echo(String),
     /// Pilothouse itself failed; the log says more.
@@ -243,7 +311,7 @@ pub struct Deed {
 #[must_use]
 pub fn words(report: &Report) -> Words {
     match report {
-        Report::Help { about, offered, targets, prefix } => help(*about, offered, targets, prefix),
+        Report::Help { about, offered, forbidden, targets, prefix } => help(*about, offered, forbidden, targets, prefix),
         Report::Status { targets, now } => status::words(targets, *now),
         Report::History { deeds, zone } => history(deeds, zone),
         Report::Trust { proof, people } => trust::words(*proof, people),
@@ -255,7 +323,17 @@ pub fn words(report: &Report) -> Words {
         Report::Repinned { user, device, fingerprint } => trust::repinned(user, device.as_deref(), fingerprint),
         Report::NotShown { user, device, shown } => trust::not_shown(user, device.as_deref(), shown.as_deref()),
         Report::Version => Text::new().say("Pilothouse ").say(env!("CARGO_PKG_VERSION")).words(),
-        Report::NoUsage => Text::new().say("This version of Pilothouse does not watch a subscription.").words(),
+        Report::Usage(overview) => usage::overview(overview),
+        Report::UsageNews(bulletin) => usage::bulletin(bulletin),
+        Report::UsageOver { said, end, at, zone } => usage::over(said, end, *at, zone),
+        Report::UsageArmed(overview) => usage::armed(overview),
+        Report::UsageChart(alternative) => Text::new().say(alternative).words(),
+        Report::UsageAccuracy(records) => usage::accuracy(records),
+        Report::UsageNotYet { at, now, zone } => usage::not_yet(*at, *now, zone),
+        Report::UsageMuted { until, now, zone } => usage::muted(*until, *now, zone),
+        Report::UsageUnreadable { account, windows } => usage::unreadable(account, windows),
+        Report::LoginDies { account, days } => usage::dying(account, *days),
+        Report::UsageTrouble { account, why } => usage::trouble(account, why),
         Report::Underway { target, deed, owners } => rollout::underway(target, *deed, owners),
         Report::AlreadySo { target, replicas, ready, current } => rollout::already(target, *replicas, *ready, *current),
         Report::Overtaken { target, verb } => Text::new()
@@ -297,6 +375,12 @@ pub fn words(report: &Report) -> Words {
             .say("📡 While I was away more was said here than I read again: the last ")
             .say(&format!("{events} events, or {}. Older commands were not seen.", span(*reach)))
             .words(),
+        Report::Unheard { passed_over: false } => Text::new()
+            .say("📡 The homeserver does not give me what was said here lately. I keep asking, and act on nothing here until it does.")
+            .words(),
+        Report::Unheard { passed_over: true } => Text::new()
+            .say("📡 The homeserver did not give me a part of what was said here. Nothing of that was done: please say it again.")
+            .words(),
         Report::Echo(text) => Text::new().say(text).words(),
         Report::Trouble => Text::new()
             .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
@@ -304,16 +388,18 @@ pub fn words(report: &Report) -> Words {
     }
 }
 
-fn help(about: Option<Verb>, offered: &[Verb], targets: &[String], prefix: &str) -> Words {
+fn help(about: Option<Verb>, offered: &[Verb], forbidden: &[Verb], targets: &[String], prefix: &str) -> Words {
     let mut text = Text::new();
     if let Some(verb) = about {
         text = text.code(verb.syntax()).line().say(verb.meaning());
         if !offered.contains(&verb) {
             text = text.line().say("The rules here do not let you use it.");
+        } else if forbidden.contains(&verb) {
+            text = text.line().say("It is off here: I do not have the permission in the cluster that it needs.");
         }
         return text.words();
     }
-    for verb in offered {
+    for verb in offered.iter().filter(|verb| !forbidden.contains(verb)) {
         text = text.code(verb.syntax()).line();
     }
     text = text.say("Targets: ");
@@ -444,6 +530,15 @@ fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
         Mistake::Surplus { verb, word } => {
             text.say("What is ").code(word).say("? It is written ").code(verb.syntax()).say(".")
         }
+        Mistake::BadTime(word) => text
+            .code(word)
+            .say(" is no time that I can use. Write for instance ")
+            .code("7d")
+            .say(", ")
+            .code("3h")
+            .say(" or ")
+            .code("30m")
+            .say(" (charts up to 90 days, silence up to 14)."),
         Mistake::BadTrust => text
             .say("It is written ")
             .code(Verb::Trust.syntax())

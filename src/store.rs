@@ -4,11 +4,15 @@
 //! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`). The payloads that the queues carry are
 //! JSON of their owners' types; the store does not look inside.
 
+pub mod falls;
+pub mod gaps;
 pub mod inbox;
 pub mod memory;
 pub mod outbox;
 pub mod pins;
 pub mod replay;
+pub mod samples;
+pub mod usage;
 pub mod watches;
 
 use std::path::Path;
@@ -49,11 +53,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::TooNew`] for a newer file, [`StoreError::Sqlite`] where it cannot be opened or written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        restrict(path);
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        // Tokens that were kept for a moment do not stay behind in free pages.
+        connection.pragma_update(None, "secure_delete", true)?;
         // An image from scratch has no writable folder for temporary files.
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         migrate(&mut connection)?;
@@ -138,6 +145,20 @@ impl Store {
         Ok(())
     }
 }
+
+/// Leaves the file to its owner: it may hold a refresh token for a moment. SQLite gives its side files the same mode. Some
+/// volumes know no modes; whether the file can be used at all is for SQLite to say.
+#[cfg(unix)]
+fn restrict(path: &Path) {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let opened = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    if let Ok(file) = opened {
+        let _ = file.set_permissions(std::fs::Permissions::from_mode(0o600));
+    }
+}
+
+#[cfg(not(unix))]
+fn restrict(_path: &Path) {}
 
 fn claim(tx: &Transaction<'_>, key: &str, now: Timestamp, every: jiff::SignedDuration) -> Result<bool, StoreError> {
     let last: Option<i64> = tx.query_row("SELECT at FROM notice WHERE key = ?1", [key], |row| row.get(0)).optional()?;

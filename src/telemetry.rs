@@ -53,6 +53,66 @@ struct Failed {
     kind: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Polled {
+    account: String,
+    source: String,
+    outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfBucket {
+    bucket: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAccount {
+    account: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKey {
+    key: String,
+}
+
+type Real = Gauge<f64, AtomicU64>;
+
+/// The subscription's metrics.
+#[derive(Debug, Clone, Default)]
+struct Usage {
+    percent: Family<OfBucket, Real>,
+    resets: Family<OfBucket, Gauge>,
+    forecast: Family<OfBucket, Real>,
+    polls: Family<Polled, Counter>,
+    blocked: Family<OfAccount, Gauge>,
+    seen: Family<OfAccount, Gauge>,
+    unknown: Family<OfKey, Counter>,
+}
+
+impl Usage {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("usage_percent", "Used part of a limit, in per cent", self.percent.clone());
+        registry.register("usage_reset_timestamp_seconds", "When the limit's window ends", self.resets.clone());
+        registry.register(
+            "usage_exhaustion_probability",
+            "Probability that the limit is used up before it resets",
+            self.forecast.clone(),
+        );
+        registry.register("usage_polls", "Questions to providers, by outcome", self.polls.clone());
+        registry.register(
+            "usage_blocked_until_timestamp_seconds",
+            "Until when the provider wants to be left alone; 0 where it does not",
+            self.blocked.clone(),
+        );
+        registry.register("usage_last_good_timestamp_seconds", "Time of the last good answer", self.seen.clone());
+        registry.register(
+            "usage_unknown_keys",
+            "Keys of answers that this version does not know",
+            self.unknown.clone(),
+        );
+    }
+}
+
 /// Every metric of Pilothouse; clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -62,8 +122,9 @@ pub struct Metrics {
     dropped: Counter,
     inbox: Gauge,
     outbox: Gauge,
-    sync_age: Gauge<f64, AtomicU64>,
+    sync_age: Real,
     ready: Gauge,
+    usage: Usage,
 }
 
 impl Default for Metrics {
@@ -87,13 +148,15 @@ impl Default for Metrics {
         registry.register("outbox_depth", "Messages that wait to go out", outbox.clone());
         registry.register("sync_age_seconds", "Seconds since the last good sync", sync_age.clone());
         registry.register("ready", "1 where /readyz says yes", ready.clone());
+        let usage = Usage::default();
+        usage.register(&mut registry);
         let version = [("version".into(), env!("CARGO_PKG_VERSION").into())];
         registry.sub_registry_with_labels(version.into_iter()).register(
             "build_info",
             "Always 1; the version is its label",
             prometheus_client::metrics::gauge::ConstGauge::new(1),
         );
-        Self { registry: Arc::new(registry), commands, cluster_errors, dropped, inbox, outbox, sync_age, ready }
+        Self { registry: Arc::new(registry), commands, cluster_errors, dropped, inbox, outbox, sync_age, ready, usage }
     }
 }
 
@@ -134,6 +197,41 @@ impl Metrics {
     pub fn health(&self, sync_age: Option<f64>, ready: bool) {
         self.sync_age.set(sync_age.unwrap_or(f64::INFINITY));
         self.ready.set(i64::from(ready));
+    }
+
+    /// Notes how full a limit is, and when its window ends (seconds since the epoch).
+    pub fn usage(&self, bucket: &str, percent: f64, resets_at: Option<i64>) {
+        let of = OfBucket { bucket: bucket.to_owned() };
+        self.usage.percent.get_or_create(&of).set(percent);
+        if let Some(at) = resets_at {
+            self.usage.resets.get_or_create(&of).set(at);
+        }
+    }
+
+    /// Notes how probably a limit is used up before it resets.
+    pub fn usage_forecast(&self, bucket: &str, probability: f64) {
+        self.usage.forecast.get_or_create(&OfBucket { bucket: bucket.to_owned() }).set(probability);
+    }
+
+    /// Counts a question to a provider.
+    pub fn usage_polled(&self, account: &str, source: &str, outcome: &str) {
+        let (account, source, outcome) = (account.to_owned(), source.to_owned(), outcome.to_owned());
+        self.usage.polls.get_or_create(&Polled { account, source, outcome }).inc();
+    }
+
+    /// Notes until when a provider wants to be left alone.
+    pub fn usage_blocked(&self, account: &str, until: Option<i64>) {
+        self.usage.blocked.get_or_create(&OfAccount { account: account.to_owned() }).set(until.unwrap_or(0));
+    }
+
+    /// Notes the time of the last good answer.
+    pub fn usage_seen(&self, account: &str, at: i64) {
+        self.usage.seen.get_or_create(&OfAccount { account: account.to_owned() }).set(at);
+    }
+
+    /// Counts a key that this version does not know.
+    pub fn usage_unknown(&self, key: &str) {
+        self.usage.unknown.get_or_create(&OfKey { key: key.to_owned() }).inc();
     }
 
     /// Writes all in the text format of `OpenMetrics`.

@@ -3,18 +3,28 @@
 
 #[path = "integration/cluster.rs"]
 mod cluster;
+#[path = "integration/drift.rs"]
+mod drift;
 #[path = "integration/faults.rs"]
 mod faults;
 #[path = "integration/figures.rs"]
 mod figures;
+#[path = "integration/gaps.rs"]
+mod gaps;
 #[path = "integration/harness.rs"]
 mod harness;
 #[path = "integration/image.rs"]
 mod image;
 #[path = "integration/init.rs"]
 mod init;
+#[path = "integration/logs.rs"]
+mod logs;
 #[path = "integration/manifests.rs"]
 mod manifests;
+#[path = "integration/network.rs"]
+mod network;
+#[path = "integration/reload.rs"]
+mod reload;
 #[path = "integration/roles.rs"]
 mod roles;
 #[path = "integration/sending.rs"]
@@ -25,6 +35,8 @@ mod session;
 mod structure;
 #[path = "integration/subcommands.rs"]
 mod subcommands;
+#[path = "integration/subscription.rs"]
+mod subscription;
 #[path = "integration/support.rs"]
 mod support;
 #[path = "integration/sync.rs"]

@@ -3,6 +3,8 @@
 //! The end of the way is the acknowledged position and not the last event seen: `/messages` goes by the room's topology, in
 //! which an event that came late over federation lies before ones that were seen.
 
+pub(crate) mod open;
+
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use matrix_sdk::deserialized_responses::TimelineEvent;
@@ -31,14 +33,23 @@ const PAGE: u32 = 100;
 pub(crate) struct Filled {
     /// What allowed people sent, oldest first.
     pub(crate) heard: Vec<Heard>,
-    /// The limits ended the reading before the acknowledged position: something older was left unread.
-    pub(crate) cut: bool,
+    /// Why something older, after the acknowledged position, was left unread for good.
+    pub(crate) left: Option<Left>,
+}
+
+/// Why a part of a gap stays unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// More was said than [`EVENTS`] or [`REACH`].
+    TooMuch,
+    /// The homeserver does not show it, and would say the same another time.
+    Refused,
 }
 
 /// Reads a room's events between `from` (newer) and `to` (older), as far as the limits and the bot's own coming allow.
 ///
 /// # Errors
-/// Where the homeserver cannot be reached. A room that the bot may not read any more has nothing to say.
+/// Where the homeserver gives no answer, or one that another try may better.
 pub(crate) async fn fill(
     room: &Room,
     users: &[String],
@@ -57,14 +68,10 @@ pub(crate) async fn fill(
         // Not `Room::messages`: it forgets `to`, and the ciphertext with its message index.
         let page = match room.client().send(request).await {
             Ok(page) => page,
-            Err(error) if is_withheld(&error) => {
-                warn!(room = %room.room_id(), "not read: {error}");
-                break;
-            }
             Err(error) if is_refused(&error) => {
-                // A position that this homeserver does not know (it was restored, say) must not hold the other rooms up.
+                // The bot may not read here any more, or the homeserver does not know the position (it was restored, say).
                 warn!(room = %room.room_id(), "the rest is left unread: {error}");
-                filled.cut = true;
+                filled.left = Some(Left::Refused);
                 break;
             }
             Err(error) => return Err(error).context("read what the sync left out"),
@@ -76,7 +83,7 @@ pub(crate) async fn fill(
                 break 'pages;
             }
             if read >= EVENTS || now.duration_since(event.sent_at()) > REACH {
-                filled.cut = true;
+                filled.left = Some(Left::TooMuch);
                 break 'pages;
             }
             read += 1;
@@ -92,7 +99,7 @@ pub(crate) async fn fill(
         }
     }
     filled.heard.reverse();
-    if filled.cut {
+    if filled.left == Some(Left::TooMuch) {
         warn!(room = %room.room_id(), read, "more was said than the last {EVENTS} events or 24 hours: the rest is left unread");
     } else if read > 0 {
         info!(room = %room.room_id(), read, "read what the sync left out");

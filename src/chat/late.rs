@@ -109,8 +109,9 @@ async fn unlock(client: &Client, context: &Context, hearing: &Hearing, entry: &E
         return Ok(false);
     }
     let index = Event::parse(raw.json().get()).as_ref().and_then(message_index);
-    let arrivals = hearing.hear(vec![Heard { room, event, message_index: index }]).await?;
-    match arrivals.into_iter().next() {
+    let judged = hearing.hear(vec![Heard { room, event, message_index: index }]).await?;
+    anyhow::ensure!(judged.held.is_empty(), "it cannot be judged now");
+    match judged.arrivals.into_iter().next() {
         Some(arrival) => {
             info!(event = entry.event, sender = entry.sender, "its key came late");
             context.store.revive(entry.id, arrival.payload).await?;

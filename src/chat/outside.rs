@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use matrix_sdk::encryption::vodozemac::{Ed25519PublicKey, Ed25519Signature};
 use matrix_sdk::ruma::CanonicalJsonValue;
@@ -11,6 +12,9 @@ use serde_json::Value;
 use super::session::{Folder, OpenError, Saved, Wire, WireError, credentials, same_user};
 use crate::config::{self, Login};
 use crate::store::pins::SeenDevice;
+
+/// A limit on logins that ends sooner is waited for; somebody watches.
+const LIMIT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The homeserver, asked from outside.
 #[derive(Debug)]
@@ -39,6 +43,13 @@ pub struct Served {
     pub master: Option<String>,
     /// Devices, `signed` where the signature of the self-signing key, itself signed by the master key, is right.
     pub devices: Vec<SeenDevice>,
+}
+
+impl Served {
+    /// Says whether a device is served with its owner's signature.
+    pub(super) fn has_signed(&self, device: &str) -> bool {
+        self.devices.iter().any(|served| served.device == device && served.signed)
+    }
 }
 
 /// A room that the bot has joined.
@@ -98,7 +109,14 @@ impl Outside {
             (None, _) => {
                 let credentials = credentials(&self.matrix).await?;
                 let credentials = credentials.ok_or_else(|| Fault("there is no way to log in".to_owned()))?;
-                (self.wire.login(&credentials, None).await?.access_token, true)
+                let login = match self.wire.login(&credentials, None).await {
+                    Err(WireError::Limited(wait)) if wait <= LIMIT_PATIENCE => {
+                        tokio::time::sleep(wait).await;
+                        self.wire.login(&credentials, None).await
+                    }
+                    login => login,
+                };
+                (login?.access_token, true)
             }
         };
         // From here on there is something to log out again.
@@ -193,7 +211,7 @@ fn segment(id: &str) -> String {
 }
 
 /// Reads a `/keys/query` answer for one person, and believes signatures only after verifying them.
-fn served(answer: &Value, user: &str) -> Served {
+pub(super) fn served(answer: &Value, user: &str) -> Served {
     let master = single_key(&answer["master_keys"][user]);
     let self_signing = single_key(&answer["self_signing_keys"][user]).filter(|_| {
         master.as_deref().is_some_and(|master| is_signed(&answer["self_signing_keys"][user], user, master))

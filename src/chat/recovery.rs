@@ -15,7 +15,8 @@ use matrix_sdk::ruma::events::secret::request::SecretName;
 use matrix_sdk_base::crypto::types::{CrossSigningSecrets, SecretsBundle};
 use tracing::info;
 
-use super::session::{Folder, OpenError};
+use super::outside::{Served, served};
+use super::session::{Folder, OpenError, Wire, patiently};
 use crate::config::{self, Login, Secret};
 
 /// Base64 with or without padding: clients write both.
@@ -26,9 +27,13 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Has the own device signed: makes the account's identity where it has none, else signs with the recovery key.
 ///
+/// What the homeserver serves counts. The store alone calls the device signed also when its identity was made here and
+/// never published, because the homeserver refused it or the start was interrupted.
+///
 /// Gives what the operator of the machine should do about the recovery key.
 pub(super) async fn sign_own_device(
     client: &Client,
+    wire: &Wire,
     matrix: &config::Matrix,
     folder: &Folder,
 ) -> Result<Vec<String>, OpenError> {
@@ -39,33 +44,46 @@ pub(super) async fn sign_own_device(
     let device = client.device_id().map(ToString::to_string).unwrap_or_default();
     let unsigned = |error: anyhow::Error| OpenError::Unsigned { device: device.clone(), why: format!("{error:#}") };
 
-    if !is_signed(client).await.map_err(unsigned)? {
+    let served = served_own(client, wire, &user).await.map_err(unsigned)?;
+    if !(is_signed(client).await.map_err(unsigned)? && served.has_signed(&device)) {
         let identity = client.encryption().request_user_identity(&own).await.map_err(|error| unsigned(error.into()))?;
-        match identity {
-            None => {
+        let master = identity.and_then(|identity| Some(identity.master_key().get_first_key()?.to_base64()));
+        let own_private = client.encryption().cross_signing_status().await.is_some_and(|status| status.is_complete());
+        match &served.master {
+            // Signed from elsewhere, and only now known here.
+            Some(_) if is_signed(client).await.map_err(unsigned)? && served.has_signed(&device) => {}
+            // None yet, or this device's own, of which something was not published.
+            published if published.is_none() || (own_private && *published == master) => {
                 bootstrap(client, matrix).await.map_err(unsigned)?;
                 info!("made the account's cross-signing identity");
             }
-            Some(identity) if !is_signed(client).await.map_err(unsigned)? => {
+            published => {
                 let key = match &matrix.recovery_key {
                     Some(key) => key.expose().trim().to_owned(),
                     None => folder.recovery_key()?.ok_or_else(|| OpenError::NoRecoveryKey { user: user.clone() })?,
                 };
-                let master = identity.master_key().get_first_key().map(|key| key.to_base64()).unwrap_or_default();
+                let master = published.clone().unwrap_or_default();
                 recover(client, &key, &master).await.map_err(|error| match error {
                     Failed::Key(why) => OpenError::WrongRecoveryKey { user: user.clone(), why },
                     Failed::Other(error) => unsigned(error),
                 })?;
                 info!("signed the own device with the recovery key");
             }
-            Some(_) => {}
         }
         client.encryption().request_user_identity(&own).await.map_err(|error| unsigned(error.into()))?;
-        if !is_signed(client).await.map_err(unsigned)? {
+        let served = served_own(client, wire, &user).await.map_err(unsigned)?;
+        if !(is_signed(client).await.map_err(unsigned)? && served.has_signed(&device)) {
             return Err(unsigned(anyhow::anyhow!("the homeserver does not serve its signature")));
         }
     }
     keep_recoverable(client, matrix.recovery_key.as_ref(), folder).await.map_err(unsigned)
+}
+
+/// What the homeserver serves for the own account.
+async fn served_own(client: &Client, wire: &Wire, user: &str) -> anyhow::Result<Served> {
+    let (token, user) = (client.access_token().unwrap_or_default(), user.to_owned());
+    let answer = patiently("asking for the own keys", || wire.query_keys(&token, std::slice::from_ref(&user))).await;
+    Ok(served(&answer.context("the own keys cannot be asked for")?, &user))
 }
 
 /// Whether the store knows the own device as signed by its owner.

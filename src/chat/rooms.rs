@@ -213,7 +213,11 @@ impl Rooms {
             }
             let tried = if accepted { room.join().await } else { room.leave().await };
             match tried {
-                Ok(()) if accepted => return info!(room = %room.room_id(), %inviter, "joined"),
+                Ok(()) if accepted => {
+                    info!(room = %room.room_id(), %inviter, "joined");
+                    // The rules may have changed on the way, when a survey could not see this room as joined.
+                    return self.leave_if_abandoned(room).await;
+                }
                 Ok(()) => return info!(room = %room.room_id(), %inviter, named, "invitation declined"),
                 Err(error) => {
                     warn!(room = %room.room_id(), %inviter, accepted, "the invitation is not answered yet: {error}");

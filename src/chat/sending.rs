@@ -11,17 +11,20 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use matrix_sdk::config::RequestConfig;
+use matrix_sdk::ruma::events::room::EncryptedFile;
 use matrix_sdk::ruma::{EventId, OwnedTransactionId, RoomId};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::pace::Pace;
 use self::verdict::Verdict;
-use super::{Context, Outgoing};
+use super::{Context, Image, Outgoing};
 use crate::store::outbox::Parcel;
 use crate::store::{Store, StoreError};
 
@@ -146,8 +149,15 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
     if !encrypted && !outgoing.anywhere && !context.trust.plaintext.contains(&parcel.room) {
         return Verdict::Never("the room is not encrypted, and trust.plaintext does not name it".to_owned());
     }
+    let event = match &outgoing.image {
+        Some(image) if edited.is_none() => match upload(context, image).await {
+            Ok((file, size)) => words::picture(&outgoing, image, file, size),
+            Err(verdict) => return verdict,
+        },
+        _ => words::content(&outgoing, edited),
+    };
     let sent = room
-        .send(words::content(&outgoing, edited))
+        .send(event)
         .with_transaction_id(OwnedTransactionId::from(parcel.txn.as_str()))
         .with_request_config(RequestConfig::new().disable_retry().timeout(REQUEST_TIMEOUT))
         .await;
@@ -155,6 +165,16 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
         Ok(sent) => Verdict::Sent(sent.response.event_id.to_string()),
         Err(error) => verdict::judge(&error),
     }
+}
+
+/// Brings a picture to the homeserver, encrypted. A try that is repeated uploads again; the event is the same one.
+async fn upload(context: &Context, image: &Image) -> Result<(EncryptedFile, u64), Verdict> {
+    let png =
+        STANDARD.decode(&image.png).map_err(|error| Verdict::Never(format!("its picture is damaged: {error}")))?;
+    let size = png.len() as u64;
+    let mut reader = std::io::Cursor::new(png);
+    let uploaded = context.client.upload_encrypted_file(&mut reader).await;
+    uploaded.map(|file| (file, size)).map_err(|error| verdict::judge(&error))
 }
 
 /// Writes down what came of a try.
@@ -222,6 +242,7 @@ fn row(id: i64, room: &str, edits: Option<i64>, tried: bool, last_words: bool) -
             reply_to: Some(format!("$asked{id}:x")),
             mentions: vec!["@anna:x".to_owned()],
             anywhere: false,
+            image: None,
         })
         .expect("it is JSON"),
         tried,

@@ -20,8 +20,8 @@ pub use self::error::OpenError;
 pub use self::lock::{Lock, lock_held};
 pub(super) use self::tokens::Folder;
 pub(super) use self::tokens::Saved;
-use self::wire::{LoggedIn, patiently};
-pub(super) use self::wire::{Wire, WireError};
+use self::wire::LoggedIn;
+pub(super) use self::wire::{Wire, WireError, patiently};
 use super::recovery;
 use crate::config::{self, Login, TrustMode};
 use crate::retry::Backoff;
@@ -74,7 +74,7 @@ impl Session {
         let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
         let mut tries = 1;
         let signed = loop {
-            match recovery::sign_own_device(&client, &session.matrix, &session.folder).await {
+            match recovery::sign_own_device(&client, &session.wire, &session.matrix, &session.folder).await {
                 // Perhaps an outage, a limit, or the end of the login: connecting again waits, or renews it.
                 Err(why @ OpenError::Unsigned { .. }) if tries < SIGNING_TRIES => {
                     tries += 1;
@@ -233,11 +233,19 @@ async fn first_login(matrix: &config::Matrix, folder: &Folder, wire: &Wire) -> R
 
 /// One login, waiting out limits and outages but never repeating what was refused; `None` where a token is configured.
 async fn login(matrix: &config::Matrix, wire: &Wire, device: Option<&str>) -> Result<Option<LoggedIn>, OpenError> {
-    let Some(credentials) = credentials::credentials(matrix).await? else { return Ok(None) };
-    let login = patiently("logging in", || wire.login(&credentials, device)).await.map_err(|error| match error {
+    // Fresh ones for each try: a JSON Web Token may not live as long as an outage or a limit.
+    let attempt = || async {
+        match credentials::credentials(matrix).await {
+            Ok(Some(credentials)) => wire.login(&credentials, device).await.map(|login| Ok(Some(login))),
+            Ok(None) => Ok(Ok(None)),
+            Err(error) => Ok(Err(error)),
+        }
+    };
+    let login = patiently("logging in", attempt).await.map_err(|error| match error {
         WireError::Refused { .. } => OpenError::LoginRefused { why: error.to_string() },
         error => other(&error),
     })?;
+    let Some(login) = login? else { return Ok(None) };
     if !credentials::same_user(&matrix.user, &login.user_id) {
         let _ = wire.logout(&login.access_token).await;
         return Err(OpenError::OtherAccount { expected: matrix.user.clone(), found: login.user_id });

@@ -9,24 +9,23 @@ pub(crate) mod event;
 pub(crate) mod hearing;
 pub(crate) mod notice;
 mod outage;
+pub(crate) mod receipts;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use matrix_sdk::config::SyncSettings;
+use matrix_sdk::ruma::OwnedRoomId;
 use matrix_sdk::ruma::api::client::filter::FilterDefinition;
-use matrix_sdk::ruma::api::client::receipt::create_receipt::v3::ReceiptType;
 use matrix_sdk::ruma::api::client::sync::sync_events::v3::Filter;
 use matrix_sdk::ruma::api::error::ErrorKind;
-use matrix_sdk::ruma::events::receipt::ReceiptThread;
-use matrix_sdk::ruma::{EventId, OwnedRoomId, RoomId};
 use matrix_sdk::store::StateStoreDataKey;
 use matrix_sdk::sync::{JoinedRoomUpdate, SyncResponse};
-use matrix_sdk::{HttpError, RefreshTokenError, Room, RoomState};
-use sha2::{Digest as _, Sha256};
+use matrix_sdk::{HttpError, RefreshTokenError, Room};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,13 +33,13 @@ use tracing::{debug, error, info, warn};
 
 use self::chores::Chores;
 use self::event::Event;
-use self::hearing::{Heard, Hearing};
+use self::hearing::{Heard, Hearing, Judged};
 use self::outage::Outage;
+use super::gap::open::{Open, OpenGaps};
 use super::rooms::Rooms;
 use super::trust::Trust;
 use super::{Context, Ended, gap, late};
 use crate::retry::Backoff;
-use crate::store::inbox::Arrival;
 
 /// How long the homeserver may hold a poll when nothing happens.
 const POLL: Duration = Duration::from_secs(30);
@@ -48,14 +47,14 @@ const POLL: Duration = Duration::from_secs(30);
 /// How long one sync may take in all: the SDK itself tries a failing homeserver again for 15 minutes and says nothing.
 const SYNC_LIMIT: Duration = Duration::from_mins(2);
 
-/// How long a read receipt lets an answer go first.
-const RECEIPT_PAUSE: Duration = Duration::from_millis(200);
-
 /// Events of a room in one sync; what is beyond is read from `/messages`.
 const TIMELINE: u32 = 100;
 
-/// Rooms whose gaps are read at a time.
-const ROOMS: usize = 4;
+/// How long the loop waits for gaps to be read; what takes longer is read beside it.
+const GAPS_LIMIT: Duration = Duration::from_secs(10);
+
+/// Cursor of the store with the own position: everything up to there is in the inbox, but for open gaps.
+pub(crate) const POSITION: &str = "sync";
 
 /// Receives until it is told to stop or the login ends.
 ///
@@ -67,21 +66,25 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: CancellationToken) -> a
     let trust = Arc::new(Trust::new(Arc::clone(&context), Arc::clone(&rooms)));
     let hearing = Arc::new(Hearing::new(Arc::clone(&context), Arc::clone(&rooms), Arc::clone(&trust), chores.clone()));
     let keys = Arc::new(Notify::new());
+    let gaps = OpenGaps::resume(Arc::clone(&context), Arc::clone(&hearing), chores.clone()).await?;
+    let gaps = Arc::new(gaps);
 
     let mut parts = JoinSet::new();
     parts.spawn(carrier.run());
     parts.spawn(trust.watch());
     parts.spawn(Arc::clone(&rooms).watch());
+    parts.spawn(Arc::clone(&gaps).run());
     parts.spawn(late::run(Arc::clone(&context), Arc::clone(&hearing), Arc::clone(&keys)));
 
     let mut receiver = Receiver {
-        position: context.store.cursor("sync").await?,
+        position: context.store.cursor(POSITION).await?,
         outage: Outage::resume(&context.store, now()).await?,
         context,
         rooms,
         hearing,
         chores,
         keys,
+        gaps,
     };
     let ended = tokio::select! {
         ended = receiver.run(shutdown) => ended,
@@ -102,7 +105,8 @@ struct Receiver {
     chores: Chores,
     /// Tells that a sync brought something from device to device.
     keys: Arc<Notify>,
-    /// Up to here everything is in the inbox; nothing before the very first sync.
+    gaps: Arc<OpenGaps>,
+    /// Up to here everything is in the inbox, but for open gaps; nothing before the very first sync.
     position: Option<String>,
     outage: Outage,
 }
@@ -170,10 +174,11 @@ impl Receiver {
             self.keys.notify_one();
         }
         self.rooms.follow(&response);
+        let deaf = self.gaps.are_everywhere().await;
         let now = now();
         self.context.health.send_modify(|health| {
             health.synced_at = Some(now);
-            health.trouble = None;
+            health.trouble = deaf.then(|| "the homeserver gives out what was said in no room".to_owned());
         });
         if let Err(error) = self.outage.end(&self.context, &self.rooms, new, now).await {
             warn!("the room was not told of the outage: {error:#}");
@@ -189,86 +194,95 @@ impl Receiver {
 
     /// Writes what a sync brought into the inbox, together with the position that it reached; gives the new entries.
     async fn take(&mut self, response: &SyncResponse, since: Option<&str>) -> anyhow::Result<usize> {
-        let arrivals = match self.position.clone() {
+        let mut open = self.gaps.lock().await;
+        let now = now();
+        let (judged, mut opening) = match self.position.clone() {
             // The very first time: what was said before nobody was there to hear.
             None => {
                 info!("first sync: what was said before it is history");
-                Vec::new()
+                (Judged::default(), BTreeMap::new())
             }
             Some(position) => {
-                let heard = self.heard(response, since == Some(&position), &position).await?;
-                self.hearing.hear(heard).await?
+                let complete = since == Some(&position);
+                let (heard, mut opening) = self.heard(response, complete, &position, &open, now).await?;
+                let judged = self.hearing.hear(heard).await?;
+                opening.extend(judged.held.iter().map(|id| (id.clone(), Open::at(&position, now))));
+                (judged, opening)
             }
         };
-        let newest = newest(&arrivals);
+        let newest = receipts::newest(&judged.arrivals);
         let next = Some(response.next_batch.clone());
-        let new = self.context.store.receive(arrivals, next.clone(), now()).await.context("write the inbox")?;
+        let gaps = opening.iter().map(|(id, open)| (id.to_string(), Some(open.gap()))).collect();
+        let written = self.context.store.receive_with_gaps(judged.arrivals, next.clone(), gaps, now).await;
+        let new = written.context("write the inbox")?;
         self.position = next;
+        if !opening.is_empty() {
+            open.append(&mut opening);
+            self.gaps.opened();
+        }
         if new > 0 {
-            self.mark_read(newest);
+            receipts::send(&self.context, &self.chores, newest);
         }
         Ok(new)
     }
 
-    /// All that was said since the own position. `complete`: the sync began there, so only limited timelines have gaps.
-    async fn heard(&self, response: &SyncResponse, complete: bool, position: &str) -> anyhow::Result<Vec<Heard>> {
+    /// All that was said since the own position, and the gaps that could not be read. `complete`: the sync began there, so
+    /// only limited timelines have gaps. Rooms whose gap is `open` already are left to who reads it.
+    async fn heard(
+        &self,
+        response: &SyncResponse,
+        complete: bool,
+        position: &str,
+        open: &BTreeMap<OwnedRoomId, Open>,
+        now: Timestamp,
+    ) -> anyhow::Result<(Vec<Heard>, BTreeMap<OwnedRoomId, Open>)> {
         let users = Arc::clone(&self.context.users.borrow());
         let mut gaps: Vec<(Room, String)> = Vec::new();
-        let mut streams: Vec<(OwnedRoomId, Vec<Heard>)> = Vec::new();
+        let mut streams: BTreeMap<OwnedRoomId, Vec<Heard>> = BTreeMap::new();
         if complete {
-            for (id, update) in &response.rooms.joined {
+            for (id, update) in response.rooms.joined.iter().filter(|(id, _)| !open.contains_key(*id)) {
                 let Some(room) = self.context.client.get_room(id) else { continue };
                 let (heard, came) = timeline(&room, update);
                 if update.timeline.limited && !came {
                     let from = update.timeline.prev_batch.clone().unwrap_or_else(|| response.next_batch.clone());
                     gaps.push((room, from));
                 }
-                streams.push((id.clone(), heard));
+                streams.insert(id.clone(), heard);
             }
         } else {
             warn!("the last position was not reached without a break: what was said since is read again");
-            for room in self.context.client.joined_rooms() {
-                gaps.push((room, response.next_batch.clone()));
-            }
+            let rooms = self.context.client.joined_rooms();
+            let rooms = rooms.into_iter().filter(|room| !open.contains_key(room.room_id()));
+            gaps.extend(rooms.map(|room| (room, response.next_batch.clone())));
         }
-        let now = now();
+        let limit = tokio::time::Instant::now() + GAPS_LIMIT;
         let fillings = gaps.into_iter().map(|(room, from)| {
             let users = &users;
-            async move { anyhow::Ok((room.room_id().to_owned(), gap::fill(&room, users, from, position, now).await?)) }
+            async move {
+                let filled = tokio::time::timeout_at(limit, gap::fill(&room, users, from, position, now)).await;
+                let filled = filled.context("the homeserver did not answer in time").flatten();
+                (room.room_id().to_owned(), filled)
+            }
         });
-        let fillings: Vec<_> = stream::iter(fillings).buffered(ROOMS).try_collect().await?;
-        for (id, filled) in fillings {
-            if filled.cut {
-                let txn = format!("cut-{:x}", Sha256::digest(format!("{id} {position}")));
-                self.context.say(txn, id.as_str(), notice::cut(gap::EVENTS, gap::REACH), now).await?;
-            }
-            match streams.iter_mut().find(|(room, _)| *room == id) {
-                Some((_, heard)) => {
-                    heard.splice(0..0, filled.heard);
+        let mut fillings = stream::iter(fillings).buffer_unordered(gap::open::AT_A_TIME);
+        let mut opening = BTreeMap::new();
+        while let Some((id, filled)) = fillings.next().await {
+            match filled {
+                Ok(filled) => {
+                    if let Some(left) = filled.left {
+                        gap::open::tell_left(&self.context, &id, left, position, now).await?;
+                    }
+                    streams.entry(id).or_default().splice(0..0, filled.heard);
                 }
-                None => streams.push((id, filled.heard)),
+                Err(error) if logout(&error).is_some() => return Err(error),
+                Err(error) => {
+                    warn!(room = %id, "what was said there cannot be read yet: {error:#}");
+                    streams.remove(&id);
+                    opening.insert(id, Open::because(&error, position, now));
+                }
             }
         }
-        Ok(in_order(streams.into_iter().map(|(_, heard)| heard).collect()))
-    }
-
-    /// Shows the senders, beside the loop, that their words arrived.
-    fn mark_read(&self, newest: Vec<(String, String)>) {
-        for (room, event) in newest {
-            let Ok(id) = RoomId::parse(&room) else { continue };
-            let Some(room) = self.context.client.get_room(&id) else { continue };
-            let Ok(event) = EventId::parse(event) else { continue };
-            self.chores.add(&format!("read/{event}"), async move {
-                // An answer that comes at once says more, and should not wait for this on its way.
-                tokio::time::sleep(RECEIPT_PAUSE).await;
-                if room.state() == RoomState::Joined
-                    && let Err(error) =
-                        room.send_single_receipt(ReceiptType::Read, ReceiptThread::Unthreaded, event).await
-                {
-                    debug!(room = %room.room_id(), "no receipt: {error}");
-                }
-            });
-        }
+        Ok((in_order(streams.into_values().collect()), opening))
     }
 }
 
@@ -300,13 +314,6 @@ fn in_order(rooms: Vec<Vec<Heard>>) -> Vec<Heard> {
     all.into_iter().map(|(_, heard)| heard).collect()
 }
 
-/// The last event of each room.
-fn newest(arrivals: &[Arrival]) -> Vec<(String, String)> {
-    let last: std::collections::BTreeMap<_, _> =
-        arrivals.iter().map(|arrival| (arrival.room.clone(), arrival.event.clone())).collect();
-    last.into_iter().collect()
-}
-
 fn filter() -> Filter {
     let mut filter = FilterDefinition::with_lazy_loading();
     filter.presence = matrix_sdk::ruma::api::client::filter::Filter::ignore_all();
@@ -316,7 +323,7 @@ fn filter() -> Filter {
 }
 
 /// Whether the homeserver ended the login, and in which way.
-fn logout(error: &anyhow::Error) -> Option<Ended> {
+pub(crate) fn logout(error: &anyhow::Error) -> Option<Ended> {
     let error = error.chain().find_map(|cause| match cause.downcast_ref::<matrix_sdk::Error>() {
         Some(matrix_sdk::Error::Http(error)) => Some(&**error),
         _ => cause.downcast_ref::<HttpError>(),

@@ -54,7 +54,8 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             "matrix",
             "login",
             fault.to_string(),
-            "check matrix.user and the password, token or JWT; a daemon that was logged out says in its log what to do",
+            "check matrix.user and the password, token or JWT (a limit on logins ends by itself: try again then); a daemon that was \
+             logged out says in its log what to do",
         )),
     }
     if let Err(fault) = outside.leave().await {

@@ -60,6 +60,12 @@ impl Cluster {
         }
     }
 
+    /// The client, for the one Secret that is no business of this module.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The same cluster, asked at another pace.
     #[must_use]
     pub fn with_pace(mut self, pace: Pace) -> Self {

@@ -41,6 +41,15 @@ pub enum Drift {
     Deleted,
 }
 
+/// A fall that was told by a process before this one, and whose recovery was not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fallen {
+    /// Replicas that were wanted.
+    pub desired: i32,
+    /// When it fell.
+    pub since: Timestamp,
+}
+
 /// Field manager of `HorizontalPodAutoscaler`s: moving replicas between two numbers above zero is their work.
 const AUTOSCALER: &str = "kube-controller-manager";
 
@@ -120,6 +129,14 @@ enum State {
 }
 
 impl State {
+    /// Goes on with an earlier fall, unless other replicas are wanted by now: who changed them, and why, nobody here saw.
+    fn resume(fallen: Fallen, sight: &Sight) -> Self {
+        match sight {
+            Sight::Present(shape) if shape.desired != fallen.desired => Self::New,
+            _ => Self::Down { desired: fallen.desired, since: fallen.since, up: None },
+        }
+    }
+
     fn desired(self) -> Option<i32> {
         match self {
             Self::Up { desired, .. } | Self::Rolling { desired } | Self::Down { desired, .. } => Some(desired),
@@ -331,6 +348,20 @@ mod tests {
         assert_eq!(story.told, [(10, Drift::Deleted)]);
         let story = story.see(30, &short(1, 0)).see(40, &up(1)).see(50, &short(1, 0));
         assert_eq!(story.told, [(10, Drift::Deleted), (50, fell(0, 1))]);
+    }
+
+    #[test]
+    fn a_fall_before_a_restart_goes_on_unless_other_replicas_are_wanted_by_now() {
+        let resumed = |sight: &Sight| {
+            let fallen = Fallen { desired: 1, since: Timestamp::from_second(10).unwrap() };
+            Story { state: State::resume(fallen, sight), told: vec![] }.look(30, sight, false)
+        };
+        let story = resumed(&Sight::Present(short(1, 0))).see(40, &short(1, 0)).see(50, &up(1)).see(110, &up(1));
+        assert_eq!(story.told, [(110, recovered(1, 40))]);
+        assert_eq!(resumed(&Sight::Present(up(1))).see(90, &up(1)).told, [(90, recovered(1, 20))]);
+        assert_eq!(resumed(&Sight::Absent).told, [(30, Drift::Deleted)]);
+        let scaled = resumed(&Sight::Present(up(3)));
+        assert_eq!(scaled.see(120, &up(3)).see(130, &short(3, 1)).told, [(130, fell(1, 3))]);
     }
 
     #[test]

@@ -16,9 +16,12 @@ use crate::config::Kind;
 const PODS: u32 = 500;
 /// Most troubles that are told.
 const TROUBLES: usize = 3;
-/// Last lines of a log, and most bytes of them.
+/// Last lines of a log, and most bytes of them that are read. A node gives the first bytes of these lines, and the last
+/// words say why it ended: more is read than is shown.
 const LOG_LINES: i64 = 10;
-const LOG_BYTES: i64 = 4096;
+const LOG_READ: i64 = 64 * 1024;
+/// Most bytes of a log that are shown.
+const LOG_SHOWN: usize = 4096;
 /// How long a pod that ended (an eviction) explains anything: it may lie around for weeks.
 const PAST: SignedDuration = SignedDuration::from_hours(1);
 /// The controller of `StatefulSet`s repeats a failed creation at least this often, rounded up.
@@ -85,12 +88,16 @@ impl Cluster {
             container: Some(last_words.container),
             previous: last_words.previous,
             tail_lines: Some(LOG_LINES),
-            limit_bytes: Some(LOG_BYTES),
+            limit_bytes: Some(LOG_READ),
             ..LogParams::default()
         };
         let asked = Asked::beside("get", target, "pods/log");
         match self.call(&asked, self.api::<Pod>(target).logs(&trouble.object, &params)).await {
-            Ok(text) => trouble.log = Some(words::clean(text.trim_end())).filter(|text| !text.is_empty()),
+            Ok(text) => {
+                let text = words::clean(text.trim_end());
+                trouble.log =
+                    Some(words::end_within_bytes(&text, LOG_SHOWN).to_owned()).filter(|text| !text.is_empty());
+            }
             // A container that never ran, or a node that is away, has no log: that is no news.
             Err(error @ ClusterError::Forbidden(_)) => unseen.push(format!("last log lines: {error}")),
             Err(error) => tracing::debug!(%target, pod = trouble.object, %error, "no log of a failing container"),

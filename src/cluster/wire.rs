@@ -111,7 +111,7 @@ async fn the_last_words_of_a_container_are_bounded_and_cleaned() {
     assert_eq!(list, "GET /api/v1/namespaces/apps/pods?&labelSelector=app%3Dweb&limit=500");
     assert_eq!(
         log,
-        "GET /api/v1/namespaces/apps/pods/web-a-1/log?&container=main&limitBytes=4096&previous=true&tailLines=10"
+        "GET /api/v1/namespaces/apps/pods/web-a-1/log?&container=main&limitBytes=65536&previous=true&tailLines=10"
     );
     assert_eq!(look.troubles.first().unwrap().log.as_deref(), Some("panic: no port"));
 }

@@ -21,6 +21,11 @@ pub(super) fn within_bytes(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 
+/// The end of a text, at most so many bytes.
+pub(super) fn end_within_bytes(text: &str, limit: usize) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(limit))..]
+}
+
 /// Takes out terminal escapes, control characters (line feeds and tabs stay) and marks that change the direction of
 /// what follows: all of them could make a text show as another.
 pub(super) fn clean(text: &str) -> String {
@@ -79,5 +84,8 @@ mod tests {
         assert_eq!(within_bytes("aä", 2), "a");
         assert_eq!(within_bytes("aä", 3), "aä");
         assert_eq!(within_bytes("a", 9), "a");
+        assert_eq!(end_within_bytes("äa", 2), "a");
+        assert_eq!(end_within_bytes("äa", 3), "äa");
+        assert_eq!(end_within_bytes("a", 9), "a");
     }
 }

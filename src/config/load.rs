@@ -76,7 +76,7 @@ impl Config {
         let config = sections(&mut reader, inherited.jwt);
         match config {
             Some(config) if reader.findings.is_empty() => Ok(Loaded {
-                config,
+                config: with_environment(config, sources),
                 origins: reader.origins,
                 warnings: reader.warnings,
                 file: path.map(ToOwned::to_owned),
@@ -84,6 +84,18 @@ impl Config {
             _ => Err(Findings(reader.findings)),
         }
     }
+}
+
+/// Gives configured programs what most of them miss in an empty environment.
+fn with_environment(mut config: Config, sources: &Sources) -> Config {
+    for account in config.usage.accounts.iter_mut().filter(|account| !account.command.is_empty()) {
+        for name in ["PATH", "HOME"] {
+            if let Some(value) = sources.variable(name).and_then(|value| value.to_str()) {
+                account.environment.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+            }
+        }
+    }
+    config
 }
 
 /// Warns where a variable of the predecessor changes what the file says: its names are common ones.

@@ -55,8 +55,8 @@ pub struct Usage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Estimator {
-    /// The shrunken whole-window rate with a log-normal law of what is still to come.
-    Lognormal,
+    /// The rate of the whole window, drawn towards a prior one, with a probability.
+    Shrunken,
     /// Least squares over the last six hours, drawn on to the reset: what an earlier watcher did.
     Ols6h,
 }
@@ -85,12 +85,17 @@ pub struct Account {
     pub namespace: Option<String>,
     /// Key of the Secret that holds `.credentials.json`.
     pub secret_key: Option<String>,
+    /// Keys (of the Secret, or names of files) that hold one token each, instead of the one document: `access_token`,
+    /// `refresh_token`, `expires_at`, `refresh_expires_at`, `scopes`, `plan`.
+    pub token_keys: BTreeMap<String, String>,
     /// Folder where the Secret is mounted, for an account of Kubernetes that may only patch it.
     pub mount: Option<PathBuf>,
     /// Folder of a login (`CLAUDE_CONFIG_DIR`).
     pub directory: Option<PathBuf>,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// Its whole environment; `PATH` and `HOME` are Pilothouse's own unless given.
+    pub environment: BTreeMap<String, String>,
     /// File with the bearer token of the workstations.
     pub push_token_file: Option<PathBuf>,
     /// Where usage is asked for.
@@ -184,9 +189,11 @@ fn account(reader: &mut Reader, index: usize) -> Option<Account> {
     let secret = reader.optional(&key("secret"));
     let namespace = reader.optional(&key("namespace"));
     let secret_key = reader.optional(&key("secret_key"));
+    let token_keys = reader.or(&key("token_keys"), BTreeMap::new());
     let mount = reader.optional(&key("mount"));
     let directory = reader.optional(&key("directory"));
     let command = reader.or(&key("command"), Vec::new());
+    let environment = reader.or(&key("environment"), BTreeMap::new());
     let push_token_file = reader.optional(&key("push_token_file"));
     let usage_url = reader.parsed(&key("usage_url"), "a URL");
     let token_url = reader.parsed(&key("token_url"), "a URL");
@@ -197,9 +204,11 @@ fn account(reader: &mut Reader, index: usize) -> Option<Account> {
         secret: secret?,
         namespace: namespace?,
         secret_key: secret_key?,
+        token_keys: token_keys?,
         mount: mount?,
         directory: directory?,
         command: command?,
+        environment: environment?,
         push_token_file: push_token_file?,
         usage_url: usage_url?,
         token_url: token_url?,
@@ -264,6 +273,9 @@ fn judge(reader: &mut Reader, usage: &Usage) {
     }
 }
 
+/// Names of the parts of a login.
+const TOKEN_KEYS: [&str; 6] = ["access_token", "refresh_token", "expires_at", "refresh_expires_at", "scopes", "plan"];
+
 fn judge_account(reader: &mut Reader, index: usize, account: &Account) {
     let key = |name: &str| format!("usage.accounts[{index}].{name}");
     if account.name.is_empty() || !account.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
@@ -292,6 +304,10 @@ fn judge_account(reader: &mut Reader, index: usize, account: &Account) {
             let fault = format!("{bad:?} is no name in Kubernetes");
             reader.fault(&key(name), &fault, "Use small letters, digits, '-' and '.'");
         }
+    }
+    if let Some(bad) = account.token_keys.keys().find(|name| !TOKEN_KEYS.contains(&name.as_str())) {
+        let fault = format!("{bad:?} is no part of a login");
+        reader.fault(&key("token_keys"), &fault, &format!("Known are {}", TOKEN_KEYS.join(", ")));
     }
     for (name, url) in [("usage_url", &account.usage_url), ("token_url", &account.token_url)] {
         if let Some(url) = url {

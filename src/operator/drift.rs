@@ -1,5 +1,6 @@
 //! What nobody asked for: told once, and its recovery edits that message.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -10,9 +11,10 @@ use tokio::sync::watch;
 use super::gate::{outgoing, txn};
 use super::{Book, Operator};
 use crate::chat::{HOME_ROOM, LAST_ROOM};
-use crate::cluster::{Drift, Target};
+use crate::cluster::{Drift, Fallen, Target};
 use crate::reply::Report;
 use crate::store::StoreError;
+use crate::store::falls::Fall;
 use crate::store::outbox::{Draft, Speech};
 
 impl Operator {
@@ -32,7 +34,7 @@ impl Operator {
             // The rules are read again no more, because the process ends: the drift goes on until it does.
             std::future::pending::<()>().await;
         };
-        let mut drifts = std::pin::pin!(self.cluster.drift(watched));
+        let mut drifts = std::pin::pin!(self.cluster.drift(watched, self.fallen().await));
         let tell = async {
             while let Some((target, drift, at)) = drifts.next().await {
                 if let Err(error) = self.tell_one(&target, &drift, at).await {
@@ -47,6 +49,15 @@ impl Operator {
         None
     }
 
+    /// What the process before has told as fallen.
+    async fn fallen(&self) -> BTreeMap<String, Fallen> {
+        let falls = self.store.falls().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what fell before the start is not known, so its recovery is not told");
+            BTreeMap::new()
+        });
+        falls.into_iter().map(|(key, Fall { desired, since })| (key, Fallen { desired, since })).collect()
+    }
+
     async fn tell_one(&self, target: &Target, drift: &Drift, at: Timestamp) -> Result<(), StoreError> {
         let book = self.read_book();
         tracing::warn!(target = %target.key(), ?drift, "unasked change");
@@ -59,14 +70,17 @@ impl Operator {
         let Some(room) = room else { return Ok(()) };
         let payload = outgoing(&Report::Drifted { target: target.clone(), drift: drift.clone() }, None);
         let txn = txn(&target.key(), &format!("drift {}", at.as_millisecond()));
-        let cursor = format!("drift/{}", target.key());
-        let told = self.store.cursor(&cursor).await?.and_then(|row| row.parse().ok());
-        if let (Drift::Recovered { .. }, Some(row)) = (drift, told) {
-            self.store.say(None, Speech::Revise { row, room, txn, payload }, at).await?;
-        } else {
-            let row = self.store.say(None, Speech::New(Draft { txn, room, payload }), at).await?;
-            self.store.set_cursor(&cursor, &row.to_string()).await?;
-        }
+        let told = self.store.drift_row(&target.key()).await?;
+        let speech = match (drift, told) {
+            (Drift::Recovered { .. }, Some(row)) => Speech::Revise { row, room, txn, payload },
+            _ => Speech::New(Draft { txn, room, payload }),
+        };
+        let row = self.store.say(None, speech, at).await?;
+        let fall = match drift {
+            Drift::Fell { desired, .. } => Some(Fall { desired: *desired, since: at }),
+            _ => None,
+        };
+        self.store.note_drift(&target.key(), row, fall).await?;
         self.outbox.notify_one();
         Ok(())
     }

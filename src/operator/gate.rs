@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Book, Operator, now};
 use crate::chat::{Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
 use crate::cluster::Target;
-use crate::command::{Command, Grammar, Place, Reading, read};
+use crate::command::{Command, Grammar, Place, Reading, Usage, read};
 use crate::policy::{Actor, Order, Refusal, Topic, judge};
 use crate::reply::{self, Report};
 use crate::store::StoreError;
@@ -47,7 +47,7 @@ pub(super) fn outgoing(report: &Report, reply_to: Option<&str>) -> String {
     // Why a plaintext room does not do is told in that very room.
     let anywhere = matches!(report, Report::Refused(Refusal::Unproven(Why::PlaintextRoom)));
     let reply_to = reply_to.map(str::to_owned);
-    let outgoing = Outgoing { plain: words.plain, html: words.html, reply_to, mentions: vec![], anywhere };
+    let outgoing = Outgoing { plain: words.plain, html: words.html, reply_to, mentions: vec![], anywhere, image: None };
     serde_json::to_string(&outgoing).unwrap_or_default()
 }
 
@@ -161,6 +161,15 @@ impl Operator {
             [Order::Scale(order)] => self.scale(entry, message, order, book).await,
             [Order::Restart(order)] => self.restart(entry, message, order, book).await,
             [Order::Repin(order)] => self.repin(entry, message, order, book).await,
+            [Order::Mute(order)] => {
+                let report = self.mute(order, book).await?;
+                self.metrics.command(verb.word(), "done");
+                self.answer(entry, message, "alerts muted", &report).await
+            }
+            [Order::Tell(order)] if matches!(order.topic(), Topic::Usage(Usage::Chart(_))) => {
+                self.metrics.command(verb.word(), "told");
+                self.chart(entry, message, order.topic(), book).await
+            }
             [Order::Tell(order)] => {
                 let report = self.tell(order.topic(), book).await?;
                 self.metrics.command(verb.word(), "told");
@@ -192,7 +201,7 @@ impl Operator {
             .filter_map(|order| match order {
                 Order::Scale(order) => Some(order.target()),
                 Order::Restart(order) => Some(order.target()),
-                Order::Repin(_) | Order::Tell(_) => None,
+                Order::Repin(_) | Order::Mute(_) | Order::Tell(_) => None,
             })
             .map(|target| {
                 let text = format!("{} {target}{number}", command.verb());

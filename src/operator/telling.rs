@@ -1,15 +1,19 @@
 //! What people may read, gathered.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::join_all;
-use jiff::tz::TimeZone;
 
 use super::gate::message;
 use super::{Book, Operator, now};
+use crate::command::Verb;
 use crate::policy::Topic;
 use crate::reply::{Deed, Person, Report};
 use crate::store::{Store, StoreError};
+
+/// How long `help` waits for the cluster to say what is allowed.
+const HELP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Lines of `history`.
 const DEEDS: u32 = 10;
@@ -20,15 +24,29 @@ impl Operator {
             Topic::Help { about, offered, targets } => Report::Help {
                 about: *about,
                 offered: offered.clone(),
+                forbidden: self.forbidden(*about, offered, book).await,
                 targets: targets.clone(),
                 prefix: book.prefix.clone(),
             },
             Topic::Status(names) => self.status(names, book).await,
             Topic::History(names) => self.history(names, book).await?,
             Topic::Trust => self.trust(book).await?,
-            Topic::Usage => Report::NoUsage,
+            Topic::Usage(usage) => self.usage(*usage, book).await?,
             Topic::Version => Report::Version,
         })
+    }
+
+    /// The commands of a help that the cluster refuses on every target. What is not known in a moment is not left out.
+    async fn forbidden(&self, about: Option<Verb>, offered: &[Verb], book: &Book) -> Vec<Verb> {
+        let is_shown = offered.contains(&Verb::Restart) && about.is_none_or(|verb| verb == Verb::Restart);
+        if !is_shown || book.targets.is_empty() {
+            return Vec::new();
+        }
+        let asked = join_all(book.targets.iter().map(|target| self.cluster.may_restart(target)));
+        match tokio::time::timeout(HELP_PATIENCE, asked).await {
+            Ok(answers) if answers.iter().all(|answer| *answer == Ok(false)) => vec![Verb::Restart],
+            _ => Vec::new(),
+        }
     }
 
     async fn status(&self, names: &[String], book: &Book) -> Report {
@@ -63,7 +81,7 @@ impl Operator {
                 })
             })
             .collect();
-        Ok(Report::History { deeds, zone: TimeZone::system() })
+        Ok(Report::History { deeds, zone: book.usage.zone.clone() })
     }
 
     async fn trust(&self, book: &Book) -> Result<Report, StoreError> {

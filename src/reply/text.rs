@@ -43,6 +43,46 @@ impl Text {
         self.tagged("code", text)
     }
 
+    /// Adds text in a colour, which says nothing that the text does not.
+    pub fn coloured(mut self, colour: &'static str, text: &str) -> Self {
+        self.plain.push_str(text);
+        for part in [
+            "<strong><font color=\"",
+            colour,
+            "\" data-mx-color=\"",
+            colour,
+            "\">",
+            &encode_text(text),
+            "</font></strong>",
+        ] {
+            self.html.push_str(part);
+        }
+        self
+    }
+
+    /// Adds what does not hold any more.
+    pub fn struck(self, text: &str) -> Self {
+        self.tagged("del", text)
+    }
+
+    /// Adds words that are written already.
+    pub fn with(mut self, words: &Words) -> Self {
+        self.plain.push_str(&words.plain);
+        self.html.push_str(&words.html);
+        self
+    }
+
+    /// Adds lines as a quotation.
+    pub fn quoted(mut self, lines: impl FnOnce(Self) -> Self) -> Self {
+        let inner = lines(Self::new());
+        self.plain.push_str(&inner.plain);
+        let html = inner.html.strip_suffix("<br>").unwrap_or(&inner.html);
+        for part in ["<blockquote>", html, "</blockquote>"] {
+            self.html.push_str(part);
+        }
+        self
+    }
+
     /// Adds the machine's own words, line by line.
     pub fn block(mut self, text: &str) -> Self {
         for line in text.lines() {

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Row, Transaction};
 
+use super::gaps::Gap;
 use super::outbox::{Draft, Speech, put_speech};
 use super::{Store, StoreError, claim, put_cursor, time};
 
@@ -156,24 +157,28 @@ impl Store {
         position: Option<String>,
         now: Timestamp,
     ) -> Result<usize, StoreError> {
+        self.receive_with_gaps(arrivals, position, Vec::new(), now).await
+    }
+
+    /// As [`Store::receive`], and in the same transaction notes the rooms of which something is still to be read, or
+    /// is not any more.
+    ///
+    /// # Errors
+    /// As [`Store::receive`].
+    pub async fn receive_with_gaps(
+        &self,
+        arrivals: Vec<Arrival>,
+        position: Option<String>,
+        gaps: Vec<(String, Option<Gap>)>,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
         self.call(move |tx| {
             let mut new = 0;
             for arrival in &arrivals {
-                let state = if arrival.waiting_for.is_some() { "waiting" } else { "received" };
-                new += tx.execute(
-                    "INSERT INTO inbox (event, room, sender, session, state, sent_at, received_at, payload)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (event) DO NOTHING",
-                    (
-                        &arrival.event,
-                        &arrival.room,
-                        &arrival.sender,
-                        &arrival.waiting_for,
-                        state,
-                        arrival.sent_at.as_millisecond(),
-                        now.as_millisecond(),
-                        &arrival.payload,
-                    ),
-                )?;
+                new += put_arrival(tx, arrival, now)?;
+            }
+            for (room, gap) in &gaps {
+                super::gaps::put(tx, room, gap.as_ref())?;
             }
             if let Some(position) = &position {
                 put_cursor(tx, "sync", position)?;
@@ -274,6 +279,7 @@ impl Store {
                     (&started.target, replicas, now.as_millisecond()),
                 )?;
             }
+            super::falls::forget(tx, &started.target)?;
             match &started.progress {
                 Some(draft) => Ok(Some(put_speech(tx, Some(started.id), &Speech::New(draft.clone()), now)?)),
                 None => Ok(None),
@@ -368,7 +374,8 @@ impl Store {
         .await
     }
 
-    /// Forgets finished entries that are older than `before`, and what was said about them.
+    /// Forgets finished entries that are older than `before`, and what was said about them; what remains of sessions that
+    /// are silent since then is one row each.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
@@ -380,13 +387,34 @@ impl Store {
                 [before],
             )?;
             tx.execute("DELETE FROM notice WHERE at < ?1", [before])?;
-            Ok(tx.execute(
+            let forgotten = tx.execute(
                 "DELETE FROM inbox WHERE state = 'told' AND received_at < ?1 AND id NOT IN (SELECT inbox FROM watch)",
                 [before],
-            )?)
+            )?;
+            super::replay::shrink(tx)?;
+            Ok(forgotten)
         })
         .await
     }
+}
+
+/// Writes one arrival; gives 0 for an event that arrived before.
+fn put_arrival(tx: &Transaction<'_>, arrival: &Arrival, now: Timestamp) -> Result<usize, StoreError> {
+    let state = if arrival.waiting_for.is_some() { "waiting" } else { "received" };
+    Ok(tx.execute(
+        "INSERT INTO inbox (event, room, sender, session, state, sent_at, received_at, payload)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (event) DO NOTHING",
+        (
+            &arrival.event,
+            &arrival.room,
+            &arrival.sender,
+            &arrival.waiting_for,
+            state,
+            arrival.sent_at.as_millisecond(),
+            now.as_millisecond(),
+            &arrival.payload,
+        ),
+    )?)
 }
 
 fn put_done(tx: &Transaction<'_>, done: &Done, now: Timestamp) -> Result<Option<i64>, StoreError> {

@@ -1,11 +1,18 @@
-//! Ciphertext that was seen before: the Matrix SDK delivers a replayed one again.
+//! Ciphertext that was seen before: the Matrix SDK delivers a replayed one again, for as long as it has the session's key,
+//! and it never forgets one. So nothing may ever be forgotten here either; but the rows of a session that has long been
+//! silent shrink to one *mark*, its highest message index: what is not above it counts as seen.
+
+use rusqlite::Transaction;
 
 use super::{Store, StoreError};
+
+/// Rows at the end of the table that are left alone: their events may not be in the inbox yet.
+const FRESH: i64 = 10_000;
 
 /// An earlier event of the same session with the same content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
-    /// Its event id.
+    /// Its event id; empty for the mark of a session.
     pub event: String,
     /// Its Megolm message index, once it was read.
     pub message_index: Option<u32>,
@@ -22,8 +29,8 @@ impl Store {
         }
         self.call(move |tx| {
             let mut earlier = tx.prepare(
-                "SELECT event, message_index FROM replay WHERE session = ?1 AND digest = ?2 AND rowid <
-                   (SELECT rowid FROM replay WHERE session = ?1 AND digest = ?2 AND event = ?3)",
+                "SELECT event, message_index FROM replay WHERE session = ?1 AND event <> ?3 AND (digest = '' OR digest = ?2
+                   AND rowid < (SELECT rowid FROM replay WHERE session = ?1 AND digest = ?2 AND event = ?3))",
             )?;
             let mut note = tx.prepare("INSERT OR IGNORE INTO replay (session, digest, event) VALUES (?1, ?2, ?3)")?;
             let mut all = Vec::with_capacity(sights.len());
@@ -50,8 +57,8 @@ impl Store {
             use rusqlite::OptionalExtension;
             let other = tx
                 .query_row(
-                    "SELECT event FROM replay WHERE session = ?1 AND message_index = ?2 AND rowid <
-                       (SELECT min(rowid) FROM replay WHERE session = ?1 AND event = ?3) LIMIT 1",
+                    "SELECT event FROM replay WHERE session = ?1 AND (digest = '' AND message_index >= ?2 OR message_index = ?2
+                       AND rowid < (SELECT min(rowid) FROM replay WHERE session = ?1 AND event = ?3)) LIMIT 1",
                     (&session, message_index, &event),
                     |row| row.get(0),
                 )
@@ -64,4 +71,26 @@ impl Store {
         })
         .await
     }
+}
+
+/// Puts one mark in the place of every session of which no event is in the inbox any more. One with an event whose index
+/// was never read keeps its rows: its highest index is not known.
+pub(super) fn shrink(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    let silent: Vec<(String, u32)> = tx
+        .prepare(
+            "SELECT session, max(message_index) FROM replay GROUP BY session
+             HAVING count(*) > 1 AND count(message_index) = count(*)
+               AND max(rowid) <= (SELECT max(rowid) FROM replay) - ?1
+               AND NOT EXISTS (SELECT 1 FROM replay own JOIN inbox USING (event) WHERE own.session = replay.session)",
+        )?
+        .query_map([FRESH], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (session, highest) in silent {
+        tx.execute("DELETE FROM replay WHERE session = ?1", [&session])?;
+        tx.execute(
+            "INSERT INTO replay (session, digest, event, message_index) VALUES (?1, '', '', ?2)",
+            (&session, highest),
+        )?;
+    }
+    Ok(())
 }

@@ -17,6 +17,7 @@ use super::bucket::Bucket;
 use super::cycle::{ClosedWindow, Cycle, Frame, Point, Sample, Step, Window};
 use super::forecast::alarm::{Alarm, Change, Rule};
 use super::forecast::{Estimator, Forecast, Law, Prior, Progress, burn};
+use super::history::{self, Row};
 use super::simulate::{Mishaps, WEEK, simulate};
 
 /// Closed weeks that a simulated person has before the week that counts.
@@ -84,24 +85,31 @@ pub struct Contender {
     pub method: Method,
     /// Raise at this probability; one line of the report each.
     pub thresholds: Vec<f64>,
+    /// Raise when it held so long.
+    pub holds: SignedDuration,
 }
 
 impl Contender {
     fn new(name: &str, method: Method, thresholds: &[f64]) -> Self {
-        Self { name: name.to_owned(), method, thresholds: thresholds.to_vec() }
+        Self { name: name.to_owned(), method, thresholds: thresholds.to_vec(), holds: Rule::default().holds }
     }
 
-    /// The estimator that is used, and what it has to be better than.
+    /// The estimator that is used, what it would be with an hour's wait, and what it has to be better than.
     #[must_use]
     pub fn usual() -> Vec<Self> {
         let thresholds = [0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9];
+        let hour = |contender: Self| Self { holds: SignedDuration::from_hours(1), ..contender };
+        let cold = Method::Shrunken { law: Law::COLD, learned: false };
+        let learned = Method::Shrunken { law: Law::LEARNED, learned: true };
         vec![
             Self::new("static 80 %", Method::Static(80.0), &[1.0]),
             Self::new("window mean", Method::WindowMean, &[1.0]),
             Self::new("pace +15 pp", Method::Pace(15.0), &[1.0]),
             Self::new("ols6h", Method::Ols6h, &[1.0]),
-            Self::new("shrunken, cold", Method::Shrunken { law: Law::COLD, learned: false }, &thresholds),
-            Self::new("shrunken, learned", Method::Shrunken { law: Law::LEARNED, learned: true }, &thresholds),
+            hour(Self::new("cold, held 1 h", cold, &[0.65, 0.7, 0.8])),
+            hour(Self::new("learned, held 1 h", learned, &[0.65, 0.7, 0.8])),
+            Self::new("shrunken, cold", cold, &thresholds),
+            Self::new("shrunken, learned", learned, &thresholds),
         ]
     }
 }
@@ -116,26 +124,23 @@ pub fn run(seeds: Range<u64>, mishaps: &Mishaps, contenders: &[Contender]) -> Re
         let recording = simulate(seed, weeks_wanted, mishaps);
         weeks.add(walk(&recording.samples, &simulated_bucket(), WEEK, PAST, contenders, &mut tallies));
     }
-    Report::new(format!("simulated weeks, seeds {} to {}", seeds.start, seeds.end.saturating_sub(1)), &weeks, tallies)
+    Report::new(format!("simulated weeks, seeds {} to {}", seeds.start, seeds.end.saturating_sub(1)), &weeks, &tallies)
 }
 
 /// Scores every week of recorded history. Its samples count as those of a source that sees the whole account, whoever
 /// recorded them; each bucket learns from its own closed windows alone.
 #[must_use]
-pub fn replay(rows: &[(Bucket, Sample)], contenders: &[Contender]) -> Report {
+pub fn replay(rows: &[Row], contenders: &[Contender]) -> Report {
     let mut tallies = Tally::of(contenders);
     let mut weeks = Weeks::default();
-    let mut buckets: Vec<&Bucket> = rows.iter().map(|(bucket, _)| bucket).filter(|b| b.kind.is_weekly()).collect();
-    buckets.sort();
-    buckets.dedup();
-    for bucket in &buckets {
-        let mut samples: Vec<Sample> =
-            rows.iter().filter(|(owner, _)| owner == *bucket).map(|(_, sample)| sample.clone()).collect();
-        samples.sort_by_key(|sample| sample.at);
+    let mut count = 0;
+    for (bucket, samples) in history::by_bucket(rows).into_iter().filter(|(bucket, _)| bucket.kind.is_weekly()) {
         let length = bucket.kind.window().unwrap_or(WEEK);
-        weeks.add(walk(&samples, bucket, length, 0, contenders, &mut tallies));
+        weeks.add(walk(&samples, &bucket, length, 0, contenders, &mut tallies));
+        count += 1;
     }
-    Report::new(format!("recorded history of {} weekly buckets", buckets.len()), &weeks, tallies)
+    let buckets = if count == 1 { "bucket" } else { "buckets" };
+    Report::new(format!("recorded history of {count} weekly {buckets}"), &weeks, &tallies)
 }
 
 /// How many windows were seen and how they ended.
@@ -198,10 +203,10 @@ fn walk(
             }
         }
         let window = &cycle.window;
-        burn::remember(&mut burn, window.latest());
         if closed.len() < past || window.exhausted_at.is_some() {
             continue;
         }
+        burn::remember(&mut burn, window.latest());
         let (Some(progress), Some(ends_at)) = (Progress::of(window, Some(length)), window.ends_at) else { continue };
         let now = window.latest().at;
         let grade = progress.elapsed >= 12.0 && graded.is_none_or(|last| now.duration_since(last) >= HOURLY);
@@ -227,14 +232,12 @@ pub(crate) struct Run {
 
 impl Run {
     fn of(contenders: &[Contender]) -> Vec<Self> {
-        let rule = |threshold: f64| Rule { threshold, clear: threshold.min(0.5), ..Rule::default() };
-        contenders
-            .iter()
-            .map(|contender| Self {
-                alarms: contender.thresholds.iter().map(|p| (rule(*p), Alarm::default(), None, 0)).collect(),
-                said: Vec::new(),
-            })
-            .collect()
+        let run = |contender: &Contender| {
+            let rule = |threshold: f64| Rule { threshold, holds: contender.holds, ..Rule::default() };
+            let alarms = contender.thresholds.iter().map(|p| (rule(*p), Alarm::default(), None, 0));
+            Self { alarms: alarms.collect(), said: Vec::new() }
+        };
+        contenders.iter().map(run).collect()
     }
 
     fn step(&mut self, probability: f64, now: Timestamp, window: &Window, grade: bool) {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::bucket::{Bucket, Reading, Reset};
 use super::cycle::{ClosedWindow, Cycle, Frame, Point, Sample, Shape, Step, When, Window};
 use super::forecast::alarm::{Alarm, Change, Rule};
-use super::forecast::{self, Estimator, Forecast, Outlook, Progress, burn};
+use super::forecast::projection::Projection;
+use super::forecast::{self, Estimator, Forecast, Law, Outlook, Prior, Progress, burn};
 use super::threshold::{Crossed, Thresholds};
 
 /// A sample that is further ahead of the own clock than this is of a clock that errs.
@@ -114,6 +115,14 @@ impl BucketState {
         }
     }
 
+    /// How full it will be at the reset. `None`: its end or its length is not known.
+    #[must_use]
+    pub fn projection(&self, closed: &[ClosedWindow]) -> Option<Projection> {
+        let progress = Progress::of(self.window()?, self.length)?;
+        let prior = Prior::learned(closed, progress.length);
+        Some(Law::for_prior(&prior).projection(&progress, &prior))
+    }
+
     /// How used and even use compare. `None`: end or length is not known.
     #[must_use]
     pub fn pace(&self) -> Option<Pace> {
@@ -138,10 +147,10 @@ impl BucketState {
         }
     }
 
-    /// Begins a window: nothing was told in it yet.
-    fn begin(&mut self, percent: f64, settings: &Settings) {
+    /// Begins a window that is so full: nothing was told in it yet. `hysteresis` is for what the window before has told.
+    fn begin(&mut self, percent: f64, hysteresis: f64, settings: &Settings) {
         let list = settings.thresholds.of(&self.bucket.kind);
-        self.crossed = Crossed::beginning(percent, list, settings.thresholds.hysteresis);
+        self.crossed = Crossed::beginning(percent, list, hysteresis);
         self.alarm = Alarm::default();
         self.burn.clear();
         self.recorded_at = None;
@@ -292,7 +301,7 @@ pub fn decide(
             news: News::Armed { percent: sample.percent, resets_at: sample.resets_at },
         };
         state.cycle = Some(cycle);
-        state.begin(sample.percent, settings);
+        state.begin(sample.percent, 0.0, settings);
         let mut events = vec![event];
         look_ahead(state, closed, settings, &mut events);
         return events;
@@ -315,12 +324,12 @@ pub fn decide(
             events.push(Event { cycle: old.started_at, news: News::Closed(over.clone()) });
             if turn.shape == Shape::Switched {
                 events.push(Event { cycle: next, news: News::Armed { percent, resets_at } });
-                state.begin(percent, settings);
+                state.begin(percent, 0.0, settings);
             } else {
                 let (shape, when) = (turn.shape, turn.when);
                 let news = News::Reset { shape, when, before, percent, resets_at, next, confirmed };
                 events.push(Event { cycle: old.started_at, news });
-                state.begin(baseline, settings);
+                state.begin(baseline, settings.thresholds.hysteresis, settings);
             }
             // The window that has just closed teaches too, whether or not the caller has stored it already.
             learned = closed.iter().filter(|window| window.started_at != over.started_at).cloned().collect();

@@ -121,7 +121,9 @@ impl Person {
             time = time.max(until) + exponential(rng, self.pause);
         }
         if sum > 0.0 {
-            day.iter_mut().for_each(|step| *step *= total / sum);
+            for step in &mut day {
+                *step *= total / sum;
+            }
         }
         day
     }
@@ -149,7 +151,7 @@ pub fn simulate(seed: u64, weeks: u32, mishaps: &Mishaps) -> Recording {
         if time >= begin {
             world.step(time, day.get(step as usize).copied().unwrap_or_default(), mishaps, &mut rng);
         }
-        if world.recording.windows.len() >= weeks as usize && time >= world.window.started_at + STEP * 4 {
+        if world.recording.windows.len() >= weeks as usize && time >= world.window.started_at + STEP * 24 {
             break;
         }
         time += STEP;
@@ -204,7 +206,7 @@ impl World {
             self.plan(mishaps, rng);
         }
         if self.drift.take_if(|at| time >= *at).is_some() {
-            self.window.ended_at += SignedDuration::from_mins(rng.random_range(60..720));
+            self.window.ended_at += STEP * rng.random_range(12..144);
         }
         if self.refund.take_if(|at| time >= *at).is_some() && self.used >= 15.0 {
             let next = TrueWindow { ended_at: self.window.ended_at, ..window(time) };
@@ -273,5 +275,5 @@ fn exponential(rng: &mut ChaCha8Rng, mean: f64) -> f64 {
 /// The step of the day in which an hour lies; `None` after midnight.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an hour of a day, times twelve")]
 fn step_of(hour: f64) -> Option<usize> {
-    (0.0..24.0).contains(&hour).then(|| (hour * 12.0) as usize)
+    (0.0..24.0).contains(&hour).then_some((hour * 12.0) as usize)
 }

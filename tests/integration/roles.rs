@@ -36,6 +36,10 @@ async fn with_the_shipped_role_everything_works_but_restart() {
         let refused = house.ask("restart").await;
         assert!(refused.body().contains("k8s/overlays/restart"), "{}", refused.body());
         assert_eq!(generation(targets).await, before, "nothing was restarted");
+        let help = house.ask("help").await;
+        assert!(help.body().contains("start") && !help.body().contains("restart"), "{}", help.body());
+        let help = house.ask("help restart").await;
+        assert!(help.body().contains("off here") && help.body().contains("permission"), "{}", help.body());
         house.ask_until("stop", "is stopped").await;
     })
     .await;
@@ -51,6 +55,8 @@ async fn with_the_overlay_restart_works_too() {
         let before = generation(targets).await;
         house.ask_until("restart", "is restarted").await;
         assert!(generation(targets).await > before, "the pod template was changed");
+        let help = house.ask("help").await;
+        assert!(help.body().contains("restart"), "{}", help.body());
     })
     .await;
 }

@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 pub(crate) mod bot;
 #[path = "support/control_plane.rs"]
 pub(crate) mod control_plane;
+#[path = "support/front.rs"]
+pub(crate) mod front;
 #[path = "support/house.rs"]
 pub(crate) mod house;
 #[path = "support/kubelet.rs"]
@@ -26,6 +28,8 @@ pub(crate) mod node;
 pub(crate) mod person;
 #[path = "support/process.rs"]
 pub(crate) mod process;
+#[path = "support/provider.rs"]
+pub(crate) mod provider;
 #[path = "support/synapse.rs"]
 pub(crate) mod synapse;
 

@@ -94,7 +94,7 @@ impl Scene {
     }
 
     /// What is in the outbox for a room.
-    async fn said(&self, room: &str) -> Vec<Outgoing> {
+    pub(crate) async fn said(&self, room: &str) -> Vec<Outgoing> {
         let parcels = self.store.outgoing(now(), 1000).await.expect("the store answers");
         let ours = parcels.iter().filter(|parcel| parcel.room == room);
         ours.map(|parcel| serde_json::from_str(&parcel.payload).expect("words")).collect()

@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use matrix_sdk::ruma::events::Mentions;
 use matrix_sdk::ruma::events::relation::Reply;
-use matrix_sdk::ruma::events::room::message::{Relation, ReplacementMetadata, RoomMessageEventContent};
-use matrix_sdk::ruma::{EventId, OwnedEventId, UserId};
+use matrix_sdk::ruma::events::room::message::{
+    FormattedBody, ImageMessageEventContent, MessageType, Relation, ReplacementMetadata, RoomMessageEventContent,
+};
+use matrix_sdk::ruma::events::room::{EncryptedFile, ImageInfo};
+use matrix_sdk::ruma::{EventId, OwnedEventId, UInt, UserId};
 
-use crate::chat::Outgoing;
+use crate::chat::{Image, Outgoing};
 use crate::store::outbox::Parcel;
 
 /// Most bytes of text and HTML in one event: 64 KiB bound the whole event, and encryption adds a third.
@@ -29,6 +32,24 @@ pub(super) fn content(outgoing: &Outgoing, root: Option<&EventId>) -> RoomMessag
     let asked = outgoing.reply_to.as_deref().and_then(|event| OwnedEventId::try_from(event).ok());
     content.relates_to = asked.map(|event| Relation::Reply(Reply::with_event_id(event)));
     content
+}
+
+/// Makes the content of a picture whose bytes are uploaded already, with the words as its caption.
+pub(super) fn picture(outgoing: &Outgoing, image: &Image, file: EncryptedFile, size: u64) -> RoomMessageEventContent {
+    let (plain, html) = bounded(&outgoing.plain, &outgoing.html, MOST);
+    let mut picture = ImageMessageEventContent::encrypted(plain, file);
+    picture.formatted = Some(FormattedBody::html(html));
+    picture.filename = Some(image.name.clone());
+    let mut info = ImageInfo::new();
+    info.width = Some(image.width.into());
+    info.height = Some(image.height.into());
+    info.mimetype = Some("image/png".to_owned());
+    info.size = UInt::new(size);
+    picture.info = Some(Box::new(info));
+    let mut content = RoomMessageEventContent::new(MessageType::Image(picture));
+    let asked = outgoing.reply_to.as_deref().and_then(|event| OwnedEventId::try_from(event).ok());
+    content.relates_to = asked.map(|event| Relation::Reply(Reply::with_event_id(event)));
+    content.add_mentions(Mentions::new())
 }
 
 /// Cuts what is too long, and says so.
@@ -54,11 +75,17 @@ fn bounded(plain: &str, html: &str, most: usize) -> (String, String) {
 /// Joins messages into one, as far as they fit; gives the JSON of the joined words and the rows in it beside the first.
 pub(super) fn join(first: &Parcel, others: &[Parcel]) -> Option<(String, Vec<i64>)> {
     let mut joined: Outgoing = serde_json::from_str(&first.payload).ok()?;
+    if joined.image.is_some() {
+        return None;
+    }
     let mut asked: BTreeSet<String> = joined.reply_to.iter().cloned().collect();
     let mut rows = Vec::new();
     joined.html = format!("<div>{}</div>", joined.html);
     for other in others {
         let Ok(words) = serde_json::from_str::<Outgoing>(&other.payload) else { continue };
+        if words.image.is_some() {
+            break;
+        }
         let length = joined.plain.len() + joined.html.len() + words.plain.len() + words.html.len() + 12;
         if length > MOST {
             break;
@@ -95,6 +122,7 @@ mod tests {
             reply_to: Some("$asked:x".to_owned()),
             mentions: vec!["@anna:x".to_owned(), "nobody".to_owned()],
             anywhere: false,
+            image: None,
         }
     }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::OpenError;
-use super::wire::{USER_AGENT, WireError, chain, patiently};
+use super::wire::{LIMITED, USER_AGENT, WireError, chain, no_answer, patiently, retry_after};
 use crate::config::{self, JwtSource, Login};
 
 /// Keycloak answers within this time.
@@ -95,9 +95,10 @@ fn keycloak_http(matrix: &config::Matrix) -> Result<reqwest::Client, String> {
 }
 
 async fn grant(request: reqwest::RequestBuilder) -> Result<String, WireError> {
-    let unreachable = |error: reqwest::Error| WireError::Unreachable(chain(&error.without_url()));
+    let unreachable = |error: reqwest::Error| WireError::Unreachable(no_answer(error));
     let answer = request.send().await.map_err(unreachable)?;
     let status = answer.status();
+    let asked_to_wait = retry_after(&answer);
     let body = answer.bytes().await.map_err(unreachable)?;
     if status.is_success() {
         return serde_json::from_slice::<Granted>(&body)
@@ -106,6 +107,9 @@ async fn grant(request: reqwest::RequestBuilder) -> Result<String, WireError> {
     }
     if status.is_server_error() {
         return Err(WireError::Unreachable(format!("Keycloak answers {status}")));
+    }
+    if status.as_u16() == 429 {
+        return Err(WireError::Limited(asked_to_wait.unwrap_or(LIMITED)));
     }
     let denied: Denied = serde_json::from_slice(&body).unwrap_or_default();
     Err(WireError::Refused {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustls::CertificateError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::warn;
@@ -21,8 +22,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// … to here.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// What a homeserver's limit means when it does not say.
-const LIMITED: Duration = Duration::from_secs(30);
+/// What a server's limit means when it does not say.
+pub(super) const LIMITED: Duration = Duration::from_secs(30);
 
 /// How this program names itself to servers.
 pub(crate) const USER_AGENT: &str = concat!("pilothouse/", env!("CARGO_PKG_VERSION"));
@@ -117,11 +118,13 @@ pub(crate) struct Keys {
 pub(crate) struct Wire {
     pub(super) http: reqwest::Client,
     homeserver: Url,
+    /// Whether a configured proxy stands between.
+    proxied: bool,
 }
 
 impl Wire {
     pub(crate) fn new(matrix: &config::Matrix) -> Result<Self, OpenError> {
-        Ok(Self { http: http(matrix)?, homeserver: matrix.homeserver.clone() })
+        Ok(Self { http: http(matrix)?, homeserver: matrix.homeserver.clone(), proxied: matrix.proxy.is_some() })
     }
 
     fn url(&self, path: &str) -> String {
@@ -129,19 +132,16 @@ impl Wire {
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, WireError> {
-        let answer = request
-            .timeout(REQUEST_TIMEOUT)
-            .send()
-            .await
-            .map_err(|error| WireError::Unreachable(chain(&error.without_url())))?;
+        let answer = request.timeout(REQUEST_TIMEOUT).send().await.map_err(|error| self.no_answer(error))?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| WireError::Unreachable(chain(&error.without_url())))?;
+        let asked_to_wait = retry_after(&answer);
+        let body = answer.bytes().await.map_err(|error| self.no_answer(error))?;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| WireError::Strange(error.to_string()));
         }
         let said: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
         Err(if status.as_u16() == 429 {
-            WireError::Limited(said.retry_after_ms.map_or(LIMITED, Duration::from_millis))
+            WireError::Limited(asked_to_wait.or(said.retry_after_ms.map(Duration::from_millis)).unwrap_or(LIMITED))
         } else if status.is_server_error() {
             WireError::Unreachable(format!("the homeserver answers {status} {}", said.error))
         } else if said.errcode.is_empty() {
@@ -154,6 +154,11 @@ impl Wire {
                 soft_logout: said.soft_logout,
             }
         })
+    }
+
+    fn no_answer(&self, error: reqwest::Error) -> WireError {
+        let through = if self.proxied && error.is_connect() { "through matrix.proxy: " } else { "" };
+        WireError::Unreachable(format!("{through}{}", no_answer(error)))
     }
 
     /// `POST /login` with these credentials; the same device, where one is given.
@@ -222,6 +227,8 @@ where
                 pause
             }
             Err(WireError::Limited(wait)) => {
+                // A server that asks for no wait at all is not asked in a circle.
+                let wait = wait.max(FIRST_PAUSE);
                 warn!(?wait, until = %until(wait), "{what}: limited, waiting as the server asks");
                 wait
             }
@@ -234,6 +241,36 @@ where
 #[expect(clippy::disallowed_methods, reason = "a waiting loop says until when")]
 fn until(wait: Duration) -> Timestamp {
     Timestamp::now() + wait
+}
+
+/// How long a server asks to wait (the header `Retry-After`, in seconds).
+pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<Duration> {
+    let seconds = answer.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Why no answer came, with what to do where that is known.
+pub(crate) fn no_answer(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    match refused_certificate(&error) {
+        Some(CertificateError::UnknownIssuer) => {
+            "its certificate is signed by an unknown CA: set matrix.ca_file to the PEM file of that CA".to_owned()
+        }
+        Some(fault) => format!("its certificate is refused ({fault}): renew it, or correct the address"),
+        None => chain(&error),
+    }
+}
+
+/// Finds what TLS has against the server's certificate. An `io::Error` hides what it carries from `source`.
+fn refused_certificate<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CertificateError> {
+    let carried = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    if let Some(carried) = carried {
+        return refused_certificate(carried);
+    }
+    match error.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::InvalidCertificate(fault)) => Some(fault),
+        _ => error.source().and_then(refused_certificate),
+    }
 }
 
 /// An error with its causes, in one line: reqwest hides the interesting one.

@@ -1,18 +1,18 @@
 //! From a timeline event to an entry for the inbox.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use matrix_sdk::Room;
-use matrix_sdk::RoomMemberships;
 use matrix_sdk::deserialized_responses::{EncryptionInfo, TimelineEvent, TimelineEventKind, UnableToDecryptReason};
-use matrix_sdk::ruma::UserId;
+use matrix_sdk::ruma::{OwnedRoomId, UserId};
+use matrix_sdk::{HttpError, Room, RoomMemberships};
 use tracing::{debug, warn};
 
 use super::chores::Chores;
 use super::event::{Event, strip_name};
+use super::logout;
 use crate::chat::rooms::Rooms;
 use crate::chat::trust::Trust;
 use crate::chat::trust::replay::{Replay, Sight};
@@ -35,7 +35,7 @@ enum Meaning {
     /// A text to judge.
     Text(Text),
     /// An encrypted event whose key may still come.
-    Locked(Arrival),
+    Locked(OwnedRoomId, Arrival),
 }
 
 struct Text {
@@ -44,6 +44,15 @@ struct Text {
     body: String,
     info: Option<Arc<EncryptionInfo>>,
     message_index: Option<u32>,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub(crate) struct Judged {
+    /// Entries for the inbox.
+    pub(crate) arrivals: Vec<Arrival>,
+    /// Rooms of which something cannot be judged now: from there on nothing of them is in `arrivals`.
+    pub(crate) held: BTreeSet<OwnedRoomId>,
 }
 
 /// Turns what was heard into entries for the inbox.
@@ -64,8 +73,8 @@ impl Hearing {
     /// Gives the entries for the inbox, in the order of `heard`. Strangers, edits, notices and the like leave none.
     ///
     /// # Errors
-    /// Where something could not be judged now: nothing of this batch may be taken in, and it is heard again later.
-    pub(crate) async fn hear(&self, heard: Vec<Heard>) -> anyhow::Result<Vec<Arrival>> {
+    /// Where nothing can be judged now: nothing of this batch may be taken in, and it is heard again later.
+    pub(crate) async fn hear(&self, heard: Vec<Heard>) -> anyhow::Result<Judged> {
         let users = Arc::clone(&self.context.users.borrow());
         let meanings: Vec<Meaning> = heard.into_iter().filter_map(|heard| meaning(heard, &users)).collect();
 
@@ -76,36 +85,43 @@ impl Hearing {
             .iter()
             .filter_map(|meaning| match meaning {
                 Meaning::Text(text) => Some((text.event.id.clone(), text.message_index?)),
-                Meaning::Locked(_) => None,
+                Meaning::Locked(..) => None,
             })
             .collect();
 
         // A single command is waited for by somebody; many at once are best indexed at once.
         let pause = if meanings.len() == 1 { INDEX_PAUSE } else { Duration::ZERO };
-        let mut arrivals = Vec::with_capacity(meanings.len());
+        let mut judged = Judged::default();
         for (meaning, sight) in meanings.into_iter().zip(sights) {
+            let earlier = sight.as_ref().and_then(|_| earlier.next()).unwrap_or_default();
             let text = match meaning {
-                Meaning::Locked(arrival) => {
-                    arrivals.push(arrival);
+                Meaning::Locked(room, arrival) if !judged.held.contains(&room) => {
+                    judged.arrivals.push(arrival);
                     continue;
                 }
-                Meaning::Text(text) => text,
+                Meaning::Text(text) if !judged.held.contains(text.room.room_id()) => text,
+                _ => continue,
             };
             let replayed = match &sight {
                 None => false,
-                Some(sight) => {
-                    let earlier = earlier.next().unwrap_or_default();
-                    if !earlier.is_empty() || text.message_index.is_some() {
-                        self.replay.is_replay(&text.room, sight, &earlier, &mut known).await?
-                    } else {
-                        self.index_later(&text.room, sight, pause);
-                        false
-                    }
+                Some(sight) if earlier.is_empty() && text.message_index.is_none() => {
+                    self.index_later(&text.room, sight, pause);
+                    false
                 }
+                Some(sight) => match self.replay.is_replay(&text.room, sight, &earlier, &mut known).await {
+                    Ok(replayed) => replayed,
+                    // An event is asked for in its room, and one room must not hold the others up.
+                    Err(error) if error.downcast_ref::<HttpError>().is_some() && logout(&error).is_none() => {
+                        warn!(room = %text.room.room_id(), "held until it can be judged: {error:#}");
+                        judged.held.insert(text.room.room_id().to_owned());
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
             };
-            arrivals.push(self.arrival(text, replayed).await?);
+            judged.arrivals.push(self.arrival(text, replayed).await?);
         }
-        Ok(arrivals)
+        Ok(judged)
     }
 
     fn index_later(&self, room: &Room, sight: &Sight, pause: Duration) {
@@ -203,14 +219,18 @@ fn meaning(heard: Heard, users: &[String]) -> Option<Meaning> {
                 warn!(event = event.id, sender = event.sender, reason = ?utd_info.reason, "can never be read");
                 return None;
             };
-            Some(Meaning::Locked(Arrival {
-                room: room.room_id().to_string(),
-                sent_at: event.sent_at(),
-                payload: timeline.raw().json().get().to_owned(),
-                waiting_for: Some(session),
-                sender: event.sender,
-                event: event.id,
-            }))
+            let id = room.room_id().to_owned();
+            Some(Meaning::Locked(
+                id,
+                Arrival {
+                    room: room.room_id().to_string(),
+                    sent_at: event.sent_at(),
+                    payload: timeline.raw().json().get().to_owned(),
+                    waiting_for: Some(session),
+                    sender: event.sender,
+                    event: event.id,
+                },
+            ))
         }
         TimelineEventKind::Decrypted(_) | TimelineEventKind::PlainText { .. } => {
             let body = event.text()?.to_owned();

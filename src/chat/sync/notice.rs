@@ -28,6 +28,11 @@ pub(crate) fn cut(events: usize, reach: SignedDuration) -> Outgoing {
     spoken(&Report::Cut { events, reach })
 }
 
+/// To a room of which something cannot be read; `passed_over`: it is not tried any more.
+pub(crate) fn unheard(passed_over: bool) -> Outgoing {
+    spoken(&Report::Unheard { passed_over })
+}
+
 /// To the sender of a message whose key has not come.
 pub(crate) fn unreadable(event: &str, sender: &str) -> Outgoing {
     let words = spoken(&Report::Unreadable);
@@ -36,5 +41,5 @@ pub(crate) fn unreadable(event: &str, sender: &str) -> Outgoing {
 
 fn spoken(report: &Report) -> Outgoing {
     let reply::Words { plain, html } = reply::words(report);
-    Outgoing { plain, html, reply_to: None, mentions: Vec::new(), anywhere: false }
+    Outgoing { plain, html, reply_to: None, mentions: Vec::new(), anywhere: false, image: None }
 }

@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{Drift, Shape, Sight, State, decide};
+use super::{Drift, Fallen, Shape, Sight, State, decide};
 use crate::cluster::follow::{Follow, Observation};
 use crate::cluster::workload::Snapshot;
 use crate::cluster::{Cluster, FIELD_MANAGER, Target};
@@ -21,12 +21,14 @@ const IDLE: Duration = Duration::from_hours(1);
 
 impl Cluster {
     /// Watches the targets for ever, and tells what happens to those that were ready and that nobody here asked for.
-    /// Targets may come and go. While the API server is away nothing is told.
+    /// Targets may come and go. While the API server is away nothing is told. `fallen`, by the target's key, is what was
+    /// told as fallen before a restart: its recovery is still owed.
     pub fn drift(
         &self,
         targets: watch::Receiver<Vec<Target>>,
+        fallen: BTreeMap<String, Fallen>,
     ) -> impl Stream<Item = (Target, Drift, Timestamp)> + Send + use<> {
-        let mut lookout = Lookout { cluster: self.clone(), targets, changing: true, streams: BTreeMap::new() };
+        let mut lookout = Lookout { cluster: self.clone(), targets, fallen, changing: true, streams: BTreeMap::new() };
         lookout.adopt();
         stream::unfold(lookout, |mut lookout| async move {
             let told = lookout.next().await;
@@ -65,6 +67,8 @@ impl Cluster {
 struct Lookout {
     cluster: Cluster,
     targets: watch::Receiver<Vec<Target>>,
+    /// Not looked at yet.
+    fallen: BTreeMap<String, Fallen>,
     /// Whether the targets can still change.
     changing: bool,
     streams: BTreeMap<String, (Target, BoxStream<'static, (Drift, Timestamp)>)>,
@@ -100,7 +104,8 @@ impl Lookout {
             match self.streams.entry(target.key()) {
                 std::collections::btree_map::Entry::Occupied(mut known) => known.get_mut().0 = target,
                 std::collections::btree_map::Entry::Vacant(new) => {
-                    let stream = look_at(self.cluster.clone(), target.clone());
+                    let fallen = self.fallen.remove(new.key());
+                    let stream = look_at(self.cluster.clone(), target.clone(), fallen);
                     new.insert((target, stream));
                 }
             }
@@ -108,9 +113,9 @@ impl Lookout {
     }
 }
 
-fn look_at(cluster: Cluster, target: Target) -> BoxStream<'static, (Drift, Timestamp)> {
+fn look_at(cluster: Cluster, target: Target, fallen: Option<Fallen>) -> BoxStream<'static, (Drift, Timestamp)> {
     let follow = Follow::new(cluster.clone(), target.clone(), cluster.pace.drift);
-    let look = Look { cluster, target, follow, state: State::New, sight: None };
+    let look = Look { cluster, target, follow, fallen, state: State::New, sight: None };
     stream::unfold(look, |mut look| async move {
         let told = look.next().await;
         Some((told, look))
@@ -123,6 +128,8 @@ struct Look {
     cluster: Cluster,
     target: Target,
     follow: Follow,
+    /// Until the first sight.
+    fallen: Option<Fallen>,
     state: State,
     /// The last that was seen: time alone can make news of it.
     sight: Option<(Sight, Option<Box<Snapshot>>)>,
@@ -151,6 +158,9 @@ impl Look {
                 }
             }
             let Some((sight, snapshot)) = &self.sight else { continue };
+            if let Some(fallen) = self.fallen.take() {
+                self.state = State::resume(fallen, sight);
+            }
             let now = now();
             let quiet = self.cluster.is_quiet(&self.target, now);
             let (state, drift) = decide(self.state, sight, quiet, now, self.cluster.pace.steady);

@@ -177,16 +177,16 @@ enabled = true  # default
 
 [usage]
 interval = "5m"         # default
-forecast = "lognormal"  # default
+forecast = "shrunken"   # default
 probability = 0.8       # default
 reset_tolerance = "1m"  # default
 armed = false           # default
 mention = {}            # default
 
 [usage.thresholds]
-session = [95.0]             # default
-weekly = [50.0, 75.0, 90.0]  # default
-extra = [80.0]               # default
+session = [100.0]                   # default
+weekly = [50.0, 80.0, 95.0, 100.0]  # default
+extra = [80.0, 100.0]               # default
 
 [admin]
 listen = "127.0.0.1:9090"  # default

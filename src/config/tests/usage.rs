@@ -14,7 +14,7 @@ fn nothing_is_watched_unless_an_account_is_named() {
     let usage = load(Some(COMPLETE), &[]).unwrap().config.usage;
     assert!(usage.accounts.is_empty() && usage.rules.is_empty() && usage.listen.is_none());
     assert_eq!(usage.interval, SignedDuration::from_mins(5));
-    assert_eq!(usage.forecast, Estimator::Lognormal);
+    assert_eq!(usage.forecast, Estimator::Shrunken);
 }
 
 #[test]

@@ -89,7 +89,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(on: String, weeks: &Weeks, tallies: Vec<Tally>) -> Self {
+    pub(super) fn new(on: String, weeks: &Weeks, tallies: &[Tally]) -> Self {
         let (rows, deciles): (Vec<_>, Vec<_>) = tallies.iter().map(Tally::report).unzip();
         Self {
             on,

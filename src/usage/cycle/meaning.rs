@@ -15,7 +15,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Frame, Point, Sample, Shape, Turn, When, Window, start_of};
+use super::window::start_of;
+use super::{Frame, Point, Sample, Shape, Turn, When, Window};
 use crate::usage::bucket::Reset;
 
 /// A window is due from so long before its announced end on: clocks differ.

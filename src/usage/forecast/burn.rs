@@ -62,7 +62,9 @@ mod tests {
     fn points(values: &[(i64, f64)]) -> Vec<Point> {
         let at = |minute: i64| Timestamp::from_second(minute * 60).unwrap();
         let mut points = Vec::new();
-        values.iter().for_each(|(minute, percent)| remember(&mut points, Point { at: at(*minute), percent: *percent }));
+        for (minute, percent) in values {
+            remember(&mut points, Point { at: at(*minute), percent: *percent });
+        }
         points
     }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _};
@@ -22,7 +23,7 @@ struct Told {
 impl Told {
     fn by(cluster: &Cluster, targets: Vec<Target>) -> Self {
         let (targets, changes) = watch::channel(targets);
-        let mut stream: Pin<Box<dyn Stream<Item = _> + Send>> = cluster.drift(changes).boxed();
+        let mut stream: Pin<Box<dyn Stream<Item = _> + Send>> = cluster.drift(changes, BTreeMap::new()).boxed();
         let (sender, drift) = tokio::sync::mpsc::unbounded_channel();
         let reading = tokio::spawn(async move {
             while let Some(told) = stream.next().await {

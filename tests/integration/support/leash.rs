@@ -9,6 +9,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -34,6 +35,7 @@ pub(crate) struct Leashed {
     shell: Child,
     pid: u32,
     said: Arc<Said>,
+    readers: [JoinHandle<()>; 2],
 }
 
 /// Lines of standard output and standard error, in the order of their arrival.
@@ -70,9 +72,9 @@ impl Leashed {
         let pid = pid.trim().parse().expect("the first line is a pid");
 
         let said = Arc::new(Said { lines: Mutex::default(), count: watch::Sender::new(0) });
-        collect(out, Arc::clone(&said));
-        collect(BufReader::new(shell.stderr.take().expect("standard error is piped")), Arc::clone(&said));
-        Self { name: name.to_owned(), shell, pid, said }
+        let errors = BufReader::new(shell.stderr.take().expect("standard error is piped"));
+        let readers = [collect(out, Arc::clone(&said)), collect(errors, Arc::clone(&said))];
+        Self { name: name.to_owned(), shell, pid, said, readers }
     }
 
     /// Sends a signal by its name (`TERM`, `KILL`, `HUP`, `STOP`, `CONT`).
@@ -114,14 +116,15 @@ impl Leashed {
         self.shell.try_wait().expect("the shell can be asked")
     }
 
-    /// Waits for the end.
+    /// Waits for the end, and until everything that it said has been read.
     ///
     /// # Errors
     /// What the child said last, when the deadline passes first.
     pub(crate) async fn end(&mut self, deadline: Duration) -> Result<ExitStatus, String> {
         let start = tokio::time::Instant::now();
         loop {
-            if let Some(status) = self.ended() {
+            let status = self.ended().filter(|_| self.readers.iter().all(JoinHandle::is_finished));
+            if let Some(status) = status {
                 return Ok(status);
             }
             if start.elapsed() > deadline {
@@ -196,12 +199,12 @@ impl Said {
     }
 }
 
-fn collect(from: BufReader<impl Read + Send + 'static>, said: Arc<Said>) {
+fn collect(from: BufReader<impl Read + Send + 'static>, said: Arc<Said>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in from.split(b'\n') {
             let Ok(line) = line else { break };
             said.lines().push(String::from_utf8_lossy(&line).into_owned());
             said.count.send_modify(|count| *count += 1);
         }
-    });
+    })
 }

@@ -1,10 +1,7 @@
 //! A node in so far as the API server asks one: over TLS, for the logs of containers.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Uri;
@@ -12,14 +9,11 @@ use axum::routing::get;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
+use super::front::Tls;
 use super::unique;
 
 /// A node on loopback; it ends when dropped.
@@ -32,16 +26,12 @@ impl Node {
     /// Registers a node and answers for it: every container of its pods has written `log`. It shows the certificate of
     /// the API server, which does not verify a kubelet's unless it is told how.
     pub(crate) async fn start(client: Client, certificates: &Path, log: &str) -> Self {
-        let chain = CertificateDer::pem_file_iter(certificates.join("apiserver.crt")).expect("certificates");
-        let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
-        let key = PrivateKeyDer::from_pem_file(certificates.join("apiserver.key")).expect("a key");
-        let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("a pair");
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = tcp.local_addr().expect("an address").port();
         let log = log.to_owned();
         let logs = get(move |uri: Uri| async move { excerpt(&log, &uri) });
         let router = Router::new().route("/containerLogs/{namespace}/{pod}/{container}", logs);
-        let listener = Listener { tcp, tls: Arc::new(tls).into() };
+        let listener = Tls::over(tcp, &certificates.join("apiserver.crt"), &certificates.join("apiserver.key"));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves for ever") });
 
         let name = unique("node");
@@ -94,28 +84,4 @@ fn excerpt(log: &str, uri: &Uri) -> String {
     let mut text = (tail.join("\n") + "\n").into_bytes();
     text.truncate(bound("limitBytes"));
     String::from_utf8_lossy(&text).into_owned()
-}
-
-/// TLS in front of a router.
-struct Listener {
-    tcp: TcpListener,
-    tls: TlsAcceptor,
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, from) = self.tcp.accept().await.expect("the listener is open");
-            if let Ok(stream) = self.tls.accept(stream).await {
-                return (stream, from);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.tcp.local_addr()
-    }
 }

@@ -1,0 +1,160 @@
+//! `pilothouse usage`: the subscription seen from the machine, its history in and out, and how well forecasts do.
+
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::daemon;
+use crate::reply::{Report, words};
+use crate::store::Store;
+use crate::store::samples::{Closed, Learned, Sample};
+use crate::store::usage::Asked;
+use crate::usage::backtest::{self, Contender};
+use crate::usage::credential::secret;
+use crate::usage::cycle::Frame;
+use crate::usage::gate::{Gate, Kept};
+use crate::usage::history::{self, Row};
+use crate::usage::plan::Plan;
+use crate::usage::simulate::Mishaps;
+use crate::usage::source::Adapter;
+use crate::usage::{Snapshot, overview, sources};
+
+/// Asks every source once and prints what the room would read. Beside a running daemon it keeps to the same pace.
+///
+/// # Errors
+/// Where the store or a source cannot be prepared, nothing is configured, or no source answered.
+pub async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !config.usage.accounts.is_empty(),
+        "no account is watched; name one as [[usage.accounts]] in the configuration (`pilothouse init` helps)"
+    );
+    let store = daemon::open_store(&config.matrix.store)?;
+    let plan = Plan::new(&config.usage, config.matrix.home_room.clone());
+    // A login in a folder needs no cluster.
+    let cluster = match Cluster::connect(&config.kubernetes).await {
+        Ok(cluster) => Some(cluster),
+        Err(error) if config.usage.accounts.iter().any(|account| account.secret.is_some()) => {
+            return Err(error.context("a login is in a Kubernetes Secret"));
+        }
+        Err(_) => None,
+    };
+    let open = cluster.map(|cluster| move |settings| secret::Place::new(cluster.client(), settings));
+    let open = open.as_ref().map(|open| open as &dyn Fn(secret::Settings) -> secret::Place);
+    let adapters = sources::adapters(&config.usage, &store, open)?;
+    let mut failures = 0;
+    let mut fresh: Vec<Snapshot> = Vec::new();
+    for (index, adapter) in (0..).zip(&adapters) {
+        match ask(adapter, index, &store, &plan).await? {
+            Ok(snapshot) => fresh.push(snapshot),
+            Err(why) => {
+                eprintln!("pilothouse: {}: {why}", adapter.account());
+                failures += 1;
+            }
+        }
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&fresh)?);
+    } else {
+        println!("{}", words(&Report::Usage(overview::read(&store, &plan, now()).await?)).plain);
+    }
+    anyhow::ensure!(failures == 0 || !fresh.is_empty(), "no source gave an answer");
+    Ok(())
+}
+
+/// Asks one source, if the pace allows it; why not otherwise.
+async fn ask(adapter: &Adapter, index: u32, store: &Store, plan: &Plan) -> anyhow::Result<Result<Snapshot, String>> {
+    let account = adapter.account();
+    let row = store.account(account).await?;
+    let kept = Kept { tried_at: row.tried_at, blocked_until: row.blocked_until, failures: row.failures };
+    let mut gate = Gate::begin(plan.interval, (index, 1), kept, now());
+    if let Err(at) = gate.may_poll(now()) {
+        let at = at.to_zoned(plan.zone.clone()).strftime("%H:%M:%S");
+        return Ok(Err(format!("was asked shortly ago and is not asked again before {at}; the last numbers follow")));
+    }
+    let answer = adapter.ask(now()).await;
+    let outcome = match &answer {
+        Ok(_) => crate::usage::gate::Outcome::Good { next_reset: None },
+        Err(error) => error.outcome(),
+    };
+    gate.note(outcome, now(), 0.5);
+    let asked = Asked {
+        snapshot: answer.as_ref().ok().and_then(|snapshot| serde_json::to_string(snapshot).ok()),
+        blocked_until: gate.blocked_until(now()),
+        failures: gate.kept().failures,
+        trouble: answer.as_ref().err().map(ToString::to_string),
+    };
+    store.note_asked(account, asked, now()).await?;
+    Ok(answer.map_err(|error| error.to_string()))
+}
+
+/// Takes history from a file, CSV or JSON: samples, and the windows that ended within it, from which forecasts learn.
+///
+/// # Errors
+/// Where the file cannot be read, with the line, or the store not be written.
+pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
+    let rows = read(file)?;
+    let store = daemon::open_store(&config.matrix.store)?;
+    let frame = Frame { jitter: config.usage.reset_tolerance, ..Frame::default() };
+    let closed: Vec<Closed> = history::windows(&rows, &frame).iter().map(crate::usage::digest::closed).collect();
+    let windows = closed.len();
+    let samples = rows.iter().map(|row| Sample {
+        bucket: row.bucket.to_string(),
+        at: row.at,
+        source: crate::usage::Source::Import.word().to_owned(),
+        percent: row.percent,
+        resets_at: row.resets_at,
+    });
+    let new = store.import_samples(samples.collect()).await?;
+    store.learn(Learned { closed, ..Learned::default() }, now()).await?;
+    println!("{} rows read, {new} of them new; {windows} closed windows to learn from.", rows.len());
+    Ok(())
+}
+
+/// Writes the history to standard output.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub async fn export(config: &Config, json: bool) -> anyhow::Result<()> {
+    let store = daemon::open_store(&config.matrix.store)?;
+    let samples = store.samples(None, Timestamp::MIN).await?;
+    let rows: Vec<Row> = samples
+        .into_iter()
+        .filter_map(|sample| {
+            let bucket = sample.bucket.parse().ok()?;
+            Some(Row { at: sample.at, bucket, percent: sample.percent, resets_at: sample.resets_at })
+        })
+        .collect();
+    print!("{}", if json { history::write_json(&rows) } else { history::write_csv(&rows) });
+    Ok(())
+}
+
+/// Holds estimators against simulated weeks, or against recorded ones.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn backtest(seeds: Range<u64>, file: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    let report = match file {
+        Some(file) => backtest::replay(&read(file)?, &Contender::usual()),
+        None => backtest::run(seeds, &Mishaps::default(), &Contender::usual()),
+    };
+    if json {
+        println!("{}", report.json()?);
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<Row>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    history::read(&text).with_context(|| file.display().to_string())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a subcommand happens now")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

@@ -1,0 +1,248 @@
+//! From one answer of a source to everything that follows from it: what is stored, what is told, what is over. Pure.
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use super::bucket::{Bucket, Snapshot};
+use super::cycle::{ClosedWindow, Sample, Shape};
+use super::decide::{BucketState, Event, News, decide};
+use super::overview;
+use super::plan::Plan;
+use crate::chat::Outgoing;
+use crate::reply::usage::{Bulletin, Severity};
+use crate::reply::{self, Report};
+use crate::store::outbox::{Draft, Speech};
+use crate::store::samples::{self, Alert, Closed, Foretold, Learned, Over, Told};
+
+/// What is known before the answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Before<'a> {
+    /// What is decided so far.
+    pub states: &'a [BucketState],
+    /// Windows that have ended.
+    pub closed: &'a [ClosedWindow],
+    /// Alerts that the room has and that are not over.
+    pub told: &'a [(Bucket, Vec<Told>)],
+    /// The room for alerts, where there is one.
+    pub room: Option<&'a str>,
+    /// Whether alerts are silent.
+    pub muted: bool,
+}
+
+/// What follows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct After {
+    /// What is decided now.
+    pub states: Vec<BucketState>,
+    /// What is written, in one transaction.
+    pub learned: Learned,
+    /// What happened, for the guard and the log.
+    pub events: Vec<(Bucket, Event)>,
+}
+
+/// Takes an answer in.
+#[must_use]
+pub fn digest(snapshot: &Snapshot, before: Before<'_>, plan: &Plan, now: Timestamp) -> After {
+    let mut after = After { states: before.states.to_vec(), learned: Learned::default(), events: Vec::new() };
+    let mut armed = false;
+    for reading in &snapshot.readings {
+        let Some(sample) = Sample::of(snapshot, reading) else { continue };
+        after.learned.samples.push(stored(&reading.bucket, &sample));
+        let place = after.states.iter().position(|state| state.bucket == reading.bucket).unwrap_or_else(|| {
+            after.states.push(BucketState::of(reading));
+            after.states.len() - 1
+        });
+        let closed = overview::of(&reading.bucket, before.closed);
+        let events = decide(&mut after.states[place], &sample, &closed, &plan.settings, now);
+        for event in events {
+            armed |= matches!(event.news, News::Armed { .. });
+            follow(&mut after.learned, &reading.bucket, &event, before, plan, now);
+            after.events.push((reading.bucket.clone(), event));
+        }
+        if let Ok(state) = serde_json::to_string(&after.states[place]) {
+            after.learned.states.push((reading.bucket.to_string(), state));
+        }
+    }
+    if armed && plan.armed {
+        after.learned.alerts.push(watched(snapshot, &after.states, before, plan, now));
+    }
+    after
+}
+
+/// What one event writes and says.
+fn follow(learned: &mut Learned, bucket: &Bucket, event: &Event, before: Before<'_>, plan: &Plan, now: Timestamp) {
+    let bulletin = || Bulletin {
+        bucket: bucket.clone(),
+        several: plan.several(),
+        news: event.news.clone(),
+        zone: plan.zone.clone(),
+        now,
+    };
+    match &event.news {
+        News::Closed(window) => learned.closed.push(closed(window)),
+        News::Predicted { at, percent, forecast } => learned.foretold.push(Foretold {
+            bucket: bucket.to_string(),
+            cycle: event.cycle,
+            at: *at,
+            estimator: forecast.estimator.word().to_owned(),
+            percent: *percent,
+            probability: forecast.probability,
+            low: forecast.low,
+            median: forecast.median,
+            high: forecast.high,
+        }),
+        News::Armed { .. } | News::ResetConfirmed => {}
+        News::Reset { shape, .. } => {
+            let end = if *shape == Shape::Switched { "another account is behind it now" } else { "it was reset" };
+            learned.over.extend(over(bucket, event, before, plan, now, end, |_| true));
+            learned.alerts.push(alert(bucket, event, &bulletin(), before, plan, now));
+        }
+        News::Cleared { .. } => {
+            let alarm = |name: &str| name == "alarm" || name.starts_with("escalated");
+            learned.over.extend(over(bucket, event, before, plan, now, "it will probably last", alarm));
+            learned.alerts.push(alert(bucket, event, &bulletin(), before, plan, now));
+        }
+        News::Crossed { .. } | News::Alarm { .. } | News::Escalated { .. } => {
+            learned.alerts.push(alert(bucket, event, &bulletin(), before, plan, now));
+        }
+    }
+}
+
+/// The id of an alert's event, from what it is about: told twice, it is one event.
+fn txn(bucket: &Bucket, cycle: Timestamp, name: &str) -> String {
+    let digest = Sha256::new()
+        .chain_update(bucket.to_string())
+        .chain_update([0])
+        .chain_update(cycle.as_millisecond().to_string())
+        .chain_update([0])
+        .chain_update(name)
+        .finalize();
+    digest.iter().take(16).fold("us".to_owned(), |txn, byte| format!("{txn}{byte:02x}"))
+}
+
+fn alert(
+    bucket: &Bucket,
+    event: &Event,
+    bulletin: &Bulletin,
+    before: Before<'_>,
+    plan: &Plan,
+    now: Timestamp,
+) -> Alert {
+    let name = event.name();
+    let severity = bulletin.severity();
+    let mentions = plan.mention.get(severity.word()).cloned().into_iter().collect();
+    let report = Report::UsageNews(Box::new(bulletin.clone()));
+    let draft = before.room.filter(|_| !before.muted).map(|room| Draft {
+        txn: txn(bucket, event.cycle, &name),
+        room: room.to_owned(),
+        payload: payload(&report, mentions),
+    });
+    let not_before = plan.quiet_until(now).filter(|_| severity < Severity::Critical);
+    let words = reply::words(&report);
+    let kept = serde_json::json!({ "plain": words.plain });
+    Alert { bucket: bucket.to_string(), cycle: event.cycle, name, payload: kept.to_string(), draft, not_before }
+}
+
+/// Edits of what was told of the window that this event ends or clears.
+fn over(
+    bucket: &Bucket,
+    event: &Event,
+    before: Before<'_>,
+    plan: &Plan,
+    now: Timestamp,
+    end: &str,
+    which: impl Fn(&str) -> bool,
+) -> Vec<Over> {
+    let told = before.told.iter().filter(|(of, _)| of == bucket).flat_map(|(_, told)| told);
+    told.filter(|told| told.cycle <= event.cycle && which(&told.name) && is_standing(&told.name))
+        .map(|told| {
+            let said = serde_json::from_str::<serde_json::Value>(&told.payload).ok();
+            let said = said.and_then(|said| said["plain"].as_str().map(str::to_owned)).unwrap_or_default();
+            let report = Report::UsageOver { said, end: end.to_owned(), at: now, zone: plan.zone.clone() };
+            let speech = told.outbox.map(|row| Speech::Revise {
+                row,
+                room: String::new(),
+                txn: txn(bucket, told.cycle, &format!("{}-over", told.name)),
+                payload: payload(&report, vec![]),
+            });
+            Over { bucket: bucket.to_string(), cycle: told.cycle, name: told.name.clone(), speech }
+        })
+        .collect()
+}
+
+/// Says whether an alert speaks of a state, which ends, and not of a moment.
+fn is_standing(name: &str) -> bool {
+    name.starts_with("crossed") || name == "alarm" || name.starts_with("escalated")
+}
+
+/// What is watched of an account, said at its first answer.
+fn watched(snapshot: &Snapshot, states: &[BucketState], before: Before<'_>, plan: &Plan, now: Timestamp) -> Alert {
+    let bucket =
+        Bucket { account: snapshot.account.clone(), kind: super::Kind::Other("account".to_owned()), scope: None };
+    let estimator = (plan.settings.estimator, plan.interval);
+    let account = overview::Watched::new(&snapshot.account, Some(snapshot.clone()), states, before.closed, estimator);
+    let report = Report::UsageArmed(overview::Overview {
+        accounts: vec![account],
+        muted_until: None,
+        zone: plan.zone.clone(),
+        now,
+    });
+    let draft = before.room.filter(|_| !before.muted).map(|room| Draft {
+        txn: txn(&bucket, Timestamp::UNIX_EPOCH, "armed"),
+        room: room.to_owned(),
+        payload: payload(&report, vec![]),
+    });
+    Alert {
+        bucket: bucket.to_string(),
+        cycle: Timestamp::UNIX_EPOCH,
+        name: "armed".to_owned(),
+        payload: "{}".to_owned(),
+        draft,
+        not_before: plan.quiet_until(now),
+    }
+}
+
+/// The words as the outbox keeps them.
+#[must_use]
+pub fn payload(report: &Report, mentions: Vec<String>) -> String {
+    let words = reply::words(report);
+    let outgoing =
+        Outgoing { plain: words.plain, html: words.html, reply_to: None, mentions, anywhere: false, image: None };
+    serde_json::to_string(&outgoing).unwrap_or_default()
+}
+
+fn stored(bucket: &Bucket, sample: &Sample) -> samples::Sample {
+    samples::Sample {
+        bucket: bucket.to_string(),
+        at: sample.at,
+        source: sample.source.word().to_owned(),
+        percent: sample.percent,
+        resets_at: sample.resets_at,
+    }
+}
+
+/// Makes what is stored of a window.
+#[must_use]
+pub fn closed(window: &ClosedWindow) -> Closed {
+    Closed {
+        bucket: window.bucket.to_string(),
+        started_at: window.started_at,
+        ended_at: window.ended_at,
+        last: window.last,
+        exhausted_at: window.exhausted_at,
+        shape: window.shape.word().to_owned(),
+    }
+}
+
+/// Reads a stored window; `None` where a newer version wrote a shape that this one does not know.
+#[must_use]
+pub fn window(closed: &Closed) -> Option<ClosedWindow> {
+    Some(ClosedWindow {
+        bucket: closed.bucket.parse().ok()?,
+        started_at: closed.started_at,
+        ended_at: closed.ended_at,
+        last: closed.last,
+        exhausted_at: closed.exhausted_at,
+        shape: Shape::of(&closed.shape)?,
+    })
+}

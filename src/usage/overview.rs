@@ -1,0 +1,150 @@
+//! What `usage` shows: every account with the last good answer, its age, and what is decided of each bucket.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::bucket::{Bucket, Reading, Snapshot};
+use super::cycle::ClosedWindow;
+use super::decide::{BucketState, Pace};
+use super::digest;
+use super::forecast::{Estimator, Outlook};
+use super::plan::Plan;
+use crate::store::{Store, StoreError};
+
+/// Everything that is known of the watched accounts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overview {
+    /// The accounts, in the order of the configuration.
+    pub accounts: Vec<Watched>,
+    /// Until when alerts are silent.
+    pub muted_until: Option<Timestamp>,
+    /// The zone for times.
+    pub zone: TimeZone,
+    /// The time of reading.
+    pub now: Timestamp,
+}
+
+/// One account.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watched {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The last good answer.
+    pub snapshot: Option<Snapshot>,
+    /// What is decided of the buckets in it.
+    pub buckets: Vec<Shown>,
+    /// Older than this it counts as stale: three intervals.
+    pub stale_after: SignedDuration,
+    /// Why the last question failed.
+    pub trouble: Option<String>,
+    /// Until when the provider wants to be left alone.
+    pub blocked_until: Option<Timestamp>,
+}
+
+/// One bucket.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// What the source said last.
+    pub reading: Reading,
+    /// When.
+    pub at: Timestamp,
+    /// What is to come.
+    pub outlook: Outlook,
+    /// Used against even use.
+    pub pace: Option<Pace>,
+    /// Percentage points per hour, over the last six hours.
+    pub burn: Option<f64>,
+}
+
+impl Watched {
+    /// Puts the last answer and what is decided of its buckets together.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        snapshot: Option<Snapshot>,
+        states: &[BucketState],
+        closed: &[ClosedWindow],
+        (estimator, interval): (Estimator, SignedDuration),
+    ) -> Self {
+        let shown = |reading: &Reading, at: Timestamp| {
+            let state = states.iter().find(|state| state.bucket == reading.bucket);
+            let closed = of(&reading.bucket, closed);
+            // Where two sources speak of one account, what is decided stands on the fresher value.
+            let latest = state.and_then(|state| state.window()).map(super::cycle::Window::latest);
+            let mut reading = reading.clone();
+            let mut at = at;
+            if let Some(latest) = latest.filter(|latest| latest.at > at && reading.limit.is_none()) {
+                (reading.used, at) = (latest.percent, latest.at);
+            }
+            Shown {
+                outlook: state.map_or(Outlook::NoResetKnown, |state| state.outlook(estimator, &closed)),
+                pace: state.and_then(BucketState::pace),
+                burn: state.and_then(BucketState::burn),
+                reading,
+                at,
+            }
+        };
+        let buckets = snapshot
+            .iter()
+            .flat_map(|snapshot| snapshot.readings.iter().map(|reading| shown(reading, snapshot.at)))
+            .collect();
+        Self { name: name.to_owned(), snapshot, buckets, stale_after: interval * 3, trouble: None, blocked_until: None }
+    }
+
+    /// How old the last good answer is.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Option<SignedDuration> {
+        self.buckets
+            .iter()
+            .map(|shown| shown.at)
+            .max()
+            .or(self.snapshot.as_ref().map(|s| s.at))
+            .map(|at| now.duration_since(at))
+    }
+
+    /// Says whether the numbers are too old to act on.
+    #[must_use]
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        self.age(now).is_none_or(|age| age > self.stale_after)
+    }
+}
+
+/// The closed windows of one bucket.
+#[must_use]
+pub fn of(bucket: &Bucket, closed: &[ClosedWindow]) -> Vec<ClosedWindow> {
+    closed.iter().filter(|window| window.bucket == *bucket).cloned().collect()
+}
+
+/// Reads what is decided so far of every bucket.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub async fn states(store: &Store) -> Result<Vec<BucketState>, StoreError> {
+    Ok(store.bucket_states().await?.iter().filter_map(|json| readable(json)).collect())
+}
+
+/// Reads everything that is shown.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub async fn read(store: &Store, plan: &Plan, now: Timestamp) -> Result<Overview, StoreError> {
+    let states = states(store).await?;
+    let closed: Vec<ClosedWindow> = store.closed_windows(None).await?.iter().filter_map(digest::window).collect();
+    let mut accounts = Vec::new();
+    for name in &plan.accounts {
+        let row = store.account(name).await?;
+        let snapshot = row.snapshot.as_deref().and_then(readable);
+        let estimator = (plan.settings.estimator, plan.interval);
+        accounts.push(Watched {
+            trouble: row.trouble,
+            blocked_until: row.blocked_until,
+            ..Watched::new(name, snapshot, &states, &closed, estimator)
+        });
+    }
+    Ok(Overview { accounts, muted_until: store.muted_until(now).await?, zone: plan.zone.clone(), now })
+}
+
+/// Reads stored JSON; what a newer version wrote otherwise counts as not there, and the log says so.
+pub(super) fn readable<T: serde::de::DeserializeOwned>(json: &str) -> Option<T> {
+    serde_json::from_str(json).inspect_err(|error| tracing::warn!(%error, "a stored state cannot be read")).ok()
+}

@@ -1,0 +1,134 @@
+//! What is watched and what is told of it: made from the configuration, anew when that is read again.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Time;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, ToSpan as _};
+
+use super::bucket::Snapshot;
+use super::decide::Settings;
+use super::forecast::Estimator;
+use crate::config;
+
+/// What is watched and what is told of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Names of the accounts, each once, in the order of the configuration.
+    pub accounts: Vec<String>,
+    /// Between two polls of one account.
+    pub interval: SignedDuration,
+    /// How to decide.
+    pub settings: Settings,
+    /// The zone for times.
+    pub zone: TimeZone,
+    /// Says at the first sample what is watched.
+    pub armed: bool,
+    /// Alerts that are not critical wait for the end of these hours.
+    pub quiet: Option<(Time, Time)>,
+    /// Whom an alert of a severity notifies, by the severity's word.
+    pub mention: BTreeMap<String, String>,
+    /// Room for alerts: an id or an alias.
+    pub home_room: Option<String>,
+}
+
+impl Plan {
+    /// Makes it from the section of the configuration, and the room for what nobody asked for.
+    #[must_use]
+    pub fn new(usage: &config::Usage, home_room: Option<String>) -> Self {
+        let mut accounts: Vec<String> = Vec::new();
+        for account in &usage.accounts {
+            if !accounts.contains(&account.name) {
+                accounts.push(account.name.clone());
+            }
+        }
+        let estimator = match usage.forecast {
+            config::Estimator::Shrunken => Estimator::Shrunken,
+            config::Estimator::Ols6h => Estimator::Ols6h,
+        };
+        let mut settings = Settings { estimator, jitter: usage.reset_tolerance, ..Settings::default() };
+        settings.alarm.threshold = usage.probability;
+        settings.thresholds.session.clone_from(&usage.thresholds.session);
+        settings.thresholds.weekly.clone_from(&usage.thresholds.weekly);
+        settings.thresholds.extra.clone_from(&usage.thresholds.extra);
+        let zone = usage.timezone.as_ref().and_then(|zone| TimeZone::get(zone).ok());
+        Self {
+            accounts,
+            interval: usage.interval,
+            settings,
+            zone: zone.unwrap_or_else(TimeZone::system),
+            armed: usage.armed,
+            quiet: usage.quiet_hours.as_deref().and_then(config::quiet_hours),
+            mention: usage.mention.clone(),
+            home_room,
+        }
+    }
+
+    /// Says whether more than one account is watched, so that their names say something.
+    #[must_use]
+    pub fn several(&self) -> bool {
+        self.accounts.len() > 1
+    }
+
+    /// When the quiet hours end, if they are on.
+    #[must_use]
+    pub fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let (from, to) = self.quiet?;
+        let local = now.to_zoned(self.zone.clone());
+        let time = local.time();
+        let quiet = if from <= to { (from..to).contains(&time) } else { time >= from || time < to };
+        if !quiet {
+            return None;
+        }
+        let date = if time < to { local.date() } else { local.date().checked_add(1.day()).ok()? };
+        Some(date.to_datetime(to).to_zoned(self.zone.clone()).ok()?.timestamp())
+    }
+
+    /// Older than this, numbers are not acted on.
+    #[must_use]
+    pub fn stale_after(&self) -> SignedDuration {
+        self.interval * 3
+    }
+
+    /// Says whether an answer is too old to act on.
+    #[must_use]
+    pub fn is_stale(&self, snapshot: &Snapshot, now: Timestamp) -> bool {
+        now.duration_since(snapshot.at) > self.stale_after()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::time;
+
+    use super::*;
+
+    fn plan(quiet: (Time, Time)) -> Plan {
+        Plan {
+            accounts: vec![],
+            interval: SignedDuration::from_mins(5),
+            settings: Settings::default(),
+            zone: TimeZone::get("Europe/Berlin").unwrap(),
+            armed: false,
+            quiet: Some(quiet),
+            mention: BTreeMap::new(),
+            home_room: None,
+        }
+    }
+
+    #[test]
+    fn quiet_hours_are_local_and_may_span_midnight() {
+        let night = plan((time(23, 0, 0, 0), time(7, 0, 0, 0)));
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        // Berlin is an hour ahead in winter.
+        assert_eq!(night.quiet_until(at("2026-01-10T21:59:00Z")), None);
+        assert_eq!(night.quiet_until(at("2026-01-10T22:00:00Z")), Some(at("2026-01-11T06:00:00Z")));
+        assert_eq!(night.quiet_until(at("2026-01-11T05:59:00Z")), Some(at("2026-01-11T06:00:00Z")));
+        assert_eq!(night.quiet_until(at("2026-01-11T06:00:00Z")), None);
+        // The night in which the clocks go forward.
+        assert_eq!(night.quiet_until(at("2026-03-28T23:30:00Z")), Some(at("2026-03-29T05:00:00Z")));
+        let noon = plan((time(12, 0, 0, 0), time(14, 0, 0, 0)));
+        assert_eq!(noon.quiet_until(at("2026-01-10T11:30:00Z")), Some(at("2026-01-10T13:00:00Z")));
+        assert_eq!(noon.quiet_until(at("2026-01-10T13:30:00Z")), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! The configured sources, made from their section.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::Client;
+
+use super::credential::layout::{Keys, Layout};
+use super::credential::{Login, Place, directory, refresh, secret};
+use super::source::{Adapter, anthropic, command, push};
+use super::wire;
+use crate::config::{self, Account, UsageSource};
+use crate::store::Store;
+
+/// Where usage is asked for, unless configured.
+const USAGE_URL: &str = "https://api.anthropic.com/api/oauth/usage";
+/// Where tokens are renewed, unless configured.
+const TOKEN_URL: &str = "https://platform.claude.com/v1/oauth/token";
+/// One question takes no longer.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// A program takes no longer.
+const PROGRAM_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Makes what is asked from time to time. `secret` opens a Kubernetes Secret; without it, no login may be in one.
+///
+/// # Errors
+/// Where the HTTP client or a program cannot be prepared, or a login is in a Secret that cannot be opened.
+pub fn adapters(
+    usage: &config::Usage,
+    store: &Store,
+    secret: Option<&dyn Fn(secret::Settings) -> secret::Place>,
+) -> anyhow::Result<Vec<Adapter>> {
+    let http = wire::client(TIMEOUT, None)?;
+    let mut adapters = Vec::new();
+    for account in &usage.accounts {
+        match account.source {
+            UsageSource::AnthropicOauth => {
+                adapters.push(Adapter::Anthropic(endpoint(account, &http, store, place(account, secret)?)?));
+            }
+            UsageSource::Command => {
+                let settings = command::Settings {
+                    account: account.name.clone(),
+                    argv: account.command.clone(),
+                    environment: account.environment.clone().into_iter().collect(),
+                    timeout: PROGRAM_TIMEOUT,
+                };
+                adapters.push(Adapter::Command(command::Program::new(settings)?));
+            }
+            UsageSource::Push => {}
+        }
+    }
+    Ok(adapters)
+}
+
+/// Makes what the listener for workstations needs, where one is configured.
+#[must_use]
+pub fn listener(usage: &config::Usage) -> Option<push::Settings> {
+    let accounts: BTreeMap<_, _> = usage
+        .accounts
+        .iter()
+        .filter(|account| account.source == UsageSource::Push)
+        .filter_map(|account| Some((account.name.clone(), account.push_token_file.clone()?)))
+        .collect();
+    usage.listen.map(|listen| push::Settings { listen, accounts })
+}
+
+fn endpoint(account: &Account, http: &Client, store: &Store, place: Place) -> anyhow::Result<anthropic::Anthropic> {
+    let url = |given: &Option<url::Url>, usual: &str| match given {
+        Some(url) => Ok(url.clone()),
+        None => usual.parse().context("a URL of this program itself"),
+    };
+    let user_agent = account.user_agent.clone().unwrap_or_else(|| wire::USER_AGENT.to_owned());
+    let login = refresh::Settings {
+        account: account.name.clone(),
+        token_url: url(&account.token_url, TOKEN_URL)?,
+        client_id: refresh::CLIENT_ID.to_owned(),
+        user_agent: user_agent.clone(),
+    };
+    let settings =
+        anthropic::Settings { account: account.name.clone(), url: url(&account.usage_url, USAGE_URL)?, user_agent };
+    let login = Login::new(login, http.clone(), place, store.clone());
+    Ok(anthropic::Anthropic::new(settings, http.clone(), login))
+}
+
+/// Where an account's login is kept.
+fn place(account: &Account, secret: Option<&dyn Fn(secret::Settings) -> secret::Place>) -> anyhow::Result<Place> {
+    let layout = layout(account);
+    if let (Some(name), Some(namespace)) = (&account.secret, &account.namespace) {
+        let (namespace, name, mount) = (namespace.clone(), name.clone(), account.mount.clone());
+        let open = secret.context("a login is in a Kubernetes Secret, and there is no cluster")?;
+        return Ok(Place::Secret(Box::new(open(secret::Settings { namespace, name, layout, mount }))));
+    }
+    let path = account.directory.clone().unwrap_or_default();
+    Ok(Place::Directory(directory::Place::new(directory::Settings { path, layout })))
+}
+
+fn layout(account: &Account) -> Layout {
+    let keys = &account.token_keys;
+    if keys.is_empty() {
+        return account.secret_key.clone().map_or_else(Layout::default, |key| Layout::Document { key });
+    }
+    let of = |name: &str| keys.get(name).cloned();
+    Layout::Keys(Keys {
+        access_token: of("access_token").unwrap_or(Keys::default().access_token),
+        refresh_token: of("refresh_token"),
+        expires_at: of("expires_at"),
+        refresh_expires_at: of("refresh_expires_at"),
+        scopes: of("scopes"),
+        plan: of("plan"),
+    })
+}

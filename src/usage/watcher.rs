@@ -1,0 +1,359 @@
+//! The loop that asks, takes in what comes, and says what follows. The only place of this module that reads a clock.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::bucket::{Snapshot, Source};
+use super::credential::days_left;
+use super::decide::BucketState;
+use super::digest::{self, Before};
+use super::gate::{Gate, Kept, Outcome};
+use super::overview::{self, readable};
+use super::plan::Plan;
+use super::source::{Adapter, SourceError};
+use crate::chat::{HOME_ROOM, LAST_ROOM};
+use crate::reply::Report;
+use crate::store::outbox::{Draft, Speech};
+use crate::store::usage::Asked;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Metrics;
+
+/// Trouble that a person must end is told once in this time.
+const TROUBLE_PAUSE: SignedDuration = SignedDuration::from_hours(24);
+/// Something that is told once for ever is told once in this time.
+const ONCE: SignedDuration = SignedDuration::from_hours(24 * 365);
+/// Between two clearings of what is old.
+const PRUNE: std::time::Duration = std::time::Duration::from_hours(6);
+/// After the store failed.
+const STORE_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
+/// The loop looks at least this often at clocks that were set and accounts that became stale.
+const LOOK: std::time::Duration = std::time::Duration::from_mins(1);
+
+/// Somebody wants the provider asked now.
+#[derive(Debug)]
+pub struct Question {
+    /// Answered when every account that may be asked was; the error says when the first may be.
+    pub answer: oneshot::Sender<Result<(), Timestamp>>,
+}
+
+/// The doors of the watcher to the rest of the daemon.
+#[derive(Debug)]
+pub struct Doors {
+    /// Pilothouse's memory.
+    pub store: Store,
+    /// What is watched, made anew when the configuration is read again.
+    pub plan: watch::Receiver<Arc<Plan>>,
+    /// What is asked.
+    pub adapters: Vec<Adapter>,
+    /// What workstations tell.
+    pub pushed: mpsc::Receiver<Snapshot>,
+    /// What people ask.
+    pub questions: mpsc::Receiver<Question>,
+    /// Something is in the outbox.
+    pub outbox: Arc<Notify>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// Watches until `end`.
+///
+/// # Errors
+/// Where a task panicked.
+pub async fn run(doors: Doors, end: CancellationToken) -> anyhow::Result<()> {
+    let Doors { store, plan, adapters, mut pushed, mut questions, outbox, metrics } = doors;
+    let mut watcher = Watcher::begin(store, plan, adapters, outbox, metrics).await?;
+    let mut prune = tokio::time::interval(PRUNE);
+    loop {
+        watcher.ask_due(now());
+        let nap = watcher.nap(now());
+        tokio::select! {
+            () = end.cancelled() => return Ok(()),
+            Some(asked) = watcher.asking.join_next() => {
+                let (index, answer) = asked?;
+                watcher.answered(index, answer, now()).await;
+            }
+            Some(snapshot) = pushed.recv() => watcher.take(snapshot, now()).await,
+            Some(question) = questions.recv() => watcher.question(question, now()),
+            _ = prune.tick() => if let Err(error) = watcher.store.prune_usage(now()).await {
+                tracing::warn!(%error, "old samples could not be forgotten");
+            },
+            () = tokio::time::sleep(nap) => {}
+        }
+    }
+}
+
+type Answered = (usize, Result<Snapshot, SourceError>);
+
+struct Watcher {
+    store: Store,
+    plan: watch::Receiver<Arc<Plan>>,
+    adapters: Vec<Arc<Adapter>>,
+    gates: Vec<Gate>,
+    busy: HashSet<usize>,
+    asking: JoinSet<Answered>,
+    /// Who waits for the answers that are on their way.
+    waiting: Vec<oneshot::Sender<Result<(), Timestamp>>>,
+    /// Keys that this version does not know, each told once.
+    unknown: HashSet<String>,
+    outbox: Arc<Notify>,
+    metrics: Metrics,
+}
+
+impl Watcher {
+    async fn begin(
+        store: Store,
+        plan: watch::Receiver<Arc<Plan>>,
+        adapters: Vec<Adapter>,
+        outbox: Arc<Notify>,
+        metrics: Metrics,
+    ) -> Result<Self, StoreError> {
+        let (now, interval) = (now(), plan.borrow().interval);
+        let count = u32::try_from(adapters.len()).unwrap_or(u32::MAX);
+        let mut gates = Vec::new();
+        for (index, adapter) in (0..).zip(&adapters) {
+            let row = store.account(adapter.account()).await?;
+            let kept = Kept { tried_at: row.tried_at, blocked_until: row.blocked_until, failures: row.failures };
+            gates.push(Gate::begin(interval, (index, count), kept, now));
+        }
+        Ok(Self {
+            store,
+            plan,
+            adapters: adapters.into_iter().map(Arc::new).collect(),
+            gates,
+            busy: HashSet::new(),
+            asking: JoinSet::new(),
+            waiting: Vec::new(),
+            unknown: HashSet::new(),
+            outbox,
+            metrics,
+        })
+    }
+
+    /// Asks whoever is due and not being asked.
+    fn ask_due(&mut self, now: Timestamp) {
+        for index in 0..self.adapters.len() {
+            if self.gates[index].next() <= now {
+                self.ask(index, now);
+            }
+        }
+    }
+
+    fn ask(&mut self, index: usize, now: Timestamp) {
+        if self.busy.insert(index) {
+            let adapter = Arc::clone(&self.adapters[index]);
+            self.asking.spawn(async move { (index, adapter.ask(now).await) });
+        }
+    }
+
+    fn nap(&self, now: Timestamp) -> std::time::Duration {
+        let due =
+            (0..self.gates.len()).filter(|index| !self.busy.contains(index)).map(|index| self.gates[index].next());
+        let until = due.min().map_or(LOOK, |at| at.duration_since(now).try_into().unwrap_or_default());
+        until.min(LOOK)
+    }
+
+    fn question(&mut self, question: Question, now: Timestamp) {
+        let mut first: Option<Timestamp> = None;
+        for index in 0..self.adapters.len() {
+            match self.gates[index].may_poll(now) {
+                Ok(()) => self.ask(index, now),
+                Err(at) => first = Some(first.map_or(at, |first| first.min(at))),
+            }
+        }
+        match first {
+            Some(at) if self.busy.is_empty() => {
+                let _ = question.answer.send(Err(at));
+            }
+            // Nobody to ask: what is pushed is all there is.
+            None if self.busy.is_empty() => {
+                let _ = question.answer.send(Ok(()));
+            }
+            _ => self.waiting.push(question.answer),
+        }
+    }
+
+    async fn answered(&mut self, index: usize, answer: Result<Snapshot, SourceError>, now: Timestamp) {
+        let adapter = Arc::clone(&self.adapters[index]);
+        let account = adapter.account();
+        let (outcome, word) = match &answer {
+            Ok(snapshot) => {
+                let next_reset = snapshot.readings.iter().filter_map(|r| r.resets_at).filter(|at| *at > now).min();
+                (Outcome::Good { next_reset }, "good")
+            }
+            Err(error) => (error.outcome(), error.word()),
+        };
+        self.gates[index].note(outcome, now, rand::random());
+        self.metrics.usage_polled(account, adapter.kind().word(), word);
+        let kept = self.gates[index].kept();
+        let blocked_until = self.gates[index].blocked_until(now);
+        self.metrics.usage_blocked(account, blocked_until.map(Timestamp::as_second));
+        let asked = Asked {
+            snapshot: answer.as_ref().ok().and_then(|snapshot| serde_json::to_string(snapshot).ok()),
+            blocked_until,
+            failures: kept.failures,
+            trouble: answer.as_ref().err().map(ToString::to_string),
+        };
+        if let Err(error) = self.store.note_asked(account, asked, now).await {
+            tracing::error!(%error, account, "how asking went could not be written");
+        }
+        match answer {
+            Ok(snapshot) => self.take(snapshot, now).await,
+            Err(error) => {
+                tracing::warn!(account, source = adapter.kind().word(), %error, "usage was not read");
+                if error.needs_a_person() {
+                    self.tell_trouble(account, &error, now).await;
+                }
+            }
+        }
+        self.tell_dying(&adapter, now).await;
+        // Only now: who waits for it may ask again with its answer.
+        self.busy.remove(&index);
+        if self.busy.is_empty() {
+            for waiting in self.waiting.drain(..) {
+                let _ = waiting.send(Ok(()));
+            }
+        }
+    }
+
+    /// Takes an answer in: everything that follows from it is written in one transaction.
+    async fn take(&mut self, snapshot: Snapshot, now: Timestamp) {
+        self.note_unknown(&snapshot, now).await;
+        while let Err(error) = self.learn(&snapshot, now).await {
+            tracing::error!(%error, account = snapshot.account, "what usage says could not be written");
+            // Nothing counts as told: the next answer says it again.
+            tokio::time::sleep(STORE_PAUSE).await;
+            if self.asking.is_empty() {
+                break;
+            }
+        }
+        for reading in &snapshot.readings {
+            let percent = reading.percent().unwrap_or(reading.used);
+            self.metrics.usage(&reading.bucket.to_string(), percent, reading.resets_at.map(Timestamp::as_second));
+        }
+        self.metrics.usage_seen(&snapshot.account, snapshot.at.as_second());
+    }
+
+    async fn learn(&self, snapshot: &Snapshot, now: Timestamp) -> Result<(), StoreError> {
+        let plan = Arc::clone(&self.plan.borrow());
+        if snapshot.source == Source::Push {
+            self.note_pushed(snapshot).await?;
+        }
+        let states = overview::states(&self.store).await?;
+        let closed: Vec<_> = self.store.closed_windows(None).await?.iter().filter_map(digest::window).collect();
+        let mut told = Vec::new();
+        for reading in &snapshot.readings {
+            told.push((reading.bucket.clone(), self.store.open_alerts(&reading.bucket.to_string()).await?));
+        }
+        let room = self.room(&plan).await?;
+        let muted = self.store.muted_until(now).await?.is_some();
+        let before = Before { states: &states, closed: &closed, told: &told, room: room.as_deref(), muted };
+        let after = digest::digest(snapshot, before, &plan, now);
+        for (bucket, event) in &after.events {
+            tracing::info!(%bucket, event = event.name(), "the subscription");
+        }
+        if room.is_none() && !after.learned.alerts.is_empty() {
+            tracing::warn!("an alert has no room: set matrix.home_room, or say something to Pilothouse in one");
+        }
+        let speaks = !after.learned.alerts.is_empty() || !after.learned.over.is_empty();
+        self.store.learn(after.learned, now).await?;
+        if speaks {
+            self.outbox.notify_one();
+        }
+        self.foretell(&after.states, &closed, &plan);
+        Ok(())
+    }
+
+    /// Keeps what was pushed as the account's answer, unless a source that sees the whole account has given one: what is
+    /// decided stands on the fresher value anyway.
+    async fn note_pushed(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let known: Option<Snapshot> =
+            self.store.account(&snapshot.account).await?.snapshot.as_deref().and_then(readable);
+        if known.is_none_or(|known| known.source == Source::Push)
+            && let Ok(json) = serde_json::to_string(snapshot)
+        {
+            self.store.note_told(&snapshot.account, json, snapshot.at).await?;
+        }
+        Ok(())
+    }
+
+    fn foretell(&self, states: &[BucketState], closed: &[super::cycle::ClosedWindow], plan: &Plan) {
+        for state in states {
+            let closed = super::overview::of(&state.bucket, closed);
+            let outlook = state.outlook(plan.settings.estimator, &closed);
+            if let Some(forecast) = outlook.forecast() {
+                self.metrics.usage_forecast(&state.bucket.to_string(), forecast.probability);
+            }
+        }
+    }
+
+    /// The room for alerts: the home room, else that of the last command.
+    async fn room(&self, plan: &Plan) -> Result<Option<String>, StoreError> {
+        match &plan.home_room {
+            Some(room) => {
+                Ok(self.store.cursor(HOME_ROOM).await?.or_else(|| room.starts_with('!').then(|| room.clone())))
+            }
+            None => self.store.cursor(LAST_ROOM).await,
+        }
+    }
+
+    /// Says once which keys this version does not know, and tells the room where a window cannot be read.
+    async fn note_unknown(&mut self, snapshot: &Snapshot, now: Timestamp) {
+        for key in &snapshot.unknown {
+            if self.unknown.insert(key.clone()) {
+                tracing::info!(
+                    key,
+                    account = snapshot.account,
+                    "the provider says something that this version does not know"
+                );
+                self.metrics.usage_unknown(key);
+            }
+        }
+        if !snapshot.unreadable.is_empty() {
+            let (account, windows) = (snapshot.account.clone(), snapshot.unreadable.clone());
+            let key = format!("usage/unreadable/{account}/{}", windows.join(","));
+            self.tell_once(&key, ONCE, &Report::UsageUnreadable { account, windows }, now).await;
+        }
+    }
+
+    async fn tell_trouble(&self, account: &str, error: &SourceError, now: Timestamp) {
+        let report = Report::UsageTrouble { account: account.to_owned(), why: error.to_string() };
+        self.tell_once(&format!("usage/trouble/{account}/{}", error.word()), TROUBLE_PAUSE, &report, now).await;
+    }
+
+    async fn tell_dying(&self, adapter: &Adapter, now: Timestamp) {
+        let Adapter::Anthropic(anthropic) = adapter else { return };
+        let ends_at = anthropic.login().ends_at();
+        let (Some(days), Some(at)) = (days_left(ends_at, now), ends_at) else { return };
+        let account = adapter.account().to_owned();
+        let key = format!("usage/login/{account}/{}/{days}", at.as_second());
+        self.tell_once(&key, ONCE, &Report::LoginDies { account, days }, now).await;
+    }
+
+    /// Says something in the room for alerts, at most once in `every`.
+    async fn tell_once(&self, key: &str, every: SignedDuration, report: &Report, now: Timestamp) {
+        let tell = async {
+            let plan = Arc::clone(&self.plan.borrow());
+            let Some(room) = self.room(&plan).await? else { return Ok(()) };
+            if self.store.claim_notice(key, now, every).await? {
+                let txn = format!("{key}/{}", now.as_millisecond());
+                let draft = Draft { txn, room, payload: digest::payload(report, vec![]) };
+                self.store.say(None, Speech::New(draft), now).await?;
+                self.outbox.notify_one();
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = tell.await {
+            tracing::warn!(%error, key, "a notice could not be written");
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the loop reads the clock")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

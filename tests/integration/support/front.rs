@@ -1,0 +1,271 @@
+//! What may stand before a homeserver: a reverse proxy, with TLS of a private CA or with faults, and a forward proxy.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Json, Router};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::leash::Folder;
+use super::synapse::{Synapse, python};
+
+/// A request on its way to the homeserver.
+pub(crate) struct Asked {
+    /// The path, percent-decoded.
+    pub(crate) path: String,
+    /// The body; null where it is no JSON.
+    pub(crate) body: Value,
+}
+
+/// What becomes of a request.
+pub(crate) enum Way {
+    /// It goes on to the homeserver.
+    On,
+    /// It is answered so.
+    Answer(StatusCode, Value),
+    /// It is never answered.
+    Nowhere,
+}
+
+/// A reverse proxy before a homeserver; it ends when dropped.
+pub(crate) struct Front {
+    url: String,
+    asked: Arc<Mutex<Vec<(Instant, String)>>>,
+    _server: AbortOnDropHandle<()>,
+}
+
+impl Front {
+    /// One that decides about every request.
+    pub(crate) async fn deciding(
+        synapse: &Synapse,
+        decide: impl Fn(&Asked) -> Way + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", tcp.local_addr().expect("bound"));
+        Self::serve(tcp, url, synapse, decide)
+    }
+
+    /// One that speaks TLS with the certificate of a CA which nobody knows.
+    pub(crate) async fn with_private_ca(synapse: &Synapse, certificates: &Certificates) -> Self {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://{}", tcp.local_addr().expect("bound"));
+        let (certificate, key) = (certificates.folder.join("server.crt"), certificates.folder.join("server.key"));
+        Self::serve(Tls::over(tcp, &certificate, &key), url, synapse, |_| Way::On)
+    }
+
+    fn serve<L>(
+        listener: L,
+        url: String,
+        synapse: &Synapse,
+        decide: impl Fn(&Asked) -> Way + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        L: axum::serve::Listener,
+        L::Addr: std::fmt::Debug,
+    {
+        let asked = Arc::<Mutex<Vec<(Instant, String)>>>::default();
+        let (seen, behind, http) = (Arc::clone(&asked), synapse.url().to_owned(), reqwest::Client::new());
+        let pass = move |request: Request| {
+            let (seen, behind, http, decide) = (Arc::clone(&seen), behind.clone(), http.clone(), decide.clone());
+            async move {
+                let (head, body) = request.into_parts();
+                let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+                let path = decoded(head.uri.path());
+                seen.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push((Instant::now(), format!("{} {path}", head.method)));
+                let asked = Asked { path, body: serde_json::from_slice(&body).unwrap_or_default() };
+                match decide(&asked) {
+                    Way::Answer(status, body) => (status, Json(body)).into_response(),
+                    Way::Nowhere => std::future::pending().await,
+                    Way::On => {
+                        let url = format!("{behind}{}", head.uri.path_and_query().expect("a path"));
+                        forward(&http, head.method, &url, &head.headers, body).await
+                    }
+                }
+            }
+        };
+        let router = Router::new().fallback(pass);
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves for ever") });
+        Self { url, asked, _server: AbortOnDropHandle::new(server) }
+    }
+
+    /// Its base URL: the homeserver's, for who does not know better.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// When a request came whose method and path contain `part`.
+    pub(crate) fn asked(&self, part: &str) -> Vec<Instant> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().filter(|(_, what)| what.contains(part)).map(|(at, _)| *at).collect()
+    }
+}
+
+async fn forward(http: &reqwest::Client, method: Method, url: &str, headers: &HeaderMap, body: Bytes) -> Response {
+    let mut request = http.request(method, url).body(body);
+    for (name, value) in headers.iter().filter(|(name, _)| is_end_to_end(name.as_str())) {
+        request = request.header(name, value);
+    }
+    let Ok(answer) = request.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
+    let mut response = Response::builder().status(answer.status());
+    for (name, value) in answer.headers().iter().filter(|(name, _)| is_end_to_end(name.as_str())) {
+        response = response.header(name, value);
+    }
+    let body = answer.bytes().await.unwrap_or_default();
+    response.body(Body::from(body)).expect("the homeserver's answer")
+}
+
+fn is_end_to_end(header: &str) -> bool {
+    !["host", "connection", "content-length", "transfer-encoding"].contains(&header)
+}
+
+fn decoded(path: &str) -> String {
+    // A plus is no space in a path.
+    let query = path.replace('+', "%2B");
+    url::form_urlencoded::parse(query.as_bytes()).flat_map(|(key, value)| [key, value]).collect()
+}
+
+/// A CA that no system knows, and a certificate for `127.0.0.1` and `localhost` signed by it.
+pub(crate) struct Certificates {
+    folder: Folder,
+}
+
+/// Made with what Synapse needs anyway.
+const MAKE: &str = r#"
+import datetime, ipaddress, sys
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+name = lambda text: x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+now = datetime.datetime.now(datetime.timezone.utc)
+def make(subject, key, issuer, signer, extensions):
+    made = x509.CertificateBuilder().subject_name(name(subject)).issuer_name(name(issuer)).public_key(key.public_key())
+    made = made.serial_number(x509.random_serial_number())
+    made = made.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
+    for extension, critical in extensions:
+        made = made.add_extension(extension, critical)
+    return made.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+ca, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+write = lambda file, what: open(sys.argv[1] + "/" + file, "wb").write(what)
+write("ca.crt", make("A private CA", ca, "A private CA", ca, [(x509.BasicConstraints(True, 0), True)]))
+write("server.crt", make("server", key, "A private CA", ca, [(x509.SubjectAlternativeName(names), False)]))
+form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+write("server.key", key.private_bytes(*form))
+"#;
+
+impl Certificates {
+    /// Makes them.
+    pub(crate) fn new() -> Self {
+        let folder = Folder::new("pilothouse-certificates-");
+        let made = Command::new(python()).arg("-c").arg(MAKE).arg(folder.path()).output().expect("python starts");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self { folder }
+    }
+
+    /// The CA's certificate.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+}
+
+/// TLS in front of a router.
+pub(crate) struct Tls {
+    tcp: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl Tls {
+    /// Shows the certificates of a PEM file, whose key is in another.
+    pub(crate) fn over(tcp: TcpListener, certificates: &Path, key: &Path) -> Self {
+        let chain = CertificateDer::pem_file_iter(certificates).expect("certificates");
+        let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
+        let key = PrivateKeyDer::from_pem_file(key).expect("a key");
+        // Whether there is a default provider is the business of other tests.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let tls = tls.expect("versions").with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+        Self { tcp, tls: Arc::new(tls).into() }
+    }
+}
+
+impl axum::serve::Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, from) = self.tcp.accept().await.expect("the listener is open");
+            if let Ok(stream) = self.tls.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
+}
+
+/// A forward proxy that tunnels (`CONNECT`) and counts; it ends when dropped.
+pub(crate) struct Proxy {
+    /// Its URL.
+    pub(crate) url: String,
+    tunnels: Arc<AtomicUsize>,
+    _server: AbortOnDropHandle<()>,
+}
+
+impl Proxy {
+    /// Starts it.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let tunnels = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&tunnels);
+        let server = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(tunnel(client, Arc::clone(&count)));
+            }
+        });
+        Self { url, tunnels, _server: AbortOnDropHandle::new(server) }
+    }
+
+    /// How many connections went through it.
+    pub(crate) fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::SeqCst)
+    }
+}
+
+async fn tunnel(mut client: TcpStream, count: Arc<AtomicUsize>) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tokio::time::timeout(Duration::from_secs(10), client.read_u8()).await??);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let mut words = head.split_whitespace();
+    let (Some("CONNECT"), Some(wanted)) = (words.next(), words.next()) else {
+        return client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n").await;
+    };
+    let mut server = TcpStream::connect(wanted).await?;
+    count.fetch_add(1, Ordering::SeqCst);
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
