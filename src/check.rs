@@ -83,13 +83,8 @@ struct Answer<'a> {
 /// # Errors
 /// Where the answer cannot be written as JSON.
 pub async fn run(loaded: &Loaded, json: bool) -> anyhow::Result<ExitCode> {
-    let config = &loaded.config;
-    let mut findings = configuration(loaded);
-    // The room and the cluster do not wait for each other: one that hangs costs its own limit only.
-    let (room, cluster) = tokio::join!(room::findings(config), cluster::findings(config));
-    findings.extend(room);
-    findings.extend(cluster);
-    let good = findings.iter().all(|finding| finding.verdict != Verdict::Failure);
+    let findings = findings(loaded).await;
+    let good = is_good(&findings);
     if json {
         let answer = Answer { version: env!("CARGO_PKG_VERSION"), good, findings: &findings };
         println!("{}", serde_json::to_string_pretty(&answer)?);
@@ -97,6 +92,26 @@ pub async fn run(loaded: &Loaded, json: bool) -> anyhow::Result<ExitCode> {
         print!("{}", table::text(&findings));
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tries everything; gives the table that people read, and whether there is no failure.
+pub async fn told(loaded: &Loaded) -> (String, bool) {
+    let findings = findings(loaded).await;
+    (table::text(&findings), is_good(&findings))
+}
+
+async fn findings(loaded: &Loaded) -> Vec<Finding> {
+    let config = &loaded.config;
+    let mut findings = configuration(loaded);
+    // The room and the cluster do not wait for each other: one that hangs costs its own limit only.
+    let (room, cluster) = tokio::join!(room::findings(config), cluster::findings(config));
+    findings.extend(room);
+    findings.extend(cluster);
+    findings
+}
+
+fn is_good(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.verdict != Verdict::Failure)
 }
 
 fn configuration(loaded: &Loaded) -> Vec<Finding> {

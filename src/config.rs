@@ -21,6 +21,7 @@ pub mod predecessor;
 mod reader;
 mod secret;
 mod sources;
+mod surroundings;
 mod usage;
 mod validation;
 
@@ -34,10 +35,12 @@ use std::path::PathBuf;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+pub use environment::variable;
 pub use explain::{explain, reloadable_difference};
 pub use finding::{Finding, Findings, Origin};
 pub use load::Loaded;
 pub use sources::Sources;
+pub use surroundings::{ClaudeFolder, Surroundings, secret_in};
 pub use usage::{Account, Estimator, GuardMode, SEVERITIES, Thresholds, Usage, UsageRule, UsageSource, quiet_hours};
 pub use validation::{ALIASES, VERBS};
 

@@ -33,6 +33,7 @@ pub mod reply;
 pub mod store;
 
 pub mod check;
+pub mod init;
 pub mod subscription;
 pub mod trust;
 

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use pilothouse::config::{Config, Sources};
-use pilothouse::{check, config, daemon, shutdown, subscription, telemetry, trust};
+use pilothouse::{check, config, daemon, init, shutdown, subscription, telemetry, trust};
 
 /// Run your Kubernetes cluster from an end-to-end-encrypted Matrix room.
 ///
@@ -31,6 +31,12 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Writes the first configuration: by question, by flags, or out of an environment that exists.
+    ///
+    /// What no flag and no variable says is asked. --config names the file to write [default: `PILOTHOUSE_CONFIG`,
+    /// ./pilothouse.toml]. Standard output is the Kubernetes Secret alone. Exit code 0: written, and the check is content;
+    /// 1: written, and the check found failures; 2: nothing was written.
+    Init(Box<Init>),
     /// Prints the effective configuration and where each value came from.
     Config,
     /// Lists people, their devices and whether their commands count; accepts a changed key.
@@ -94,6 +100,75 @@ enum TrustAction {
     },
 }
 
+#[derive(Debug, Args)]
+struct Init {
+    /// Where Pilothouse will run: here (this machine) or cluster (as in k8s/base).
+    #[arg(long, value_name = "PLACE", value_parser = init::place)]
+    place: Option<init::Place>,
+    /// Base URL of the homeserver.
+    #[arg(long, value_name = "URL")]
+    homeserver: Option<String>,
+    /// The bot's account: localpart or full user id.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// File with the bot's password. There is no flag for the password itself: others can see the flags of a process.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Somebody who may give commands, a full user id; several times for several.
+    #[arg(long, value_name = "USER")]
+    allow: Vec<String>,
+    /// A workload: namespace/name, namespace/name:StatefulSet, or word=namespace/name; several times for several.
+    #[arg(long = "target", value_name = "TARGET")]
+    targets: Vec<String>,
+    /// Folder of the encryption keys and the session [default: beside the configuration; in the cluster /data/crypto_store].
+    #[arg(long, value_name = "FOLDER")]
+    store: Option<PathBuf>,
+    /// Usage source: none, directory[=folder], secret[=namespace/name], push, command=program; `account:` before it names
+    /// the account; several times for several.
+    #[arg(long, value_name = "SOURCE")]
+    usage: Vec<String>,
+    /// Claude installation whose login may be taken over [default: `CLAUDE_CONFIG_DIR`, ~/.claude].
+    #[arg(long, value_name = "FOLDER")]
+    claude_config_dir: Option<PathBuf>,
+    /// What becomes of that login: take (copied, and shared from then on) or own (left alone; make an own one).
+    #[arg(long, value_name = "CHOICE", value_parser = init::login_choice)]
+    login: Option<init::LoginChoice>,
+    /// Namespace of the Kubernetes Secret [default: pilothouse].
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Writes the Kubernetes Secret into a file (mode 0600) in place of standard output.
+    #[arg(long, value_name = "FILE")]
+    secret_manifest: Option<PathBuf>,
+    /// Replaces files that exist.
+    #[arg(long)]
+    overwrite: bool,
+    /// Does not run `check` at the end.
+    #[arg(long)]
+    no_check: bool,
+}
+
+impl Init {
+    fn flags(self, file: Option<PathBuf>) -> init::Flags {
+        init::Flags {
+            file,
+            place: self.place,
+            homeserver: self.homeserver,
+            user: self.user,
+            password_file: self.password_file,
+            allow: self.allow,
+            targets: self.targets,
+            store: self.store,
+            usage: self.usage,
+            claude_folder: self.claude_config_dir,
+            login: self.login,
+            namespace: self.namespace,
+            secret_manifest: self.secret_manifest,
+            overwrite: self.overwrite,
+            no_check: self.no_check,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match start(Arguments::parse()) {
         Ok(code) => code,
@@ -119,6 +194,10 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider is already installed"))?;
+    if let Some(Task::Init(init)) = arguments.task {
+        let flags = init.flags(arguments.config);
+        return in_runtime(init::run(flags, &Sources::from_process(None)));
+    }
     let sources = Sources::from_process(arguments.config);
     let loaded = match Config::load(&sources) {
         Ok(loaded) => loaded,
@@ -127,13 +206,12 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(COULD_NOT_RUN));
         }
     };
-    if matches!(arguments.task, Some(Task::Config)) {
-        print!("{}", config::explain(&loaded));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
-    let code = runtime.block_on(async {
+    in_runtime(async {
         match arguments.task {
+            Some(Task::Config) => {
+                print!("{}", config::explain(&loaded));
+                Ok(ExitCode::SUCCESS)
+            }
             Some(Task::Check { json }) => check::run(&loaded, json).await,
             Some(Task::Trust { action }) => {
                 let accept = action.map(|TrustAction::Accept { user, fingerprint }| (user, fingerprint));
@@ -148,13 +226,18 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 }
                 .map(|()| ExitCode::SUCCESS)
             }
-            None | Some(Task::Run | Task::Config | Task::Version) => {
+            None | Some(Task::Run | Task::Init(_) | Task::Version) => {
                 telemetry::start_log(&loaded.config.log)?;
                 let wishes = shutdown::listen()?;
                 daemon::run(sources, loaded, wishes).await.map(|()| ExitCode::SUCCESS)
             }
         }
-    });
+    })
+}
+
+fn in_runtime(task: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
+    let code = runtime.block_on(task);
     // Whatever still blocks a thread (a resolver, a slow disk) does not hold the end up.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     code

@@ -1,6 +1,7 @@
 //! Signals: SIGTERM and SIGINT ask for the end, a second one ends at once, SIGHUP asks to read the rules again.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
@@ -48,4 +49,33 @@ pub fn listen() -> anyhow::Result<Wishes> {
 fn abort() {
     tracing::warn!("second signal: aborted");
     std::process::exit(ABORTED);
+}
+
+/// While this lives, SIGINT does not end the process: whoever reads a hidden answer has to give the terminal back first.
+/// For a process that does not [`listen`].
+#[derive(Debug)]
+pub struct InterruptHeld(());
+
+/// Whether SIGINT ends the process, from the first time on that it was held.
+static ENDS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| {
+    let ends = Arc::new(AtomicBool::new(true));
+    if let Err(error) = signal_hook::flag::register_conditional_default(SIGINT, Arc::clone(&ends)) {
+        tracing::warn!(%error, "SIGINT cannot be held");
+    }
+    ends
+});
+
+impl InterruptHeld {
+    /// Begins to hold. Where the operating system refuses, SIGINT ends the process as ever.
+    #[must_use]
+    pub fn begin() -> Self {
+        ENDS.store(false, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for InterruptHeld {
+    fn drop(&mut self) {
+        ENDS.store(true, Ordering::SeqCst);
+    }
 }

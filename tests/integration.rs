@@ -19,6 +19,8 @@ mod harness;
 mod image;
 #[path = "integration/logins.rs"]
 mod logins;
+#[path = "integration/init.rs"]
+mod init;
 #[path = "integration/logs.rs"]
 mod logs;
 #[path = "integration/manifests.rs"]

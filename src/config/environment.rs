@@ -14,12 +14,14 @@ use super::file::Layer;
 use super::finding::{Finding, Origin};
 use super::keys::{self, Shape};
 use super::sources::Sources;
+use super::surroundings::ClaudeFolder;
 
 /// What every variable of this layer begins with.
 pub(super) const PREFIX: &str = "PILOTHOUSE__";
 
-/// Gives the variable of a key.
-pub(super) fn variable(key: &str) -> String {
+/// Gives the variable of a key: `PILOTHOUSE__MATRIX__USER`.
+#[must_use]
+pub fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_uppercase())
 }
 
@@ -98,13 +100,18 @@ fn value(text: &str, shape: Shape) -> Option<Value> {
 /// `LOCAL_MODE`: the login of a Claude installation on this machine is the watched account, where nothing else names one.
 pub(super) fn local_mode(sources: &Sources) -> Option<Layer> {
     let on = sources.variable("LOCAL_MODE")?.to_str().and_then(flag)?;
-    let folder = match (sources.variable("CLAUDE_CONFIG_DIR"), sources.variable("HOME")) {
-        (Some(folder), _) => Path::new(folder).to_owned(),
-        (None, Some(home)) => Path::new(home).join(".claude"),
-        (None, None) => return None,
-    };
+    let folder = claude(sources)?.path;
     let account = Dict::from([("directory".to_owned(), Value::from(folder.to_str()?))]);
     on.then(|| Layer::of(Origin::Variable("LOCAL_MODE".to_owned()), "usage.accounts", vec![Value::from(account)]))
+}
+
+/// Gives the folder of the Claude installation of whoever runs this.
+pub(super) fn claude(sources: &Sources) -> Option<ClaudeFolder> {
+    match (sources.variable("CLAUDE_CONFIG_DIR"), sources.variable("HOME")) {
+        (Some(folder), _) => Some(ClaudeFolder { path: Path::new(folder).to_owned(), named: true }),
+        (None, Some(home)) => Some(ClaudeFolder { path: Path::new(home).join(".claude"), named: false }),
+        (None, None) => None,
+    }
 }
 
 fn toml_value(text: &str) -> Option<Value> {

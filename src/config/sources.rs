@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::finding::{Finding, Origin};
 
 /// Variable that names the configuration file.
-const FILE_VARIABLE: &str = "PILOTHOUSE_CONFIG";
+pub(super) const FILE_VARIABLE: &str = "PILOTHOUSE_CONFIG";
 
 /// What a configuration is read from. Reading the same sources again is how a changed file takes effect.
 #[derive(Clone)]

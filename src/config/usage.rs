@@ -315,6 +315,12 @@ fn judge_account(reader: &mut Reader, index: usize, account: &Account) {
         UsageSource::Push if account.push_token_file.is_none() => reader.missing(&key("push_token_file")),
         UsageSource::Command | UsageSource::Push => {}
     }
+    for (name, value) in [("secret", &account.secret), ("namespace", &account.namespace)] {
+        if let Some(bad) = value.as_ref().filter(|value| !validation::is_kubernetes_name(value)) {
+            let fault = format!("{bad:?} is no name in Kubernetes");
+            reader.fault(&key(name), &fault, "Use small letters, digits, '-' and '.'");
+        }
+    }
     if let Some(bad) = account.token_keys.keys().find(|name| !TOKEN_KEYS.contains(&name.as_str())) {
         let fault = format!("{bad:?} is no part of a login");
         reader.fault(&key("token_keys"), &fault, &format!("Known are {}", TOKEN_KEYS.join(", ")));

@@ -301,7 +301,7 @@ fn is_word(text: &str) -> bool {
 }
 
 /// A DNS subdomain, which is what names of objects and namespaces are.
-fn is_kubernetes_name(text: &str) -> bool {
+pub(super) fn is_kubernetes_name(text: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && !part.starts_with('-')

@@ -5,27 +5,39 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → modules of this crate that it must not name. Modules that are not listed build the others (`main`, `daemon`,
-/// `check`, `trust`).
+/// `check`, `init`, `trust`).
 const NEVER: &[(&str, &[&str])] = &[
-    ("chat", &["cluster", "operator", "command", "policy", "daemon", "check", "admin", "usage"]),
-    ("cluster", &["chat", "policy", "operator", "reply", "store", "command", "daemon", "check", "admin", "usage"]),
+    ("chat", &["cluster", "operator", "command", "policy", "daemon", "check", "init", "admin", "usage"]),
+    (
+        "cluster",
+        &["chat", "policy", "operator", "reply", "store", "command", "daemon", "check", "init", "admin", "usage"],
+    ),
     (
         "command",
-        &["chat", "cluster", "config", "operator", "policy", "reply", "store", "daemon", "check", "admin", "usage"],
+        &[
+            "chat", "cluster", "config", "operator", "policy", "reply", "store", "daemon", "check", "init", "admin",
+            "usage",
+        ],
     ),
-    ("policy", &["cluster", "config", "operator", "reply", "store", "daemon", "check", "admin", "usage"]),
-    ("reply", &["config", "operator", "daemon", "check", "admin"]),
-    ("operator", &["config", "daemon", "check", "admin"]),
+    ("policy", &["cluster", "config", "operator", "reply", "store", "daemon", "check", "init", "admin", "usage"]),
+    ("reply", &["config", "operator", "daemon", "check", "init", "admin"]),
+    ("operator", &["config", "daemon", "check", "init", "admin"]),
     (
         "store",
-        &["chat", "cluster", "command", "config", "operator", "policy", "reply", "daemon", "check", "admin", "usage"],
+        &[
+            "chat", "cluster", "command", "config", "operator", "policy", "reply", "daemon", "check", "init", "admin",
+            "usage",
+        ],
     ),
-    ("config", &["chat", "cluster", "operator", "policy", "reply", "store", "daemon", "check", "admin", "usage"]),
+    (
+        "config",
+        &["chat", "cluster", "operator", "policy", "reply", "store", "daemon", "check", "init", "admin", "usage"],
+    ),
     ("retry", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
     ("shutdown", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
-    ("telemetry", &["chat", "operator", "policy", "reply", "store", "daemon", "check", "usage"]),
-    ("usage", &["cluster", "command", "operator", "policy", "daemon", "check", "admin"]),
-    ("admin", &["operator", "policy", "reply", "command", "daemon", "check"]),
+    ("telemetry", &["chat", "operator", "policy", "reply", "store", "daemon", "check", "init", "usage"]),
+    ("usage", &["cluster", "command", "operator", "policy", "daemon", "check", "init", "admin"]),
+    ("admin", &["operator", "policy", "reply", "command", "daemon", "check", "init"]),
 ];
 
 /// Crate → the modules that may name it; of a module with a path, that file alone.
@@ -156,7 +168,7 @@ fn an_order_is_made_in_policy_alone() {
 fn the_whole_configuration_stays_with_those_who_build() {
     let mut found = Vec::new();
     for (module, path, code) in sources() {
-        let builds = ["config", "daemon", "check", "trust", "subscription", "main"].contains(&module.as_str());
+        let builds = ["config", "daemon", "check", "init", "trust", "subscription", "main"].contains(&module.as_str());
         if !builds && (names(&code, "config::Config") || names(&code, "Loaded")) {
             found.push(path);
         }

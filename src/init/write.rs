@@ -1,0 +1,96 @@
+//! Files whole or not at all, and the manifests of Kubernetes Secrets.
+
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::config::Secret;
+
+/// Whoever else may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Everybody: 0644.
+    All,
+    /// Nobody else: 0600.
+    Owner,
+}
+
+/// A file that is to be written.
+pub(super) struct Planned {
+    /// Where.
+    pub(super) path: PathBuf,
+    /// What stands in it.
+    pub(super) text: Secret,
+    /// Who else may read it.
+    pub(super) readers: Readers,
+}
+
+impl Planned {
+    /// A file for its owner alone, that ends with a newline.
+    pub(super) fn secret(path: PathBuf, text: &Secret) -> Self {
+        Self { path, text: Secret::new(format!("{}\n", text.expose())), readers: Readers::Owner }
+    }
+
+    /// Whether something else stands there now.
+    ///
+    /// # Errors
+    /// Where that cannot be seen.
+    pub(super) fn replaces(&self) -> io::Result<bool> {
+        match fs::read(&self.path) {
+            Ok(now) => Ok(now != self.text.expose().as_bytes()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes it: a temporary file beside it, synced, renamed over it, and the folder synced.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written; what stood there before is untouched then.
+    pub(super) fn write(&self) -> io::Result<()> {
+        // A link stays one; what it leads to is written.
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mode = if self.readers == Readers::Owner { 0o700 } else { 0o755 };
+        fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(self.text.expose().as_bytes())?;
+        if self.readers == Readers::All {
+            file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        }
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        fs::File::open(folder)?.sync_all()
+    }
+}
+
+/// A Kubernetes Secret.
+pub(super) struct Manifest {
+    /// Its namespace.
+    pub(super) namespace: String,
+    /// Its name.
+    pub(super) name: String,
+    /// Its keys.
+    pub(super) data: Vec<(String, Secret)>,
+}
+
+/// Writes manifests as YAML documents. Names and keys stand in quotes, and values are base64, so nothing needs escapes.
+pub(super) fn yaml(manifests: &[Manifest]) -> Secret {
+    let mut text = String::new();
+    for Manifest { namespace, name, data } in manifests {
+        let _ = write!(
+            text,
+            "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: \"{name}\"\n  namespace: \"{namespace}\"\n  labels:\n    \
+             app.kubernetes.io/name: pilothouse\ntype: Opaque\ndata:\n"
+        );
+        for (key, value) in data {
+            let _ = writeln!(text, "  \"{key}\": {}", STANDARD.encode(value.expose()));
+        }
+    }
+    Secret::new(text)
+}
