@@ -17,10 +17,10 @@ mod guard;
 mod harness;
 #[path = "integration/image.rs"]
 mod image;
-#[path = "integration/logins.rs"]
-mod logins;
 #[path = "integration/init.rs"]
 mod init;
+#[path = "integration/logins.rs"]
+mod logins;
 #[path = "integration/logs.rs"]
 mod logs;
 #[path = "integration/manifests.rs"]
@@ -51,6 +51,8 @@ mod support;
 mod sync;
 #[path = "integration/trust.rs"]
 mod trust;
+#[path = "integration/usage.rs"]
+mod usage;
 #[path = "integration/vouching.rs"]
 mod vouching;
 #[path = "integration/waiting.rs"]

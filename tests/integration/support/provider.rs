@@ -140,6 +140,11 @@ impl Provider {
         self.shared.inner()
     }
 
+    /// Answers every question of the usage endpoint with this from now on.
+    pub(crate) fn says(&self, usage: Value) {
+        self.inner().usage = usage;
+    }
+
     /// Answers the next question of the usage endpoint with this; several are answered in turn.
     pub(crate) fn on_usage(&self, reply: Reply) {
         self.inner().usage_replies.push_back(reply);

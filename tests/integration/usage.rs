@@ -1,0 +1,159 @@
+//! The subscription, the whole way: a limit fills up at a provider, the encrypted room reads it, the workload stops on a
+//! real API server, and after the reset it is back.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::{Value, json};
+
+use crate::support::control_plane::{Namespace, with_namespace};
+use crate::support::house::{House, Plan, SOON};
+use crate::support::provider::{Provider, Reply};
+
+/// A reset is confirmed by two samples a minute apart.
+const CONFIRMED: Duration = Duration::from_secs(120);
+
+#[expect(clippy::disallowed_methods, reason = "a test happens now")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// An answer of the provider: the 5-hour window, and the week, which ends at `resets_at`.
+fn answer(week: f64, resets_at: Timestamp) -> Value {
+    let limit = |kind: &str, percent: f64, at: Timestamp| {
+        json!({
+            "kind": kind, "group": kind.split('_').next(), "percent": percent, "severity": "normal",
+            "resets_at": at.to_string(), "scope": null, "is_active": true,
+        })
+    };
+    json!({ "limits": [
+        limit("session", 12.0, resets_at - SignedDuration::from_hours(70)),
+        limit("weekly_all", week, resets_at),
+    ] })
+}
+
+/// A login in a folder, as the CLI writes it.
+fn log_in(folder: &std::path::Path) {
+    let until = (now() + SignedDuration::from_hours(8)).as_millisecond();
+    let document = json!({ "claudeAiOauth": {
+        "accessToken": "access-0", "refreshToken": "refresh-0", "expiresAt": until,
+        "scopes": ["user:profile"], "subscriptionType": "max",
+    } });
+    std::fs::write(folder.join(".credentials.json"), document.to_string()).expect("written");
+}
+
+fn plan(provider: &Provider, folder: &std::path::Path) -> Plan {
+    let more = format!(
+        "[usage]\ninterval = \"2s\"\ntimezone = \"UTC\"\n\
+         [[usage.accounts]]\nname = \"work\"\ndirectory = {folder:?}\nusage_url = {:?}\ntoken_url = {:?}\n\
+         [[usage.rules]]\nname = \"spare the week\"\nbucket = \"weekly_all\"\npercent = 90\nstop = [\"web\"]\nmode = \"act\"\n",
+        provider.usage_url().as_str(),
+        provider.token_url().as_str(),
+    );
+    Plan { more, ..Plan::of(&["web"]) }
+}
+
+async fn replicas(namespace: &Namespace, wanted: i32, within: Duration) {
+    let so = |object: &Deployment| object.spec.as_ref().and_then(|spec| spec.replicas) == Some(wanted);
+    namespace.wait::<Deployment>("web", within, so).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_week_stops_the_workload_and_its_confirmed_reset_gives_it_back() {
+    let provider = Provider::start().await;
+    let week = now() + SignedDuration::from_hours(72);
+    provider.says(answer(40.0, week));
+    let folder = tempfile::tempdir().expect("a folder");
+    log_in(folder.path());
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 2).await;
+        let house = House::build(&namespace, plan(&provider, folder.path())).await;
+        let shown = house.ask("usage").await;
+        assert!(shown.body().contains("week 40 %") && shown.body().contains("5-hour window 12 %"), "{}", shown.body());
+
+        // Over a threshold and over the rule's limit: the room reads both, and the workload is stopped.
+        provider.says(answer(96.0, week));
+        let crossed = house.person.expect(SOON, |event| event.body().contains("week is over 95 %")).await;
+        assert!(crossed.is_notice());
+        house.person.expect(SOON, |event| event.body().contains("spare the week")).await;
+        house.person.expect(SOON, |event| event.body().contains("is stopped")).await;
+        replicas(&namespace, 0, SOON).await;
+
+        // Full: what binds is said first of all.
+        provider.says(answer(100.0, week));
+        house.person.expect(SOON, |event| event.body().contains("week is used up")).await;
+        let shown = house.ask("usage").await;
+        assert!(shown.body().starts_with("⛔ blocked now, back"), "{}", shown.body());
+
+        // The week is reset before its time. One sample proves nothing; a second one a minute later does.
+        provider.says(answer(0.0, week + SignedDuration::from_hours(96)));
+        house.person.expect(SOON, |event| event.body().contains("was reset before its time")).await;
+        let over = crossed.id.clone();
+        house.person.expect(SOON, |event| event.edits() == Some(&over) && event.body().contains("Over")).await;
+        replicas(&namespace, 2, CONFIRMED).await;
+        house.person.expect(SOON, |event| event.body().contains("ready: 2/2")).await;
+        let history = house.ask("history").await;
+        assert!(history.body().contains("usage guard: start web"), "{}", history.body());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_draws_mutes_asks_and_reads_what_is_wrong() {
+    let provider = Provider::start().await;
+    let week = now() + SignedDuration::from_hours(72);
+    provider.says(answer(40.0, week));
+    let folder = tempfile::tempdir().expect("a folder");
+    log_in(folder.path());
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build(&namespace, plan(&provider, folder.path())).await;
+        house.ask("usage").await;
+
+        let picture = house.ask("usage chart 3d").await;
+        assert_eq!(picture.content["msgtype"], "m.image", "{}", picture.content);
+        assert!(picture.content["file"]["key"].is_object(), "it is encrypted: {}", picture.content);
+        assert_eq!(picture.content["info"]["w"], 1200);
+        assert!(picture.body().contains("40 % used"), "{}", picture.body());
+
+        let accuracy = house.ask("usage accuracy").await;
+        assert!(accuracy.body().contains("nothing to hold forecasts against"), "{}", accuracy.body());
+        let wrong = house.ask("usage chart tomorrow").await;
+        assert!(wrong.body().contains("no time that I can use"), "{}", wrong.body());
+
+        // Silence: what is crossed meanwhile is not told, and not made up for.
+        let muted = house.ask("usage mute 3h").await;
+        assert!(muted.body().contains("silent until"), "{}", muted.body());
+        provider.says(answer(60.0, week));
+        house.running.line("crossed-50", SOON).await;
+        let told = house.ask("usage mute 0").await;
+        assert!(told.body().contains("told again"), "{}", told.body());
+        provider.says(answer(81.0, week));
+        let next = house.person.expect(SOON, |event| event.body().contains("week is over")).await;
+        assert!(next.body().contains("80 %"), "{}", next.body());
+
+        // The provider shuts the door: the last numbers stay, with what is wrong.
+        provider.on_usage(Reply::too_often(Some("3600")));
+        house.running.line("usage was not read", SOON).await;
+        let now = house.ask("usage now").await;
+        assert!(now.body().contains("may not be asked before"), "{}", now.body());
+        let shown = house.ask("usage").await;
+        assert!(shown.body().contains("81 %") && shown.body().contains("left alone until"), "{}", shown.body());
+        let metrics = house.pilothouse.admin("/metrics");
+        let metrics = reqwest::get(metrics).await.expect("an answer").text().await.expect("text");
+        for name in ["usage_percent{bucket=\"work/weekly_all\"} 81", "usage_polls_total{account=\"work\""] {
+            assert!(metrics.contains(name), "{name} is not in\n{metrics}");
+        }
+
+        // A restart keeps the distance that the provider asked for.
+        assert!(house.running.stop(Duration::from_secs(10)).await.success());
+        let asked = provider.usage_asked().len();
+        house.start_again().await;
+        let shown = house.ask("usage").await;
+        assert!(shown.body().contains("81 %"), "{}", shown.body());
+        assert_eq!(provider.usage_asked().len(), asked);
+    })
+    .await;
+}
