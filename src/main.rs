@@ -120,7 +120,7 @@ struct Init {
     /// A workload: namespace/name, namespace/name:StatefulSet, or word=namespace/name; several times for several.
     #[arg(long = "target", value_name = "TARGET")]
     targets: Vec<String>,
-    /// Folder of the encryption keys and the session [default: beside the configuration; in the cluster /data/crypto_store].
+    /// Folder of the encryption keys and the session [default: beside the configuration; in the cluster `/data/crypto_store`].
     #[arg(long, value_name = "FOLDER")]
     store: Option<PathBuf>,
     /// Usage source: none, directory[=folder], secret[=namespace/name], push, command=program; `account:` before it names

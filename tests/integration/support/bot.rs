@@ -165,6 +165,7 @@ fn words(text: &str, reply_to: Option<&str>) -> String {
         reply_to: reply_to.map(str::to_owned),
         mentions: Vec::new(),
         anywhere: false,
+        image: None,
     };
     serde_json::to_string(&outgoing).expect("JSON")
 }
