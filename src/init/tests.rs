@@ -18,13 +18,13 @@ struct Ended {
     printed: String,
 }
 
-fn converse(flags: Flags, variables: &[(&str, &str)], input: &str, terminal: bool) -> Ended {
+fn converse(flags: &Flags, variables: &[(&str, &str)], input: &str, terminal: bool) -> Ended {
     let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
     let sources = Sources { argument: None, environment, usual: vec![] };
     let (mut said, mut printed) = (Vec::new(), Vec::new());
     let mut dialogue = Dialogue::new(Cursor::new(input.to_owned()), &mut said, terminal);
     let now = "2026-11-01T12:00:00Z".parse().unwrap();
-    let ended = session(&mut dialogue, &mut printed, &flags, &Surroundings::of(&sources), now).unwrap();
+    let ended = session(&mut dialogue, &mut printed, flags, &Surroundings::of(&sources), now).unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ended { code: ended.err(), said: text(said), printed: text(printed) }
 }
@@ -78,7 +78,7 @@ fn with_every_flag_nothing_is_asked_and_the_file_loads_as_it_was_meant() {
     let folder = tempfile::tempdir().unwrap();
     let mut flags = flags(folder.path());
     flags.targets = vec!["apps/web".to_owned(), "shop=apps/db-main:sts".to_owned()];
-    let ended = converse(flags, &[], "", false);
+    let ended = converse(&flags, &[], "", false);
     assert_eq!(ended.code, None, "{}", ended.said);
     assert!(!ended.said.contains(": \n") && ended.printed.is_empty(), "{}", ended.said);
     let Loaded { config, warnings, .. } = load(folder.path());
@@ -106,7 +106,7 @@ fn a_wrong_answer_is_told_and_asked_again_at_every_question() {
         web\napps/web:Job\nApps/web\napps/start\na/web b/web\napps/web\n\
         cloud\ndirectory\nclaude\npush\nwork:command\n'a b'\nwork:command\nclaude-usage --json\nbad name:push\nnone\n";
     let flags = Flags { file: Some(folder.path().join("pilothouse.toml")), ..Flags::default() };
-    let ended = converse(flags, &[], input, false);
+    let ended = converse(&flags, &[], input, false);
     assert_eq!(ended.code, None, "{}", ended.said);
     for fault in [
         "\"moon\" is no place",
@@ -147,7 +147,7 @@ fn an_end_of_the_answers_names_what_is_missing_and_writes_nothing() {
     for count in 1..=answers.len() {
         let folder = tempfile::tempdir().unwrap();
         let flags = Flags { file: Some(folder.path().join("pilothouse.toml")), ..Flags::default() };
-        let ended = converse(flags, &[], &answers[..count].concat(), false);
+        let ended = converse(&flags, &[], &answers[..count].concat(), false);
         assert_eq!(ended.code, Some(2), "{}", ended.said);
         let told = ended.said.split("Missing:").nth(1).unwrap();
         let known = count.saturating_sub(2);
@@ -158,7 +158,7 @@ fn an_end_of_the_answers_names_what_is_missing_and_writes_nothing() {
     }
     // A person who ends the input has not chosen a default.
     let folder = tempfile::tempdir().unwrap();
-    let ended = converse(Flags { place: None, ..flags(folder.path()) }, &[], "", true);
+    let ended = converse(&Flags { place: None, ..flags(folder.path()) }, &[], "", true);
     assert_eq!((ended.code, names(folder.path())), (Some(2), vec!["given".to_owned()]));
 }
 
@@ -171,23 +171,23 @@ fn what_exists_is_replaced_only_with_leave() {
     for (answers, terminal) in
         [("", false), ("y\n", false), ("", true), ("n\n", true), ("\n", true), ("perhaps\nn\n", true)]
     {
-        let ended = converse(flags(folder.path()), &[], answers, terminal);
+        let ended = converse(&flags(folder.path()), &[], answers, terminal);
         assert_eq!((ended.code, now()), (Some(2), (None, Some("old".to_owned()))), "{}", ended.said);
     }
     std::fs::write(&toml, "old").unwrap();
     for (answers, terminal) in [("y\ny\n", false), ("n\n", true), ("y\nn\n", true)] {
-        let ended = converse(flags(folder.path()), &[], answers, terminal);
+        let ended = converse(&flags(folder.path()), &[], answers, terminal);
         assert_eq!((ended.code, now().0), (Some(2), Some("old".to_owned())), "{}", ended.said);
         assert!(ended.said.contains("stays as it is") && ended.said.contains("--overwrite"), "{}", ended.said);
     }
-    assert_eq!(converse(flags(folder.path()), &[], "y\ny\n", true).code, None);
+    assert_eq!(converse(&flags(folder.path()), &[], "y\ny\n", true).code, None);
     assert_eq!(now().1.unwrap(), "correct horse\n");
     std::fs::write(&password, "old").unwrap();
-    assert_eq!(converse(Flags { overwrite: true, ..flags(folder.path()) }, &[], "", false).code, None);
+    assert_eq!(converse(&Flags { overwrite: true, ..flags(folder.path()) }, &[], "", false).code, None);
     assert_eq!((now().1.unwrap().as_str(), mode(&password)), ("correct horse\n", 0o600));
     // A secret that is the same already is in nobody's way.
     std::fs::remove_file(&toml).unwrap();
-    assert_eq!(converse(flags(folder.path()), &[], "", false).code, None);
+    assert_eq!(converse(&flags(folder.path()), &[], "", false).code, None);
     assert_eq!(names(folder.path()), ["given", "pilothouse.password", "pilothouse.toml"]);
 }
 
@@ -205,7 +205,7 @@ fn the_predecessors_environment_alone_becomes_a_file_with_its_habits() {
         ("ECHO_MODE", "yes"),
     ];
     let flags = Flags { file: Some(folder.path().join("pilothouse.toml")), ..Flags::default() };
-    let ended = converse(flags, &variables, "", false);
+    let ended = converse(&flags, &variables, "", false);
     assert_eq!(ended.code, None, "{}", ended.said);
     assert!(ended.said.contains("\"nobody\" is left out") && !ended.said.contains("horse"), "{}", ended.said);
     assert!(ended.said.contains("unset ALLOWED_USERS CRYPTO_STORE_PATH DEPLOYMENT_NAME"), "{}", ended.said);
@@ -237,7 +237,7 @@ fn every_key_of_the_environment_is_taken_over_and_a_wrong_one_told() {
         ("CLAUDE_CONFIG_DIR", "/home/you/.claude-work"),
     ];
     let flags = || Flags { usage: vec![], ..flags(folder.path()) };
-    let ended = converse(flags(), &variables, "", false);
+    let ended = converse(&flags(), &variables, "", false);
     assert_eq!(ended.code, None, "{}", ended.said);
     assert!(ended.said.contains("matrix.pasword") && !ended.said.contains("client secret"), "{}", ended.said);
     let config = load(folder.path()).config;
@@ -249,7 +249,7 @@ fn every_key_of_the_environment_is_taken_over_and_a_wrong_one_told() {
     assert_eq!((config.policy.rules.len(), config.usage.mention.len()), (1, 1));
     // What nobody is asked for cannot be asked again.
     let wrong = [("PILOTHOUSE__TRUST__MODE", "none")];
-    let ended = converse(Flags { overwrite: true, ..flags() }, &wrong, "", false);
+    let ended = converse(&Flags { overwrite: true, ..flags() }, &wrong, "", false);
     assert_eq!(ended.code, Some(2), "{}", ended.said);
     assert!(ended.said.contains("✗ trust.mode"), "{}", ended.said);
     assert_eq!(load(folder.path()).config.trust.mode, crate::config::TrustMode::Devices);
@@ -267,7 +267,7 @@ fn in_the_cluster_the_secrets_are_in_the_manifest_and_nowhere_else() {
         login: Some(LoginChoice::Take),
         ..flags(folder)
     };
-    let ended = converse(flags(folder.path()), &[], "\n", false);
+    let ended = converse(&flags(folder.path()), &[], "\n", false);
     assert_eq!(ended.code, None, "{}", ended.said);
     let secrets: Vec<serde_json::Value> = serde_saphyr::from_multiple(&ended.printed).unwrap();
     let at = |index: usize, key: &str| {
@@ -305,7 +305,7 @@ fn in_the_cluster_the_secrets_are_in_the_manifest_and_nowhere_else() {
     // Written instead of printed.
     let manifest = folder.path().join("secret.yaml");
     let more = Flags { overwrite: true, secret_manifest: Some(manifest.clone()), ..flags(folder.path()) };
-    let ended = converse(more, &[], "", false);
+    let ended = converse(&more, &[], "", false);
     assert_eq!((ended.code, ended.printed.as_str(), mode(&manifest)), (None, "", 0o600));
 }
 
@@ -323,22 +323,22 @@ fn a_login_is_copied_with_leave_alone_and_one_that_is_there_stays() {
     };
     // Nobody agrees: told how to make an own one.
     for (choice, answers) in [(None, ""), (None, "n\n"), (Some(LoginChoice::Own), "y\n")] {
-        let ended = converse(flags(choice, &apart), &[], answers, false);
+        let ended = converse(&flags(choice, &apart), &[], answers, false);
         assert_eq!((ended.code, apart.exists()), (None, false), "{}", ended.said);
         assert!(ended.said.contains(&own(&apart)) && ended.said.contains("terms may not permit"), "{}", ended.said);
     }
-    let ended = converse(flags(None, &apart), &[], "maybe\ny\n", false);
+    let ended = converse(&flags(None, &apart), &[], "maybe\ny\n", false);
     assert_eq!((ended.code, mode(&apart), mode(&apart.join(FILE))), (None, 0o700, 0o600), "{}", ended.said);
     assert!(std::fs::read_to_string(apart.join(FILE)).unwrap().contains("sk-ant-ort01-r"));
     assert!(!ended.said.contains("sk-ant"), "{}", ended.said);
     // A login of its own is not touched, though another could be taken.
     claude(&apart, "sk-ant-ort01-own");
-    let ended = converse(flags(Some(LoginChoice::Take), &apart), &[], "", false);
+    let ended = converse(&flags(Some(LoginChoice::Take), &apart), &[], "", false);
     assert_eq!(ended.code, None, "{}", ended.said);
     assert!(std::fs::read_to_string(apart.join(FILE)).unwrap().contains("sk-ant-ort01-own"));
     assert!(!ended.said.contains("take turns"), "{}", ended.said);
     // The installation's own folder needs no copy, and a word.
-    let ended = converse(flags(None, &installation), &[], "", false);
+    let ended = converse(&flags(None, &installation), &[], "", false);
     assert!(ended.code.is_none() && ended.said.contains("take turns"), "{}", ended.said);
 }
 
@@ -377,8 +377,8 @@ fn a_token_that_workstations_use_already_stays() {
     let folder = tempfile::tempdir().unwrap();
     let flags = || Flags { usage: vec!["push".to_owned()], overwrite: true, ..flags(folder.path()) };
     let token = || std::fs::read_to_string(folder.path().join("pilothouse.push-token-default")).unwrap();
-    assert_eq!(converse(flags(), &[], "", false).code, None);
+    assert_eq!(converse(&flags(), &[], "", false).code, None);
     let first = token();
-    assert_eq!(converse(flags(), &[], "", false).code, None);
+    assert_eq!(converse(&flags(), &[], "", false).code, None);
     assert_eq!(token(), first);
 }

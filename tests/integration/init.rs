@@ -121,7 +121,7 @@ async fn the_predecessors_environment_or_flags_alone_are_enough_and_nothing_is_o
         let (kubeconfig, url) = (kubeconfig(&namespace), synapse.url());
         let variables = [
             ("KUBECONFIG", kubeconfig.as_str()),
-            ("MATRIX_HOMESERVER", &url),
+            ("MATRIX_HOMESERVER", url),
             ("MATRIX_USER", &bot.user_id),
             ("MATRIX_PASSWORD", &bot.password),
             ("ALLOWED_USERS", &person.user_id),
@@ -144,7 +144,7 @@ async fn the_predecessors_environment_or_flags_alone_are_enough_and_nothing_is_o
         let flags = [
             "--place=here",
             "--homeserver",
-            &url,
+            url,
             "--user",
             &bot.user_id,
             "--password-file",
@@ -193,7 +193,7 @@ async fn the_secrets_for_the_cluster_are_taken_by_the_api_server() {
         let flags = [
             "--place=cluster",
             "--homeserver",
-            &url,
+            url,
             "--user",
             &bot.user_id,
             "--password-file",

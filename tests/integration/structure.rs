@@ -55,6 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["chat", "usage"]),
     ("prometheus_client", &["telemetry"]),
     ("clap", &["main"]),
+    ("rpassword", &["init"]),
     ("std::env", &["config"]),
 ];
 
