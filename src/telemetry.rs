@@ -17,7 +17,7 @@ use crate::config::{Log, LogFormat};
 
 /// What other crates say too loudly at the default level: the SDK logs every missing account-data event as an error.
 const QUIET: &str = "matrix_sdk=warn,matrix_sdk_base=warn,matrix_sdk_crypto=warn,matrix_sdk_crypto::backups=error,matrix_sdk::http_client=off,\
-                     kube_client=warn,kube_runtime=warn,hyper=warn,tower=warn,rustls=warn";
+                     kube_client=warn,kube_runtime=warn,hyper=warn,tower=warn,rustls=warn,tiny_skia=error";
 
 /// Starts the log on standard error.
 ///

@@ -25,8 +25,6 @@ mod logins;
 mod logs;
 #[path = "integration/manifests.rs"]
 mod manifests;
-#[path = "integration/manifests.rs"]
-mod manifests;
 #[path = "integration/network.rs"]
 mod network;
 #[path = "integration/recovery.rs"]

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::support::control_plane::{Namespace, with_namespace};
 use crate::support::house::{House, Plan, SOON};
+use crate::support::person::RoomEvent;
 use crate::support::provider::{Provider, Reply};
 
 /// A reset is confirmed by two samples a minute apart.
-const CONFIRMED: Duration = Duration::from_secs(120);
+const CONFIRMED: Duration = Duration::from_mins(2);
 
 #[expect(clippy::disallowed_methods, reason = "a test happens now")]
 fn now() -> Timestamp {
@@ -44,6 +45,7 @@ fn log_in(folder: &std::path::Path) {
 }
 
 fn plan(provider: &Provider, folder: &std::path::Path) -> Plan {
+    let folder = folder.display().to_string();
     let more = format!(
         "[usage]\ninterval = \"2s\"\ntimezone = \"UTC\"\n\
          [[usage.accounts]]\nname = \"work\"\ndirectory = {folder:?}\nusage_url = {:?}\ntoken_url = {:?}\n\
@@ -89,7 +91,7 @@ async fn a_full_week_stops_the_workload_and_its_confirmed_reset_gives_it_back() 
 
         // The week is reset before its time. One sample proves nothing; a second one a minute later does.
         provider.says(answer(0.0, week + SignedDuration::from_hours(96)));
-        house.person.expect(SOON, |event| event.body().contains("was reset before its time")).await;
+        house.person.expect(CONFIRMED, |event| event.body().contains("was reset before its time")).await;
         let over = crossed.id.clone();
         house.person.expect(SOON, |event| event.edits() == Some(&over) && event.body().contains("Over")).await;
         replicas(&namespace, 2, CONFIRMED).await;
@@ -112,8 +114,9 @@ async fn a_person_draws_mutes_asks_and_reads_what_is_wrong() {
         let mut house = House::build(&namespace, plan(&provider, folder.path())).await;
         house.ask("usage").await;
 
-        let picture = house.ask("usage chart 3d").await;
-        assert_eq!(picture.content["msgtype"], "m.image", "{}", picture.content);
+        let asked = house.say("usage chart 3d").await;
+        let drawn = |event: &RoomEvent| event.replies_to() == Some(&asked.id) && event.content["msgtype"] == "m.image";
+        let picture = house.person.expect(SOON, drawn).await;
         assert!(picture.content["file"]["key"].is_object(), "it is encrypted: {}", picture.content);
         assert_eq!(picture.content["info"]["w"], 1200);
         assert!(picture.body().contains("40 % used"), "{}", picture.body());
