@@ -5,6 +5,7 @@
 mod cluster;
 mod room;
 mod table;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ pub enum Verdict {
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What belongs together: `configuration`, `matrix`, `store`, `trust`, `rooms`, `kubernetes`, `permissions`, `targets`.
+    /// What belongs together: `configuration`, `matrix`, `store`, `trust`, `rooms`, `kubernetes`, `permissions`, `targets`, `usage`.
     pub area: &'static str,
     /// What was tried.
     pub subject: String,
@@ -104,9 +105,11 @@ async fn findings(loaded: &Loaded) -> Vec<Finding> {
     let config = &loaded.config;
     let mut findings = configuration(loaded);
     // The room and the cluster do not wait for each other: one that hangs costs its own limit only.
-    let (room, cluster) = tokio::join!(room::findings(config), cluster::findings(config));
+    let (room, cluster, usage) =
+        tokio::join!(room::findings(config), cluster::findings(config), usage::findings(config));
     findings.extend(room);
     findings.extend(cluster);
+    findings.extend(usage);
     findings
 }
 

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Kind;
 
-pub use access::{Access, PERMISSIONS, Permission, When};
+pub use access::{Access, PERMISSIONS, Permission, SECRET, SecretAccess, When};
 pub use drift::{Drift, Fallen};
 pub use error::ClusterError;
 pub use event::Happening;

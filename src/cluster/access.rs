@@ -138,6 +138,24 @@ impl Cluster {
         stream::iter(questions).buffered(AT_ONCE).collect().await
     }
 
+    /// Asks for what an account's login in a Secret needs. `mounted`: it is read as files.
+    pub async fn secret_access(&self, namespace: &str, name: &str, mounted: bool) -> Vec<SecretAccess> {
+        // A Secret is no workload: only its name and namespace count here.
+        let target = Target {
+            name: name.to_owned(),
+            label: name.to_owned(),
+            kind: crate::config::Kind::Deployment,
+            namespace: namespace.to_owned(),
+            object: name.to_owned(),
+        };
+        let mut asked = Vec::new();
+        for &(verb, lost_without) in SECRET.iter().filter(|(verb, _)| *verb != "get" || !mounted) {
+            let allowed = self.may(&target, verb, "", "secrets", true).await;
+            asked.push(SecretAccess { verb, lost_without, allowed });
+        }
+        asked
+    }
+
     async fn question(self, permission: &'static Permission, target: Target) -> Access {
         let Permission { group, resource, verb, named, .. } = *permission;
         let allowed = self.may(&target, verb, group, resource, named).await;
@@ -185,6 +203,23 @@ impl Cluster {
         let review = self.call(&asked, api.create(&PostParams::default(), &review)).await?;
         Ok(review.status.is_some_and(|status| status.allowed))
     }
+}
+
+/// What a login in a Secret needs, with what is lost without it.
+pub const SECRET: [(&str, &str); 2] = [
+    ("get", "the login cannot be read; mount the Secret and name the folder (usage.accounts[].mount) to do without"),
+    ("patch", "the login cannot be renewed, so nothing is read once its access token ends, after some hours"),
+];
+
+/// Whether this account may do something to the Secret of a login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretAccess {
+    /// The verb.
+    pub verb: &'static str,
+    /// What is lost without it.
+    pub lost_without: &'static str,
+    /// The API server's word, or why there is none.
+    pub allowed: Result<bool, ClusterError>,
 }
 
 /// The targets for which a permission is asked.

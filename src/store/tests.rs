@@ -290,6 +290,30 @@ async fn what_is_old_and_told_is_pruned_and_nothing_else() {
     assert_eq!(store.received(10).await.unwrap().len(), 1);
 }
 
+/// Files as each earlier schema left them: `tests/fixtures/store-N.sqlite3`.
+#[tokio::test]
+async fn a_file_of_every_earlier_version_is_read_and_brought_up() {
+    for version in 1..SCHEMA_VERSION {
+        let place = Place::new();
+        let path = place.folder.path().join("store.sqlite3");
+        let fixture = format!("{}/tests/fixtures/store-{version}.sqlite3", env!("CARGO_MANIFEST_DIR"));
+        std::fs::copy(&fixture, &path).unwrap_or_else(|error| panic!("{fixture}: {error}"));
+        let store = Store::open(&path).unwrap();
+        let waiting = store.received(10).await.unwrap();
+        assert_eq!(waiting.iter().map(|entry| entry.event.as_str()).collect::<Vec<_>>(), ["$two"], "{version}");
+        assert_eq!(store.remembered("Deployment/apps/web").await.unwrap(), Some(2));
+        assert_eq!(store.cursor("sync").await.unwrap().as_deref(), Some("s72594_4483_1934"));
+        // What came with later versions works on it.
+        store.mute(at(100)).await.unwrap();
+        assert_eq!(store.muted_until(at(50)).await.unwrap(), Some(at(100)));
+        store.close().unwrap();
+        drop(store);
+        let file = rusqlite::Connection::open(&path).unwrap();
+        let now: i64 = file.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(now, SCHEMA_VERSION);
+    }
+}
+
 #[test]
 fn a_newer_file_is_refused_with_a_sentence() {
     let place = Place::new();

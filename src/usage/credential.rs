@@ -174,6 +174,14 @@ enum Written {
 }
 
 impl Place {
+    /// Looks at the login and changes nothing.
+    ///
+    /// # Errors
+    /// [`CredentialError`] where there is none or it cannot be read.
+    pub async fn look(&self) -> Result<Credential, CredentialError> {
+        self.latest().await
+    }
+
     /// Reads the login as cheaply as can be; where a Secret is mounted this lags behind by a minute.
     async fn read(&self) -> Result<Credential, CredentialError> {
         match self {

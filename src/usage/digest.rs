@@ -246,3 +246,6 @@ pub fn window(closed: &Closed) -> Option<ClosedWindow> {
         shape: Shape::of(&closed.shape)?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,8 +76,11 @@ fn endpoint(account: &Account, http: &Client, store: &Store, place: Place) -> an
     Ok(anthropic::Anthropic::new(settings, http.clone(), login))
 }
 
-/// Where an account's login is kept.
-fn place(account: &Account, secret: Option<&dyn Fn(secret::Settings) -> secret::Place>) -> anyhow::Result<Place> {
+/// Where an account's login is kept. `secret` as for [`adapters`].
+///
+/// # Errors
+/// Where it is in a Secret that cannot be opened.
+pub fn place(account: &Account, secret: Option<&dyn Fn(secret::Settings) -> secret::Place>) -> anyhow::Result<Place> {
     let layout = layout(account);
     if let (Some(name), Some(namespace)) = (&account.secret, &account.namespace) {
         let (namespace, name, mount) = (namespace.clone(), name.clone(), account.mount.clone());

@@ -298,7 +298,7 @@ impl Watcher {
     /// Lets the guard look at everything that is known.
     async fn guard(&self, now: Timestamp) {
         let plan = Arc::clone(&self.plan.borrow());
-        if !self.looked || plan.guard.rules.is_empty() {
+        if !self.looked {
             return;
         }
         let step = async {

@@ -24,7 +24,8 @@ use crate::support::manifests::{Manifests, with_namespaces};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Everything that can be deployed as it stands.
-const FOLDERS: [&str; 5] = ["base", "overlays/restart", "overlays/logs", "overlays/prometheus", "overlays/tenant"];
+const FOLDERS: [&str; 6] =
+    ["base", "overlays/restart", "overlays/logs", "overlays/usage", "overlays/prometheus", "overlays/tenant"];
 
 fn file(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

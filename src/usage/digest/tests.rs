@@ -1,0 +1,159 @@
+//! A simulated month, as the room reads it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::usage::bucket::{Kind, Reading, Reset, Unit};
+use crate::usage::decide::Settings;
+use crate::usage::guard;
+use crate::usage::simulate::{Mishaps, simulate};
+
+fn plan() -> Plan {
+    Plan {
+        accounts: vec!["work".to_owned()],
+        interval: SignedDuration::from_mins(5),
+        settings: Settings::default(),
+        zone: TimeZone::UTC,
+        armed: true,
+        quiet: None,
+        mention: BTreeMap::from([("critical".to_owned(), "@you:example.org".to_owned())]),
+        home_room: None,
+        guard: guard::Settings {
+            rules: vec![],
+            targets: BTreeMap::new(),
+            interval: SignedDuration::from_mins(5),
+            home_room: None,
+            mentions: vec![],
+            zone: TimeZone::UTC,
+        },
+    }
+}
+
+/// What the store would have, in memory.
+#[derive(Default)]
+struct Memory {
+    states: Vec<BucketState>,
+    closed: Vec<ClosedWindow>,
+    told: BTreeMap<(String, i64, String), (String, i64)>,
+    over: BTreeSet<(String, i64, String)>,
+    said: Vec<(Timestamp, String)>,
+    txns: BTreeSet<String>,
+}
+
+impl Memory {
+    fn told(&self, bucket: &Bucket) -> Vec<Told> {
+        let of = |((name_of, cycle, name), (payload, row)): (&(String, i64, String), &(String, i64))| {
+            let key = (name_of.clone(), *cycle, name.clone());
+            (*name_of == bucket.to_string() && !self.over.contains(&key)).then(|| Told {
+                name: name.clone(),
+                cycle: Timestamp::from_millisecond(*cycle).unwrap(),
+                payload: payload.clone(),
+                outbox: Some(*row),
+            })
+        };
+        self.told.iter().filter_map(of).collect()
+    }
+
+    fn take(&mut self, snapshot: &Snapshot, plan: &Plan) {
+        let told: Vec<_> =
+            snapshot.readings.iter().map(|reading| (reading.bucket.clone(), self.told(&reading.bucket))).collect();
+        let before =
+            Before { states: &self.states, closed: &self.closed, told: &told, room: Some("!room:x"), muted: false };
+        let after = digest(snapshot, before, plan, snapshot.at);
+        self.states = after.states;
+        self.closed.extend(after.learned.closed.iter().filter_map(window));
+        for alert in after.learned.alerts {
+            let key = (alert.bucket, alert.cycle.as_millisecond(), alert.name);
+            let row = i64::try_from(self.told.len()).unwrap();
+            let draft = alert.draft.expect("there is a room");
+            assert!(self.told.insert(key.clone(), (alert.payload, row)).is_none(), "told twice: {key:?}");
+            assert!(self.txns.insert(draft.txn), "one id for two events: {key:?}");
+            let outgoing: Outgoing = serde_json::from_str(&draft.payload).unwrap();
+            self.said.push((snapshot.at, outgoing.plain));
+        }
+        for over in after.learned.over {
+            let key = (over.bucket, over.cycle.as_millisecond(), over.name);
+            assert!(self.over.insert(key.clone()), "over twice: {key:?}");
+        }
+    }
+}
+
+fn snapshot(sample: &Sample) -> Snapshot {
+    Snapshot {
+        account: "work".to_owned(),
+        source: Source::AnthropicOauth,
+        at: sample.at,
+        readings: vec![Reading {
+            bucket: Bucket { account: "work".to_owned(), kind: Kind::WeeklyAll, scope: None },
+            unit: Unit::Percent,
+            used: sample.percent,
+            limit: None,
+            window: None,
+            resets_at: sample.resets_at,
+            reset: Reset::Rolling,
+            active: true,
+            severity: None,
+        }],
+        shares: vec![],
+        plan: None,
+        unknown: vec![],
+        unreadable: vec![],
+    }
+}
+
+#[test]
+fn a_month_is_told_once_each_and_ends_what_it_began() {
+    for seed in 1..4 {
+        let recording = simulate(seed, 4, &Mishaps::default());
+        let (mut memory, plan) = (Memory::default(), plan());
+        for sample in &recording.samples {
+            memory.take(&snapshot(sample), &plan);
+        }
+        let resets = memory.said.iter().filter(|(_, words)| words.contains('🔄')).count();
+        let windows = memory.closed.len();
+        assert_eq!(resets, windows, "one message for each window that ended: {:#?}", memory.said);
+        assert!(windows >= 3, "four weeks have three resets at least");
+        assert!(memory.said[0].1.starts_with("👀 Armed"), "{}", memory.said[0].1);
+        // Nothing of a window that has ended stands any more.
+        let last = memory.states[0].window().unwrap().started_at.as_millisecond();
+        let standing = |(_, cycle, name): &(String, i64, String)| *cycle < last && is_standing(name);
+        let left: Vec<_> =
+            memory.told.keys().filter(|key| standing(key) && !memory.over.contains(*key)).collect();
+        assert!(left.is_empty(), "{left:?}");
+        for (at, words) in &memory.said {
+            println!("{seed} {at} {words}");
+        }
+    }
+}
+
+#[test]
+fn a_critical_alert_notifies_whom_the_configuration_names_and_silence_still_counts_as_told() {
+    let at = |hour: i64| Timestamp::from_second(1_800_000_000 + hour * 3600).unwrap();
+    let sample = |hour: i64, percent: f64| Sample {
+        at: at(hour),
+        percent,
+        resets_at: Some(at(168)),
+        source: Source::AnthropicOauth,
+        owner: None,
+    };
+    let plan = plan();
+    let states = digest(&snapshot(&sample(1, 60.0)), empty(false), &plan, at(1)).states;
+    for muted in [false, true] {
+        let before = Before { states: &states, ..empty(muted) };
+        let learned = digest(&snapshot(&sample(2, 96.0)), before, &plan, at(2)).learned;
+        let crossed = learned.alerts.iter().find(|alert| alert.name == "crossed-95").expect("it is crossed");
+        assert_eq!(crossed.draft.is_none(), muted);
+        if let Some(draft) = &crossed.draft {
+            let outgoing: Outgoing = serde_json::from_str(&draft.payload).unwrap();
+            assert_eq!(outgoing.mentions, ["@you:example.org"]);
+            assert!(outgoing.html.contains("data-mx-color") && !outgoing.plain.contains('<'), "{outgoing:?}");
+        }
+    }
+}
+
+fn empty(muted: bool) -> Before<'static> {
+    Before { states: &[], closed: &[], told: &[], room: Some("!room:x"), muted }
+}
