@@ -23,9 +23,9 @@ fn now() -> Timestamp {
 }
 
 /// These targets, with one rule on `web`.
-fn plan(targets: &[&'static str], how: &str) -> Plan {
+fn plan(targets: &[&'static str], acts: &str) -> Plan {
     let more = format!(
-        "[[usage.rules]]\nname = \"night\"\nbucket = \"weekly_all\"\npercent = 90\nstop = [\"web\"]\nmode = {how:?}\n"
+        "[[usage.rules]]\nname = \"night\"\nbucket = \"weekly_all\"\npercent = 90\nstop = [\"web\"]\nmode = {acts:?}\n"
     );
     Plan { more, ..Plan::of(targets) }
 }
