@@ -83,6 +83,29 @@ impl Beside {
         tokio::time::timeout(SOON, ended).await.expect("it is done in time")
     }
 
+    /// A row in the guard's name that no rule has made.
+    async fn ask(&self, house: &House, event: &str, text: &str) {
+        let message = Message {
+            who: GUARD.to_owned(),
+            room: house.room.clone(),
+            event: event.to_owned(),
+            text: text.to_owned(),
+            sent_at: now(),
+            device: None,
+            standing: Standing::Proven,
+            address: Address::Mentioned,
+        };
+        let arrival = Arrival {
+            event: message.event.clone(),
+            room: message.room.clone(),
+            sender: message.who.clone(),
+            sent_at: message.sent_at,
+            payload: serde_json::to_string(&message).expect("JSON"),
+            waiting_for: None,
+        };
+        self.store.receive(vec![arrival], None, now()).await.expect("written");
+    }
+
     /// Two samples over the limit, and the stop that follows.
     async fn stop(&self, cycle: i64) -> Entry {
         self.sample(cycle, 95.0).await;
@@ -214,32 +237,23 @@ async fn the_guard_may_do_what_an_acting_rule_names_and_observing_is_only_speaki
         assert_eq!(beside.sample(2, 0.0).await, Stepped { requests: 0, notices: 1 });
         // Whatever asks in its name: policy knows what it may.
         for target in ["db", "web"] {
-            let (event, text) = (format!("guard/{target}"), format!("stop {target}"));
-            let message = Message {
-                who: GUARD.to_owned(),
-                room: house.room.clone(),
-                event: event.clone(),
-                text,
-                sent_at: now(),
-                device: None,
-                standing: Standing::Proven,
-                address: Address::Mentioned,
-            };
-            let arrival = Arrival {
-                event,
-                room: house.room.clone(),
-                sender: GUARD.to_owned(),
-                sent_at: now(),
-                payload: serde_json::to_string(&message).expect("JSON"),
-                waiting_for: None,
-            };
-            beside.store.receive(vec![arrival], None, now()).await.expect("written");
+            beside.ask(&house, &format!("guard/{target}"), &format!("stop {target}")).await;
             let refusal = format!("The usage guard may not stop {target}: no rule with mode = \"act\" names it.");
             house.person.expect(SOON, says(&house, &refusal)).await;
         }
         house.person.expect(SOON, says(&house, "I would stop web now, but this rule only observes")).await;
         house.person.expect(SOON, says(&house, "I would start web again now")).await;
         assert_eq!((replicas(&namespace, "web").await, replicas(&namespace, "db").await), (2, 1));
+
+        // The rule may act from now on, without a restart.
+        let (bot, person) = (&house.bot, &house.person.user_id);
+        let toml = plan(&["web", "db"], "act").toml(&house.synapse, bot, person, &namespace.name);
+        house.pilothouse.write_configuration(&toml);
+        house.running.signal("HUP");
+        house.running.line("rules and targets were read again", SOON).await;
+        beside.ask(&house, "guard/again", "stop web").await;
+        let so = |object: &Deployment| object.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
+        namespace.wait::<Deployment>("web", SOON, so).await;
     })
     .await;
 }
