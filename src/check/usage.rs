@@ -23,7 +23,8 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     if accounts.iter().any(|account| account.source == UsageSource::AnthropicOauth) {
-        let detail = "the provider's terms may not permit other programs to use a subscription's login: it is your decision";
+        let detail =
+            "the provider's terms may not permit other programs to use a subscription's login: it is your decision";
         findings.push(Finding::skipped(AREA, "terms", detail));
     }
     let cluster = Cluster::connect(&config.kubernetes).await.ok();
@@ -33,7 +34,11 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             UsageSource::AnthropicOauth => findings.extend(login(account, cluster.as_ref()).await),
             UsageSource::Push => findings.push(token(account)),
             UsageSource::Command => {
-                findings.push(Finding::good(AREA, account.name.clone(), format!("printed by {}", account.command.join(" "))));
+                findings.push(Finding::good(
+                    AREA,
+                    account.name.clone(),
+                    format!("printed by {}", account.command.join(" ")),
+                ));
             }
         }
         if let Some(store) = &store {

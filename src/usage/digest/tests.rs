@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::usage::bucket::{Kind, Reading, Reset, Unit};
+use crate::usage::bucket::{Kind, Reading, Reset, Source, Unit};
 use crate::usage::decide::Settings;
 use crate::usage::guard;
 use crate::usage::simulate::{Mishaps, simulate};
@@ -120,8 +120,7 @@ fn a_month_is_told_once_each_and_ends_what_it_began() {
         // Nothing of a window that has ended stands any more.
         let last = memory.states[0].window().unwrap().started_at.as_millisecond();
         let standing = |(_, cycle, name): &(String, i64, String)| *cycle < last && is_standing(name);
-        let left: Vec<_> =
-            memory.told.keys().filter(|key| standing(key) && !memory.over.contains(*key)).collect();
+        let left: Vec<_> = memory.told.keys().filter(|key| standing(key) && !memory.over.contains(*key)).collect();
         assert!(left.is_empty(), "{left:?}");
         for (at, words) in &memory.said {
             println!("{seed} {at} {words}");
