@@ -113,8 +113,10 @@ pub fn name(bucket: &Bucket) -> String {
     }
 }
 
-/// A time as people say it: of today the hour, of this week the day too.
+/// A time as people say it: of today the hour, of this week the day too. To the nearest minute, because the provider's
+/// times jitter around it.
 fn moment(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
+    let at = at.round(jiff::Unit::Minute).unwrap_or(at);
     let (at, now) = (at.to_zoned(zone.clone()), now.to_zoned(zone.clone()));
     let days = at.date().since(now.date()).map_or(i32::MAX, |span| span.get_days());
     match days {
@@ -126,6 +128,7 @@ fn moment(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
 
 fn until(at: Timestamp, now: Timestamp) -> String {
     let left = at.duration_since(now);
+    let left = left.round(jiff::Unit::Second).unwrap_or(left);
     if left.is_positive() { format!("in {}", long(left)) } else { format!("{} ago", long(left.abs())) }
 }
 
@@ -349,7 +352,7 @@ pub(super) fn bulletin(bulletin: &Bulletin) -> Words {
             .code(&bar(*used))
             .say(&format!(" {}. {}.", percent(*used), foretold(forecast, *now, zone))),
         News::Cleared { percent: used, forecast, .. } => head(text)
-            .say(" will probably last after all: ")
+            .say(" is no longer likely to run out: ")
             .say(&format!("{}. {}.", percent(*used), foretold(forecast, *now, zone))),
         News::ResetConfirmed | News::Closed(_) | News::Predicted { .. } => head(text).say(" is unchanged."),
     }
@@ -466,3 +469,6 @@ pub fn line(snapshot: &Snapshot) -> String {
     };
     snapshot.readings.iter().map(part).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests;

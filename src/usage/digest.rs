@@ -99,7 +99,7 @@ fn follow(learned: &mut Learned, bucket: &Bucket, event: &Event, before: Before<
         }
         News::Cleared { .. } => {
             let alarm = |name: &str| name == "alarm" || name.starts_with("escalated");
-            learned.over.extend(over(bucket, event, before, plan, now, "it will probably last", alarm));
+            learned.over.extend(over(bucket, event, before, plan, now, "it is no longer likely to run out", alarm));
             learned.alerts.push(alert(bucket, event, &bulletin(), before, plan, now));
         }
         News::Crossed { .. } | News::Alarm { .. } | News::Escalated { .. } => {

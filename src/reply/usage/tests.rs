@@ -1,0 +1,147 @@
+use crate::usage::bucket::{Share, Source};
+use crate::usage::forecast::Estimator;
+
+use super::*;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+const NOW: &str = "2026-09-15T09:40:00Z";
+
+fn reading(bucket: &str, used: f64, resets_at: Option<&str>) -> Reading {
+    Reading {
+        bucket: bucket.parse().unwrap(),
+        unit: Unit::Percent,
+        used,
+        limit: None,
+        window: None,
+        resets_at: resets_at.map(at),
+        reset: Reset::Rolling,
+        active: false,
+        severity: None,
+    }
+}
+
+fn shown(reading: Reading, outlook: Outlook) -> Shown {
+    Shown { reading, at: at("2026-09-15T09:36:00Z"), outlook, pace: None, burn: None }
+}
+
+fn watched(name: &str, readings: &[(Reading, Outlook)]) -> Watched {
+    let snapshot = Snapshot {
+        account: name.to_owned(),
+        source: Source::AnthropicOauth,
+        at: at("2026-09-15T09:36:00Z"),
+        readings: readings.iter().map(|(reading, _)| reading.clone()).collect(),
+        shares: vec![
+            Share { name: "Claude Code".to_owned(), percent: 89.0 },
+            Share { name: "<b>".to_owned(), percent: 0.4 },
+        ],
+        plan: Some("max".to_owned()),
+        unknown: vec![],
+        unreadable: vec![],
+    };
+    Watched {
+        name: name.to_owned(),
+        snapshot: Some(snapshot),
+        buckets: readings.iter().map(|(reading, outlook)| shown(reading.clone(), *outlook)).collect(),
+        stale_after: SignedDuration::from_mins(15),
+        trouble: None,
+        blocked_until: None,
+    }
+}
+
+fn told(accounts: Vec<Watched>) -> Words {
+    let zone = TimeZone::get("Europe/Berlin").unwrap();
+    overview(&Overview { accounts, muted_until: None, zone, now: at(NOW) })
+}
+
+#[test]
+fn what_blocks_is_said_first_with_the_cap_that_binds_in_local_time() {
+    let words = told(vec![watched(
+        "work",
+        &[
+            (reading("work/session", 100.0, Some("2026-09-15T11:59:59.9Z")), Outlook::NoResetKnown),
+            (reading("work/weekly_scoped/Fable", 100.0, Some("2026-09-17T12:00:00.9Z")), Outlook::Exhausted),
+            (reading("work/weekly_all", 59.0, Some("2026-09-17T12:00:00Z")), Outlook::TooEarly),
+        ],
+    )]);
+    let lines: Vec<&str> = words.plain.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "⛔ blocked now, back Thu 14:00 (in 2 d 2 h): the week of Fable is used up (1 more used up, but over sooner).",
+            "Subscription (max)",
+            "▓▓▓▓▓▓▓▓▓▓ 5-hour window 100 %, resets 14:00 (in 2 h 20 min).",
+            "▓▓▓▓▓▓▓▓▓▓ week of Fable 100 %, resets Thu 14:00 (in 2 d 2 h).",
+            "▓▓▓▓▓░░░░░ week 59 %, resets Thu 14:00 (in 2 d 2 h). Too early to foretell.",
+            "This week went to Claude Code 89 %.",
+            "As of 4 min ago.",
+        ]
+    );
+    assert!(words.html.contains("<blockquote>") && !words.html.contains("<b>"), "{}", words.html);
+}
+
+#[test]
+fn several_accounts_have_their_names_and_old_numbers_say_so() {
+    let mut old = watched("work", &[(reading("work/weekly_all", 20.0, None), Outlook::NoResetKnown)]);
+    old.buckets[0].at = at("2026-09-15T09:00:00Z");
+    old.blocked_until = Some(at("2026-09-15T10:55:00Z"));
+    let mut failed = watched("private", &[(reading("private/weekly_all", 30.0, None), Outlook::NoResetKnown)]);
+    failed.trouble = Some("no answer".to_owned());
+    let plain = told(vec![old, failed]).plain;
+    assert!(plain.starts_with("work (max)\n"), "{plain}");
+    assert!(plain.contains("⚠️ These numbers are 40 min old: nothing is stopped or started by them. The provider wants to be left alone until 12:55."), "{plain}");
+    assert!(plain.contains("private (max)\n") && plain.contains("The last question failed: no answer."), "{plain}");
+    assert!(told(vec![]).plain.starts_with("No subscription is watched here."));
+}
+
+#[test]
+fn a_forecast_is_a_probability_and_a_range() {
+    let zone = TimeZone::UTC;
+    let forecast = |probability, low: Option<&str>, high: Option<&str>| Forecast {
+        estimator: Estimator::Shrunken,
+        probability,
+        low: low.map(at),
+        median: None,
+        high: high.map(at),
+    };
+    let words = |forecast: &Forecast| foretold(forecast, at(NOW), &zone);
+    for (forecast, expected) in [
+        (forecast(0.004, None, None), "Lasts until the reset, as far as can be foretold"),
+        (forecast(0.05, None, None), "Runs out before the reset with 5 %"),
+        (
+            forecast(0.4, Some("2026-09-16T08:00:00Z"), None),
+            "Runs out before the reset with 40 %, from Wed 08:00 on, or not before the reset",
+        ),
+        (
+            forecast(0.99, Some("2026-09-15T20:00:00Z"), Some("2026-09-16T08:00:00Z")),
+            "Runs out before the reset with 99 %, between 20:00 and Wed 08:00",
+        ),
+    ] {
+        assert_eq!(words(&forecast), expected);
+    }
+    let line = Forecast { estimator: Estimator::Ols6h, ..forecast(0.0, None, None) };
+    assert_eq!(words(&line), "At the pace of the last 6 hours it lasts");
+}
+
+#[test]
+fn a_bar_is_full_only_at_the_limit() {
+    for (percent, expected) in
+        [(0.0, "░░░░░░░░░░"), (9.9, "░░░░░░░░░░"), (99.9, "▓▓▓▓▓▓▓▓▓░"), (100.0, "▓▓▓▓▓▓▓▓▓▓"), (104.2, "▓▓▓▓▓▓▓▓▓▓")]
+    {
+        assert_eq!(bar(percent), expected);
+    }
+}
+
+#[test]
+fn money_is_said_in_its_own_unit() {
+    let unit = Unit::Money { currency: "EUR".to_owned(), exponent: 2 };
+    let mut extra = reading("work/extra", 2152.0, None);
+    (extra.unit, extra.limit) = (unit, Some(5000.0));
+    let plain = told(vec![watched("work", &[(extra.clone(), Outlook::NoResetKnown)])]).plain;
+    assert!(plain.contains("▓▓▓▓░░░░░░ extra usage 21.52 EUR of 50.00 EUR."), "{plain}");
+    extra.limit = None;
+    let plain = told(vec![watched("work", &[(extra, Outlook::NoResetKnown)])]).plain;
+    assert!(plain.contains("extra usage 21.52 EUR (no limit)."), "{plain}");
+}
