@@ -13,7 +13,7 @@ use k8s_openapi::api::authorization::v1::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchParams};
 use kube::{Api, Client};
-use pilothouse::cluster::{PERMISSIONS, When};
+use pilothouse::cluster::{PERMISSIONS, SECRET, When};
 use pilothouse::config::{Config, Kind, KubernetesSource, Sources};
 use serde_json::{Value, json};
 
@@ -130,6 +130,18 @@ async fn restart_and_logs_add_their_permission_and_nothing_else() {
         // The same namespaces, so what `restart` gave is still there.
         let bot = applied("overlays/logs", own, targets).await;
         has_exactly(&bot, &targets.name, &listed(&[When::Always, When::Events, When::Restart, When::ShowLogs])).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn usage_adds_the_one_secret_and_nothing_else() {
+    with_namespaces(async |own, targets| {
+        let bot = applied("overlays/usage", own, targets).await;
+        has_exactly(&bot, &targets.name, &listed(&BASE)).await;
+        let secret: BTreeSet<Right> =
+            SECRET.iter().map(|(verb, _)| right(verb, "", "secrets", "pilothouse-claude")).collect();
+        has_exactly(&bot, &own.name, &secret).await;
     })
     .await;
 }

@@ -160,3 +160,61 @@ async fn a_person_draws_mutes_asks_and_reads_what_is_wrong() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workstation_pushes_and_the_machine_asks_checks_and_carries_history() {
+    let provider = Provider::start().await;
+    let week = now() + SignedDuration::from_hours(72);
+    provider.says(answer(40.0, week));
+    let folder = tempfile::tempdir().expect("a folder");
+    log_in(folder.path());
+    let token = folder.path().join("push-token");
+    std::fs::write(&token, "a long random token\n").expect("written");
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let mut plan = plan(&provider, folder.path());
+        plan.more = plan.more.replace("[usage]\n", &format!("[usage]\nlisten = \"{listen}\"\n")).replace(
+            "[[usage.rules]]",
+            &format!(
+                "[[usage.accounts]]\nname = \"desk\"\nsource = \"push\"\npush_token_file = {:?}\n[[usage.rules]]",
+                token.display().to_string()
+            ),
+        );
+        let house = House::build(&namespace, plan).await;
+        let reset = (now() + SignedDuration::from_hours(30)).as_second();
+        let body = json!({
+            "sent_at": now().as_second(),
+            "rate_limits": { "seven_day": { "used_percentage": 83.0, "resets_at": reset } },
+        });
+        let pushed = reqwest::Client::new()
+            .post(format!("http://{listen}/usage/v1/desk"))
+            .bearer_auth("a long random token")
+            .json(&body)
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(pushed.status(), 204);
+        house.running.line("bucket=desk/weekly_all", SOON).await;
+        let shown = house.ask("usage").await;
+        assert!(shown.body().contains("desk") && shown.body().contains("83 %"), "{}", shown.body());
+
+        // Beside the daemon: the same pace, the same words.
+        let asked = house.beside(&["usage"]).run(SOON).await;
+        assert!(asked.said.contains("week 40 %") && asked.said.contains("week 83 %"), "{}", asked.said);
+        let checked = house.beside(&["check"]).run(SOON).await;
+        for line in ["work login", "desk token", "terms may not permit", "work answers"] {
+            assert!(checked.said.contains(line), "{line} is not in\n{}", checked.said);
+        }
+        let history = folder.path().join("history.csv");
+        let rows = "at,bucket,percent,resets_at\n2026-01-05T00:00:00Z,old/weekly_all,10,2026-01-08T00:00:00Z\n";
+        std::fs::write(&history, rows).expect("written");
+        let imported = house.beside(&["usage", "import", &history.display().to_string()]).run(SOON).await;
+        assert!(imported.said.contains("1 rows read, 1 of them new"), "{}", imported.said);
+        let exported = house.beside(&["usage", "export"]).run(SOON).await;
+        for part in ["at,bucket,percent,resets_at\n", "old/weekly_all,10", "desk/weekly_all,83"] {
+            assert!(exported.said.contains(part), "{part} is not in\n{}", exported.said);
+        }
+    })
+    .await;
+}
