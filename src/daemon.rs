@@ -377,6 +377,7 @@ pub fn guard(config: &Config) -> guard::Settings {
     let zone = usage.timezone.as_deref().and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(TimeZone::system);
     guard::Settings {
         rules: usage.rules.iter().map(guard::Rule::from).collect(),
+        accounts: usage.accounts.iter().map(|account| account.name.clone()).collect(),
         targets: targets.collect(),
         interval: usage.interval,
         home_room: config.matrix.home_room.clone(),

@@ -68,7 +68,7 @@ pub async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
 /// Asks one source, if the pace allows it; why not otherwise.
 async fn ask(adapter: &Adapter, index: u32, store: &Store, plan: &Plan) -> anyhow::Result<Result<Snapshot, String>> {
     let account = adapter.account();
-    let row = store.account(account).await?;
+    let row = store.account(&adapter.row()).await?;
     let kept = Kept { tried_at: row.tried_at, blocked_until: row.blocked_until, failures: row.failures };
     let mut gate = Gate::begin(plan.interval, (index, 1), kept, now());
     if let Err(at) = gate.may_poll(now()) {
@@ -87,7 +87,11 @@ async fn ask(adapter: &Adapter, index: u32, store: &Store, plan: &Plan) -> anyho
         failures: gate.kept().failures,
         trouble: answer.as_ref().err().map(ToString::to_string),
     };
-    store.note_asked(account, asked, now()).await?;
+    let told = asked.snapshot.clone();
+    store.note_asked(&adapter.row(), asked, now()).await?;
+    if let Some(told) = told.filter(|_| adapter.row() != account) {
+        store.note_told(account, told, now()).await?;
+    }
     Ok(answer.map_err(|error| error.to_string()))
 }
 

@@ -208,9 +208,16 @@ impl Metrics {
         }
     }
 
-    /// Notes how probably a limit is used up before it resets.
-    pub fn usage_forecast(&self, bucket: &str, probability: f64) {
-        self.usage.forecast.get_or_create(&OfBucket { bucket: bucket.to_owned() }).set(probability);
+    /// Notes how probably a limit is used up before it resets; none: nothing is foretold.
+    pub fn usage_forecast(&self, bucket: &str, probability: Option<f64>) {
+        let of = OfBucket { bucket: bucket.to_owned() };
+        match probability {
+            Some(probability) => {
+                self.usage.forecast.get_or_create(&of).set(probability);
+            }
+            // Of last week's probability nothing is left.
+            None => drop(self.usage.forecast.remove(&of)),
+        }
     }
 
     /// Counts a question to a provider.

@@ -150,9 +150,14 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
         return Verdict::Never("the room is not encrypted, and trust.plaintext does not name it".to_owned());
     }
     let event = match &outgoing.image {
-        Some(image) if edited.is_none() => match upload(context, image).await {
-            Ok((file, size)) => words::picture(&outgoing, image, file, size),
-            Err(verdict) => return verdict,
+        Some(image) if edited.is_none() => match tokio::time::timeout(REQUEST_TIMEOUT, upload(context, image)).await {
+            Ok(Ok((file, size))) => words::picture(&outgoing, image, file, size),
+            Ok(Err(limited @ Verdict::Limited(_))) => return limited,
+            // A room does not wait for a picture: its words say the same.
+            failed => {
+                warn!(room = parcel.room, ?failed, "the picture could not be uploaded; its words go out alone");
+                words::content(&outgoing, None)
+            }
         },
         _ => words::content(&outgoing, edited),
     };

@@ -37,7 +37,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
                 findings.push(Finding::good(
                     AREA,
                     account.name.clone(),
-                    format!("printed by {}", account.command.join(" ")),
+                    format!("printed by {}", account.command.first().map_or("", String::as_str)),
                 ));
             }
         }

@@ -97,6 +97,7 @@ pub struct Account {
     /// Program and arguments.
     pub command: Vec<String>,
     /// Its whole environment; `PATH` and `HOME` are Pilothouse's own unless given.
+    #[serde(serialize_with = "masked")]
     pub environment: BTreeMap<String, String>,
     /// File with the bearer token of the workstations.
     pub push_token_file: Option<PathBuf>,
@@ -106,6 +107,15 @@ pub struct Account {
     pub token_url: Option<Url>,
     /// What Pilothouse calls itself.
     pub user_agent: Option<String>,
+}
+
+/// Variables as people may see them: tokens live in variables, too.
+fn masked<S: serde::Serializer>(environment: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    const SHOWN: [&str; 3] = ["PATH", "HOME", "CLAUDE_CONFIG_DIR"];
+    let shown = |(name, value): (&String, &String)| {
+        (name.clone(), if SHOWN.contains(&name.as_str()) { value.clone() } else { "***".to_owned() })
+    };
+    serializer.collect_map(environment.iter().map(shown))
 }
 
 /// Kinds of sources.
@@ -280,6 +290,18 @@ fn judge(reader: &mut Reader, usage: &Usage) {
     }
     for (index, account) in usage.accounts.iter().enumerate() {
         judge_account(reader, index, account);
+        let same = |other: &Account| (&other.name, other.source) == (&account.name, account.source);
+        if usage.accounts[..index].iter().any(same) {
+            let fault = format!("{:?} has this source already", account.name);
+            let remedy = "Give each login a name of its own; one name joins sources of different kinds";
+            reader.fault(&format!("usage.accounts[{index}].name"), &fault, remedy);
+        }
+        if account.source == UsageSource::Push && usage.listen.is_none() {
+            reader.warn(
+                &format!("usage.accounts[{index}].source"),
+                "nothing listens for pushes. Set usage.listen, for instance 127.0.0.1:9091.",
+            );
+        }
     }
     if usage.listen.is_some() && usage.accounts.iter().all(|account| account.source != UsageSource::Push) {
         reader.warn("usage.listen", "no account has the source push, so nothing will be taken.");
@@ -374,6 +396,13 @@ fn judge_rule(reader: &mut Reader, index: usize, rule: &UsageRule, usage: &Usage
             &key("percent"),
             &format!("{percent} is not between 1 and 100"),
             "Write per cent, for instance 90",
+        );
+    }
+    let confirms = |other: &Account| account.is_none_or(|name| other.name == name) && other.source != UsageSource::Push;
+    if rule.mode == GuardMode::Act && !usage.accounts.is_empty() && !usage.accounts.iter().any(confirms) {
+        reader.warn(
+            &key("mode"),
+            "what is pushed never proves a reset, so what this rule stops is not started again by itself.",
         );
     }
     if rule.stop.is_empty() || rule.stop.iter().any(|name| name == "*") {

@@ -80,8 +80,10 @@ impl Operator {
     async fn drawing(&self, span: SignedDuration, book: &Book) -> Result<Option<chart::Chart>, StoreError> {
         let (plan, now) = (&book.usage, now());
         let states: Vec<BucketState> = overview::states(&self.store).await?;
+        // A limit that the provider names no more says nothing of today.
+        let seen = |state: &BucketState| state.window().is_some_and(|window| window.latest().at >= now - span);
         let states: Vec<BucketState> =
-            states.into_iter().filter(|state| view::is_watched(&state.bucket, &plan.accounts)).collect();
+            states.into_iter().filter(|state| view::is_watched(&state.bucket, &plan.accounts) && seen(state)).collect();
         let Some(state) = view::foremost(&states) else { return Ok(None) };
         let bucket = state.bucket.to_string();
         let samples = self.store.samples(Some(bucket.clone()), now - span).await?;
@@ -109,9 +111,12 @@ impl Operator {
     /// Has the provider asked; gives when that may be, where it may not be now.
     async fn ask_now(&self) -> Option<Timestamp> {
         let (answer, answered) = oneshot::channel();
-        self.usage.send(Question { answer }).await.ok()?;
-        match tokio::time::timeout(PATIENCE, answered).await {
-            Ok(Ok(Err(at))) => Some(at),
+        let asked = async {
+            self.usage.send(Question { answer }).await.ok()?;
+            answered.await.ok()
+        };
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Some(Err(at))) => Some(at),
             // Asked, or it takes too long: the last numbers carry their age.
             _ => None,
         }

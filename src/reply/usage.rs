@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Text, Words, span};
 use crate::usage::accuracy::Record;
-use crate::usage::bucket::{Bucket, Kind, Reading, Reset, Snapshot, Unit};
+use crate::usage::bucket::{Bucket, Kind, Reset, Unit, blocking};
 use crate::usage::cycle::{Shape, When};
 use crate::usage::decide::News;
 use crate::usage::forecast::{Estimator, Forecast, Outlook};
@@ -176,8 +176,7 @@ pub(super) fn overview(overview: &Overview) -> Words {
 }
 
 fn blocked(text: Text, watched: &Watched, several: bool, now: Timestamp, zone: &TimeZone) -> Text {
-    let Some(snapshot) = &watched.snapshot else { return text };
-    let full = snapshot.blocking(now);
+    let full = blocking(watched.buckets.iter().map(|shown| &shown.reading), now);
     let Some(binding) = full.first() else { return text };
     let who = if several { format!("{}: ", watched.name) } else { String::new() };
     let when = binding.resets_at.map_or("when, the provider does not say".to_owned(), |at| {
@@ -444,10 +443,12 @@ pub(super) fn dying(account: &str, days: u8) -> Words {
     Text::new()
         .say("🔑 ")
         .strong(account)
-        .say(&format!(
-            ": the login dies in {days} {}. Log in again with its own CLAUDE_CONFIG_DIR (",
-            if days == 1 { "day" } else { "days" }
-        ))
+        .say(&match days {
+            0 => ": the login ends today, or has ended.".to_owned(),
+            1 => ": the login ends in 1 day.".to_owned(),
+            days => format!(": the login ends in {days} days."),
+        })
+        .say(" Log in again with its own CLAUDE_CONFIG_DIR (")
         .code("claude")
         .say(", ")
         .code("/login")
@@ -458,16 +459,6 @@ pub(super) fn dying(account: &str, days: u8) -> Words {
 /// An account cannot be asked until a person does something.
 pub(super) fn trouble(account: &str, why: &str) -> Words {
     Text::new().say("⚠️ ").strong(account).say(": the subscription cannot be read: ").say(why).say(".").words()
-}
-
-/// The provider's last word in one line, for the log.
-#[must_use]
-pub fn line(snapshot: &Snapshot) -> String {
-    let part = |reading: &Reading| {
-        let used = reading.percent().map_or_else(|| reading.used.to_string(), percent);
-        format!("{} {used}", name(&reading.bucket))
-    };
-    snapshot.readings.iter().map(part).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -281,7 +281,11 @@ impl Store {
                 "DELETE FROM outbox WHERE state IN ('sent', 'dropped', 'merged') AND created_at < ?1
                    AND NOT EXISTS (SELECT 1 FROM outbox edit WHERE edit.edits = outbox.id
                                     AND (edit.state IN ('queued', 'trying') OR edit.created_at >= ?1))
-                   AND NOT EXISTS (SELECT 1 FROM watch WHERE watch.outbox = outbox.id)",
+                   AND NOT EXISTS (SELECT 1 FROM watch WHERE watch.outbox = outbox.id)
+                   AND NOT EXISTS (SELECT 1 FROM usage_alert alert
+                                    WHERE alert.outbox = outbox.id AND alert.over_at IS NULL
+                                      AND (alert.name LIKE 'crossed%' OR alert.name = 'alarm'
+                                           OR alert.name LIKE 'escalated%'))",
                 [before.as_millisecond()],
             )?)
         })

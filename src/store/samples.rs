@@ -126,6 +126,9 @@ pub struct Learned {
     pub over: Vec<Over>,
 }
 
+/// Closed weeks that are read at each sample: of five buckets a quarter of a year.
+const WEEKS: u32 = 64;
+
 const CLOSED: &str = "bucket, started_at, ended_at, final, exhausted_at, shape";
 
 fn millis(at: Option<Timestamp>) -> Option<i64> {
@@ -260,6 +263,28 @@ impl Store {
         .await
     }
 
+    /// Says something at most once in `every` under a key; both or neither is written.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written: it was not said.
+    pub async fn say_once(
+        &self,
+        key: &str,
+        every: SignedDuration,
+        draft: Draft,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let key = key.to_owned();
+        self.call(move |tx| {
+            let due = super::claim(tx, &key, now, every)?;
+            if due {
+                put_speech(tx, None, &Speech::New(draft), now)?;
+            }
+            Ok(due)
+        })
+        .await
+    }
+
     /// Keeps an answer that nobody asked for.
     ///
     /// # Errors
@@ -328,6 +353,24 @@ impl Store {
         .await
     }
 
+    /// Lists the last closed windows of weekly buckets, from which forecasts learn, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn closed_weeks(&self) -> Result<Vec<Closed>, StoreError> {
+        self.call(|tx| {
+            let sql = format!(
+                "SELECT {CLOSED} FROM usage_cycle WHERE bucket LIKE '%/weekly_%' ORDER BY started_at DESC LIMIT {WEEKS}"
+            );
+            let mut statement = tx.prepare(&sql)?;
+            let rows = statement.query_map([], closed)?;
+            let mut windows: Vec<Closed> = rows.collect::<Result<_, _>>()?;
+            windows.reverse();
+            Ok(windows)
+        })
+        .await
+    }
+
     /// Lists forecasts, oldest first.
     ///
     /// # Errors
@@ -341,7 +384,7 @@ impl Store {
         .await
     }
 
-    /// Lists the alerts of a bucket that are not over, oldest first.
+    /// Lists the alerts of a bucket that speak of a state (a crossing, an alarm) and are not over, oldest first.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
@@ -349,7 +392,8 @@ impl Store {
         let bucket = bucket.to_owned();
         self.call(move |tx| {
             let mut statement = tx.prepare(
-                "SELECT name, cycle, payload, outbox FROM usage_alert WHERE bucket = ?1 AND over_at IS NULL ORDER BY at",
+                "SELECT name, cycle, payload, outbox FROM usage_alert WHERE bucket = ?1 AND over_at IS NULL
+                   AND (name LIKE 'crossed%' OR name = 'alarm' OR name LIKE 'escalated%') ORDER BY at",
             )?;
             let rows = statement.query_map([bucket], |row| {
                 Ok(Told {

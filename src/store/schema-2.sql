@@ -49,6 +49,7 @@ CREATE TABLE usage_alert (
   over_at INTEGER,
   PRIMARY KEY (bucket, cycle, name)
 ) STRICT;
+CREATE INDEX usage_alert_outbox ON usage_alert (outbox) WHERE outbox IS NOT NULL;
 
 -- How asking went: the last good answer, and until when the provider wants to be left alone.
 CREATE TABLE usage_account (

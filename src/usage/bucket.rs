@@ -238,16 +238,20 @@ impl Snapshot {
     /// Buckets that are used up now, the one that ends last first: that one binds.
     #[must_use]
     pub fn blocking(&self, now: Timestamp) -> Vec<&Reading> {
-        let mut full: Vec<_> = self
-            .readings
-            .iter()
-            .filter(|reading| !matches!(reading.bucket.kind, Kind::Extra | Kind::Other(_)))
-            .filter(|reading| reading.percent().is_some_and(|percent| percent >= 100.0))
-            .filter(|reading| reading.resets_at.is_none_or(|at| at > now))
-            .collect();
-        full.sort_by_key(|reading| std::cmp::Reverse(reading.resets_at.unwrap_or(Timestamp::MAX)));
-        full
+        blocking(self.readings.iter(), now)
     }
+}
+
+/// Buckets of these that are used up now, the one that ends last first: that one binds.
+#[must_use]
+pub fn blocking<'a>(readings: impl Iterator<Item = &'a Reading>, now: Timestamp) -> Vec<&'a Reading> {
+    let mut full: Vec<_> = readings
+        .filter(|reading| !matches!(reading.bucket.kind, Kind::Extra | Kind::Other(_)))
+        .filter(|reading| reading.percent().is_some_and(|percent| percent >= 100.0))
+        .filter(|reading| reading.resets_at.is_none_or(|at| at > now))
+        .collect();
+    full.sort_by_key(|reading| std::cmp::Reverse(reading.resets_at.unwrap_or(Timestamp::MAX)));
+    full
 }
 
 #[cfg(test)]

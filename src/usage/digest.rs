@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::bucket::{Bucket, Snapshot};
+use super::bucket::{Bucket, Kind, Snapshot};
 use super::cycle::{ClosedWindow, Sample, Shape};
 use super::decide::{BucketState, Event, News, decide};
 use super::overview;
@@ -63,7 +63,8 @@ pub fn digest(snapshot: &Snapshot, before: Before<'_>, plan: &Plan, now: Timesta
             after.learned.states.push((reading.bucket.to_string(), state));
         }
     }
-    if armed && plan.armed {
+    // Before the first room is known nobody would read it.
+    if armed && plan.armed && before.room.is_some() {
         after.learned.alerts.push(watched(snapshot, &after.states, before, plan, now));
     }
     after
@@ -94,8 +95,12 @@ fn follow(learned: &mut Learned, bucket: &Bucket, event: &Event, before: Before<
         News::Armed { .. } | News::ResetConfirmed => {}
         News::Reset { shape, .. } => {
             let end = if *shape == Shape::Switched { "another account is behind it now" } else { "it was reset" };
-            learned.over.extend(over(bucket, event, before, plan, now, end, |_| true));
-            learned.alerts.push(alert(bucket, event, &bulletin(), before, plan, now));
+            let ended = over(bucket, event, before, plan, now, end, |_| true);
+            // The 5-hour window is reset several times a day: that is news only for whoever was told that it is full.
+            if bucket.kind != Kind::Session || !ended.is_empty() {
+                learned.alerts.push(alert(bucket, event, &bulletin(), before, plan, now));
+            }
+            learned.over.extend(ended);
         }
         News::Cleared { .. } => {
             let alarm = |name: &str| name == "alarm" || name.starts_with("escalated");
@@ -110,13 +115,13 @@ fn follow(learned: &mut Learned, bucket: &Bucket, event: &Event, before: Before<
 
 /// The id of an alert's event, from what it is about: told twice, it is one event.
 fn txn(bucket: &Bucket, cycle: Timestamp, name: &str) -> String {
-    let digest = Sha256::new()
-        .chain_update(bucket.to_string())
-        .chain_update([0])
-        .chain_update(cycle.as_millisecond().to_string())
-        .chain_update([0])
-        .chain_update(name)
-        .finalize();
+    hashed(&[&bucket.to_string(), &cycle.as_millisecond().to_string(), name])
+}
+
+/// A transaction id of these words.
+pub(super) fn hashed(words: &[&str]) -> String {
+    let digest =
+        words.iter().fold(Sha256::new(), |digest, word| digest.chain_update(word).chain_update([0])).finalize();
     digest.iter().take(16).fold("us".to_owned(), |txn, byte| format!("{txn}{byte:02x}"))
 }
 
@@ -177,8 +182,7 @@ fn is_standing(name: &str) -> bool {
 
 /// What is watched of an account, said at its first answer.
 fn watched(snapshot: &Snapshot, states: &[BucketState], before: Before<'_>, plan: &Plan, now: Timestamp) -> Alert {
-    let bucket =
-        Bucket { account: snapshot.account.clone(), kind: super::Kind::Other("account".to_owned()), scope: None };
+    let bucket = Bucket { account: snapshot.account.clone(), kind: Kind::Other("account".to_owned()), scope: None };
     let estimator = (plan.settings.estimator, plan.interval);
     let account = overview::Watched::new(&snapshot.account, Some(snapshot.clone()), states, before.closed, estimator);
     let report = Report::UsageArmed(overview::Overview {

@@ -39,11 +39,16 @@ use crate::store::{Store, StoreError};
 /// After so many intervals without a sample, data is stale: the guard neither stops nor starts.
 pub const STALE_AFTER: i32 = 3;
 
+/// A sample that is further ahead of the own clock is of a clock that was set since.
+const AHEAD: SignedDuration = SignedDuration::from_mins(5);
+
 /// What the guard is told by the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The rules, in the order of the configuration.
     pub rules: Vec<Rule>,
+    /// The watched accounts: what was stored of others does not count any more. Without any, nothing is left out.
+    pub accounts: Vec<String>,
     /// The targets that rules may name, by that name.
     pub targets: BTreeMap<String, Guarded>,
     /// Between two polls of one account.
@@ -66,8 +71,13 @@ pub struct Guarded {
 }
 
 impl Settings {
+    /// Too old to act on, or from a clock that was ahead.
     pub(crate) fn is_stale(&self, at: Timestamp, now: Timestamp) -> bool {
-        now.duration_since(at) > self.interval * STALE_AFTER
+        now.duration_since(at) > self.interval * STALE_AFTER || at.duration_since(now) > AHEAD
+    }
+
+    fn is_watched(&self, account: &str) -> bool {
+        self.accounts.is_empty() || self.accounts.iter().any(|name| name == account)
     }
 }
 

@@ -75,6 +75,8 @@ impl Watched {
             let mut at = at;
             if let Some(latest) = latest.filter(|latest| latest.at > at && reading.limit.is_none()) {
                 (reading.used, at) = (latest.percent, latest.at);
+                reading.resets_at =
+                    state.and_then(|state| state.window()).and_then(|window| window.ends_at).or(reading.resets_at);
             }
             Shown {
                 outlook: state.map_or(Outlook::NoResetKnown, |state| state.outlook(estimator, &closed)),
@@ -132,7 +134,11 @@ pub async fn read(store: &Store, plan: &Plan, now: Timestamp) -> Result<Overview
     let closed: Vec<ClosedWindow> = store.closed_windows(None).await?.iter().filter_map(digest::window).collect();
     let mut accounts = Vec::new();
     for name in &plan.accounts {
-        let row = store.account(name).await?;
+        let mut row = store.account(name).await?;
+        // A program beside the endpoint has a row of its own.
+        let program = store.account(&format!("{name}#command")).await?;
+        row.trouble = row.trouble.or(program.trouble);
+        row.blocked_until = row.blocked_until.max(program.blocked_until);
         let snapshot = row.snapshot.as_deref().and_then(readable);
         let estimator = (plan.settings.estimator, plan.interval);
         accounts.push(Watched {

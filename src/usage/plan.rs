@@ -54,6 +54,7 @@ impl Plan {
         settings.thresholds.session.clone_from(&usage.thresholds.session);
         settings.thresholds.weekly.clone_from(&usage.thresholds.weekly);
         settings.thresholds.extra.clone_from(&usage.thresholds.extra);
+        settings.thresholds.other.clone_from(&usage.thresholds.extra);
         let zone = usage.timezone.as_ref().and_then(|zone| TimeZone::get(zone).ok());
         Self {
             accounts,
@@ -119,6 +120,7 @@ mod tests {
             home_room: None,
             guard: guard::Settings {
                 rules: vec![],
+                accounts: vec![],
                 targets: BTreeMap::new(),
                 interval: SignedDuration::from_mins(5),
                 home_room: None,

@@ -38,6 +38,15 @@ impl Adapter {
         }
     }
 
+    /// The store's row of how asking goes: each source of an account has its own pace. The endpoint's is the account's.
+    #[must_use]
+    pub fn row(&self) -> String {
+        match self {
+            Self::Anthropic(_) => self.account().to_owned(),
+            Self::Command(_) => format!("{}#command", self.account()),
+        }
+    }
+
     /// Which kind of source this is.
     #[must_use]
     pub fn kind(&self) -> Source {
@@ -118,6 +127,7 @@ impl SourceError {
             self,
             Self::ScopeMissing
                 | Self::Unauthorized
+                | Self::SchemaDrift(_)
                 | Self::Program(_)
                 | Self::Credential(CredentialError::Missing(_) | CredentialError::Dead(_))
         )

@@ -19,7 +19,7 @@ use super::plan::Plan;
 use super::source::{Adapter, SourceError};
 use crate::chat;
 use crate::reply::Report;
-use crate::store::outbox::{Draft, Speech};
+use crate::store::outbox::Draft;
 use crate::store::usage::Asked;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
@@ -30,8 +30,10 @@ const TROUBLE_PAUSE: SignedDuration = SignedDuration::from_hours(24);
 const ONCE: SignedDuration = SignedDuration::from_hours(24 * 365);
 /// Between two clearings of what is old.
 const PRUNE: std::time::Duration = std::time::Duration::from_hours(6);
-/// After the store failed.
-const STORE_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long a question that is on its way is waited for at the end.
+const LEAVE: std::time::Duration = std::time::Duration::from_secs(7);
+/// Keys of answers that are told and counted; who sends more of them sends nonsense.
+const MOST_UNKNOWN: usize = 256;
 /// The loop looks at least this often at clocks that were set and accounts that became stale.
 const LOOK: std::time::Duration = std::time::Duration::from_mins(1);
 
@@ -75,14 +77,20 @@ pub async fn run(doors: Doors, end: CancellationToken) -> anyhow::Result<()> {
         watcher.ask_due(now());
         let nap = watcher.nap(now());
         tokio::select! {
-            () = end.cancelled() => return Ok(()),
+            () = end.cancelled() => {
+                // A renewal that is on its way has used the refresh token up: what comes of it is still written.
+                let rest = async { while watcher.asking.join_next().await.is_some() {} };
+                if tokio::time::timeout(LEAVE, rest).await.is_err() {
+                    tracing::warn!("a provider did not answer before the end");
+                }
+                return Ok(());
+            }
             Some(asked) = watcher.asking.join_next() => {
                 let (index, answer) = asked?;
                 watcher.answered(index, answer, now()).await;
             }
             Some(snapshot) = pushed.recv() => {
                 watcher.take(snapshot, now()).await;
-                watcher.looked = true;
                 watcher.guard(now()).await;
             }
             Some(question) = questions.recv() => watcher.question(question, now()),
@@ -107,8 +115,9 @@ struct Watcher {
     waiting: Vec<oneshot::Sender<Result<(), Timestamp>>>,
     /// Keys that this version does not know, each told once.
     unknown: HashSet<String>,
-    /// A source has answered, or failed to, since the start: before that the guard would take old numbers for silence.
-    looked: bool,
+    /// Who has answered, or failed to, since the start: before that the guard would take old numbers for silence.
+    looked: HashSet<usize>,
+    since: Timestamp,
     inbox: Arc<Notify>,
     outbox: Arc<Notify>,
     metrics: Metrics,
@@ -126,7 +135,7 @@ impl Watcher {
         let count = u32::try_from(adapters.len()).unwrap_or(u32::MAX);
         let mut gates = Vec::new();
         for (index, adapter) in (0..).zip(&adapters) {
-            let row = store.account(adapter.account()).await?;
+            let row = store.account(&adapter.row()).await?;
             let kept = Kept { tried_at: row.tried_at, blocked_until: row.blocked_until, failures: row.failures };
             gates.push(Gate::begin(interval, (index, count), kept, now));
         }
@@ -139,7 +148,8 @@ impl Watcher {
             asking: JoinSet::new(),
             waiting: Vec::new(),
             unknown: HashSet::new(),
-            looked: false,
+            looked: HashSet::new(),
+            since: now,
             inbox,
             outbox,
             metrics,
@@ -210,7 +220,7 @@ impl Watcher {
             failures: kept.failures,
             trouble: answer.as_ref().err().map(ToString::to_string),
         };
-        if let Err(error) = self.store.note_asked(account, asked, now).await {
+        if let Err(error) = self.store.note_asked(&adapter.row(), asked, now).await {
             tracing::error!(%error, account, "how asking went could not be written");
         }
         match answer {
@@ -223,7 +233,7 @@ impl Watcher {
             }
         }
         self.tell_dying(&adapter, now).await;
-        self.looked = true;
+        self.looked.insert(index);
         self.guard(now).await;
         // Only now: who waits for it may ask again with its answer.
         self.busy.remove(&index);
@@ -237,28 +247,20 @@ impl Watcher {
     /// Takes an answer in: everything that follows from it is written in one transaction.
     async fn take(&mut self, snapshot: Snapshot, now: Timestamp) {
         self.note_unknown(&snapshot, now).await;
-        while let Err(error) = self.learn(&snapshot, now).await {
-            tracing::error!(%error, account = snapshot.account, "what usage says could not be written");
+        if let Err(error) = self.learn(&snapshot, now).await {
             // Nothing counts as told: the next answer says it again.
-            tokio::time::sleep(STORE_PAUSE).await;
-            if self.asking.is_empty() {
-                break;
-            }
-        }
-        for reading in &snapshot.readings {
-            let percent = reading.percent().unwrap_or(reading.used);
-            self.metrics.usage(&reading.bucket.to_string(), percent, reading.resets_at.map(Timestamp::as_second));
+            tracing::error!(%error, account = snapshot.account, "what usage says could not be written");
         }
         self.metrics.usage_seen(&snapshot.account, snapshot.at.as_second());
     }
 
     async fn learn(&self, snapshot: &Snapshot, now: Timestamp) -> Result<(), StoreError> {
         let plan = Arc::clone(&self.plan.borrow());
-        if snapshot.source == Source::Push {
-            self.note_pushed(snapshot).await?;
+        if snapshot.source != Source::AnthropicOauth {
+            self.note_told(snapshot, &plan, now).await?;
         }
         let states = overview::states(&self.store).await?;
-        let closed: Vec<_> = self.store.closed_windows(None).await?.iter().filter_map(digest::window).collect();
+        let closed: Vec<_> = self.store.closed_weeks().await?.iter().filter_map(digest::window).collect();
         let mut told = Vec::new();
         for reading in &snapshot.readings {
             told.push((reading.bucket.clone(), self.store.open_alerts(&reading.bucket.to_string()).await?));
@@ -282,12 +284,12 @@ impl Watcher {
         Ok(())
     }
 
-    /// Keeps what was pushed as the account's answer, unless a source that sees the whole account has given one: what is
-    /// decided stands on the fresher value anyway.
-    async fn note_pushed(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+    /// Keeps the answer of another source as the account's, unless the endpoint's own is there and not stale: it says the
+    /// most, and what is decided stands on the fresher value anyway.
+    async fn note_told(&self, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Result<(), StoreError> {
         let known: Option<Snapshot> =
             self.store.account(&snapshot.account).await?.snapshot.as_deref().and_then(readable);
-        if known.is_none_or(|known| known.source == Source::Push)
+        if known.is_none_or(|known| known.source >= snapshot.source || plan.is_stale(&known, now))
             && let Ok(json) = serde_json::to_string(snapshot)
         {
             self.store.note_told(&snapshot.account, json, snapshot.at).await?;
@@ -298,12 +300,16 @@ impl Watcher {
     /// Lets the guard look at everything that is known.
     async fn guard(&self, now: Timestamp) {
         let plan = Arc::clone(&self.plan.borrow());
-        if !self.looked {
+        let asked = |index| self.looked.contains(&index) || self.gates[index].blocked_until(now).is_some();
+        let early = now.duration_since(self.since) < plan.interval;
+        if early && !(0..self.gates.len()).all(asked) {
             return;
         }
         let step = async {
             let states = overview::states(&self.store).await?;
-            let closed: Vec<_> = self.store.closed_windows(None).await?.iter().filter_map(digest::window).collect();
+            let states = states.into_iter().filter(|state| plan.accounts.contains(&state.bucket.account));
+            let states: Vec<BucketState> = states.collect();
+            let closed: Vec<_> = self.store.closed_weeks().await?.iter().filter_map(digest::window).collect();
             let view = |state: &BucketState| {
                 let outlook = state.outlook(plan.settings.estimator, &overview::of(&state.bucket, &closed));
                 View::of(state, &outlook)
@@ -323,20 +329,23 @@ impl Watcher {
         }
     }
 
+    /// Shows what is decided as metrics: the freshest value of each bucket, whoever said it.
     fn foretell(&self, states: &[BucketState], closed: &[super::cycle::ClosedWindow], plan: &Plan) {
-        for state in states {
+        for state in states.iter().filter(|state| plan.accounts.contains(&state.bucket.account)) {
+            let name = state.bucket.to_string();
+            if let Some(window) = state.window() {
+                self.metrics.usage(&name, window.latest().percent, window.ends_at.map(Timestamp::as_second));
+            }
             let closed = super::overview::of(&state.bucket, closed);
             let outlook = state.outlook(plan.settings.estimator, &closed);
-            if let Some(forecast) = outlook.forecast() {
-                self.metrics.usage_forecast(&state.bucket.to_string(), forecast.probability);
-            }
+            self.metrics.usage_forecast(&name, outlook.forecast().map(|forecast| forecast.probability));
         }
     }
 
     /// Says once which keys this version does not know, and tells the room where a window cannot be read.
     async fn note_unknown(&mut self, snapshot: &Snapshot, now: Timestamp) {
         for key in &snapshot.unknown {
-            if self.unknown.insert(key.clone()) {
+            if self.unknown.len() < MOST_UNKNOWN && self.unknown.insert(key.clone()) {
                 tracing::info!(
                     key,
                     account = snapshot.account,
@@ -362,7 +371,8 @@ impl Watcher {
         let ends_at = anthropic.login().ends_at();
         let (Some(days), Some(at)) = (days_left(ends_at, now), ends_at) else { return };
         let account = adapter.account().to_owned();
-        let key = format!("usage/login/{account}/{}/{days}", at.as_second());
+        // To half a day: each renewal may say it a second later.
+        let key = format!("usage/login/{account}/{}/{days}", (at.as_second() + 43_200) / 86_400);
         self.tell_once(&key, ONCE, &Report::LoginDies { account, days }, now).await;
     }
 
@@ -371,10 +381,9 @@ impl Watcher {
         let tell = async {
             let plan = Arc::clone(&self.plan.borrow());
             let Some(room) = chat::home_room(&self.store, plan.home_room.as_deref()).await? else { return Ok(()) };
-            if self.store.claim_notice(key, now, every).await? {
-                let txn = format!("{key}/{}", now.as_millisecond());
-                let draft = Draft { txn, room, payload: digest::payload(report, vec![]) };
-                self.store.say(None, Speech::New(draft), now).await?;
+            let txn = digest::hashed(&[key, &now.as_millisecond().to_string()]);
+            let draft = Draft { txn, room, payload: digest::payload(report, vec![]) };
+            if self.store.say_once(key, every, draft, now).await? {
                 self.outbox.notify_one();
             }
             Ok::<_, StoreError>(())

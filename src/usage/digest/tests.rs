@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::usage::bucket::{Kind, Reading, Reset, Source, Unit};
+use crate::usage::bucket::{Reading, Reset, Source, Unit};
 use crate::usage::decide::Settings;
 use crate::usage::guard;
 use crate::usage::simulate::{Mishaps, simulate};
@@ -23,6 +23,7 @@ fn plan() -> Plan {
         home_room: None,
         guard: guard::Settings {
             rules: vec![],
+            accounts: vec![],
             targets: BTreeMap::new(),
             interval: SignedDuration::from_mins(5),
             home_room: None,

@@ -61,7 +61,7 @@ impl<'a> Sight<'a> {
             let known = rule.filter(|_| self.settings.targets.contains_key(&key.target));
             let watches = |rule: &Rule, bucket: &String| {
                 let Ok(bucket) = bucket.parse::<Bucket>();
-                rule.watches(&bucket)
+                rule.watches(&bucket) && self.settings.is_watched(&bucket.account)
             };
             let keeps = known.is_some_and(|rule| rule.acts && state.claims.keys().all(|bucket| watches(rule, bucket)));
             if !keeps {

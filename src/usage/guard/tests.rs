@@ -28,6 +28,7 @@ fn settings(rules: Vec<Rule>) -> Settings {
     let guarded =
         |name: &str| (name.to_owned(), Guarded { label: name.to_uppercase(), key: format!("Deployment/apps/{name}") });
     Settings {
+        accounts: vec![],
         rules,
         targets: [guarded(LLAMA), guarded("gpu")].into(),
         interval: SignedDuration::from_mins(5),
