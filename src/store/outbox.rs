@@ -195,6 +195,24 @@ impl Store {
         self.call(move |tx| put_speech(tx, inbox, &speech, now)).await
     }
 
+    /// Gives words that had no room yet (their room is empty) to the first that is known; what is older than `since` is
+    /// no news any more. Says how many there are.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn adopt(&self, room: &str, since: Timestamp) -> Result<usize, StoreError> {
+        let room = room.to_owned();
+        self.call(move |tx| {
+            let since = since.as_millisecond();
+            tx.execute(
+                "UPDATE outbox SET state = 'dropped' WHERE room = '' AND state = 'queued' AND created_at < ?1",
+                [since],
+            )?;
+            Ok(tx.execute("UPDATE outbox SET room = ?1 WHERE room = '' AND state = 'queued'", [room])?)
+        })
+        .await
+    }
+
     /// Finds the row of the first words that answered a command.
     ///
     /// # Errors
@@ -216,7 +234,7 @@ impl Store {
         self.call(move |tx| {
             let mut statement = tx.prepare(&format!(
                 "SELECT {COLUMNS} FROM outbox o LEFT JOIN outbox root ON root.id = o.edits
-                 WHERE o.state IN ('queued', 'trying') AND o.not_before <= ?1
+                 WHERE o.state IN ('queued', 'trying') AND o.not_before <= ?1 AND o.room <> ''
                    AND (o.edits IS NULL OR root.event IS NOT NULL)
                  ORDER BY o.id LIMIT ?2"
             ))?;
@@ -235,7 +253,8 @@ impl Store {
             let at: Option<i64> = tx
                 .query_row(
                     "SELECT min(o.not_before) FROM outbox o LEFT JOIN outbox root ON root.id = o.edits
-                     WHERE o.state IN ('queued', 'trying') AND (o.edits IS NULL OR root.event IS NOT NULL)",
+                     WHERE o.state IN ('queued', 'trying') AND o.room <> ''
+                       AND (o.edits IS NULL OR root.event IS NOT NULL)",
                     [],
                     |row| row.get(0),
                 )

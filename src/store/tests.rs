@@ -290,6 +290,24 @@ async fn what_is_old_and_told_is_pruned_and_nothing_else() {
     assert_eq!(store.received(10).await.unwrap().len(), 1);
 }
 
+#[tokio::test]
+async fn words_without_a_room_wait_for_the_first_that_is_known() {
+    let place = Place::new();
+    let store = place.open();
+    for (txn, second) in [("old", 0), ("new", 90_000)] {
+        let draft = Draft { txn: txn.to_owned(), room: String::new(), payload: "{}".to_owned() };
+        store.say(None, Speech::New(draft), at(second)).await.unwrap();
+    }
+    assert!(store.outgoing(at(90_001), 10).await.unwrap().is_empty());
+    assert_eq!(store.next_outgoing_at().await.unwrap(), None);
+    assert_eq!(store.adopt("!room:hs", at(90_001 - 86_400)).await.unwrap(), 1);
+    let waiting = store.outgoing(at(90_001), 10).await.unwrap();
+    assert_eq!(
+        waiting.iter().map(|row| (row.txn.as_str(), row.room.as_str())).collect::<Vec<_>>(),
+        [("new", "!room:hs")]
+    );
+}
+
 /// Files as each earlier schema left them: `tests/fixtures/store-N.sqlite3`.
 #[tokio::test]
 async fn a_file_of_every_earlier_version_is_read_and_brought_up() {

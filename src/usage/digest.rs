@@ -23,8 +23,8 @@ pub struct Before<'a> {
     pub closed: &'a [ClosedWindow],
     /// Alerts that the room has and that are not over.
     pub told: &'a [(Bucket, Vec<Told>)],
-    /// The room for alerts, where there is one.
-    pub room: Option<&'a str>,
+    /// The room for alerts; empty while none is known: the words wait for the first.
+    pub room: &'a str,
     /// Whether alerts are silent.
     pub muted: bool,
 }
@@ -63,8 +63,7 @@ pub fn digest(snapshot: &Snapshot, before: Before<'_>, plan: &Plan, now: Timesta
             after.learned.states.push((reading.bucket.to_string(), state));
         }
     }
-    // Before the first room is known nobody would read it.
-    if armed && plan.armed && before.room.is_some() {
+    if armed && plan.armed {
         after.learned.alerts.push(watched(snapshot, &after.states, before, plan, now));
     }
     after
@@ -137,9 +136,9 @@ fn alert(
     let severity = bulletin.severity();
     let mentions = plan.mention.get(severity.word()).cloned().into_iter().collect();
     let report = Report::UsageNews(Box::new(bulletin.clone()));
-    let draft = before.room.filter(|_| !before.muted).map(|room| Draft {
+    let draft = (!before.muted).then(|| Draft {
         txn: txn(bucket, event.cycle, &name),
-        room: room.to_owned(),
+        room: before.room.to_owned(),
         payload: payload(&report, mentions),
     });
     let not_before = plan.quiet_until(now).filter(|_| severity < Severity::Critical);
@@ -191,9 +190,9 @@ fn watched(snapshot: &Snapshot, states: &[BucketState], before: Before<'_>, plan
         zone: plan.zone.clone(),
         now,
     });
-    let draft = before.room.filter(|_| !before.muted).map(|room| Draft {
+    let draft = (!before.muted).then(|| Draft {
         txn: txn(&bucket, Timestamp::UNIX_EPOCH, "armed"),
-        room: room.to_owned(),
+        room: before.room.to_owned(),
         payload: payload(&report, vec![]),
     });
     Alert {

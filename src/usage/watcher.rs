@@ -32,6 +32,8 @@ const ONCE: SignedDuration = SignedDuration::from_hours(24 * 365);
 const PRUNE: std::time::Duration = std::time::Duration::from_hours(6);
 /// How long a question that is on its way is waited for at the end.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(7);
+/// Words that found no room for so long are not news any more.
+const NEWS: SignedDuration = SignedDuration::from_hours(24);
 /// Keys of answers that are told and counted; who sends more of them sends nonsense.
 const MOST_UNKNOWN: usize = 256;
 /// The loop looks at least this often at clocks that were set and accounts that became stale.
@@ -266,14 +268,20 @@ impl Watcher {
             told.push((reading.bucket.clone(), self.store.open_alerts(&reading.bucket.to_string()).await?));
         }
         let room = chat::home_room(&self.store, plan.home_room.as_deref()).await?;
+        if let Some(room) = &room
+            && self.store.adopt(room, now - NEWS).await? > 0
+        {
+            self.outbox.notify_one();
+        }
         let muted = self.store.muted_until(now).await?.is_some();
-        let before = Before { states: &states, closed: &closed, told: &told, room: room.as_deref(), muted };
+        let before =
+            Before { states: &states, closed: &closed, told: &told, room: room.as_deref().unwrap_or_default(), muted };
         let after = digest::digest(snapshot, before, &plan, now);
         for (bucket, event) in &after.events {
             tracing::info!(%bucket, event = event.name(), "the subscription");
         }
         if room.is_none() && !after.learned.alerts.is_empty() {
-            tracing::warn!("an alert has no room: set matrix.home_room, or say something to Pilothouse in one");
+            tracing::warn!("an alert waits for a room: set matrix.home_room, or say something to Pilothouse in one");
         }
         let speaks = !after.learned.alerts.is_empty() || !after.learned.over.is_empty();
         self.store.learn(after.learned, now).await?;

@@ -61,8 +61,7 @@ impl Memory {
     fn take(&mut self, snapshot: &Snapshot, plan: &Plan) {
         let told: Vec<_> =
             snapshot.readings.iter().map(|reading| (reading.bucket.clone(), self.told(&reading.bucket))).collect();
-        let before =
-            Before { states: &self.states, closed: &self.closed, told: &told, room: Some("!room:x"), muted: false };
+        let before = Before { states: &self.states, closed: &self.closed, told: &told, room: "!room:x", muted: false };
         let after = digest(snapshot, before, plan, snapshot.at);
         self.states = after.states;
         self.closed.extend(after.learned.closed.iter().filter_map(window));
@@ -155,5 +154,5 @@ fn a_critical_alert_notifies_whom_the_configuration_names_and_silence_still_coun
 }
 
 fn empty(muted: bool) -> Before<'static> {
-    Before { states: &[], closed: &[], told: &[], room: Some("!room:x"), muted }
+    Before { states: &[], closed: &[], told: &[], room: "!room:x", muted }
 }
