@@ -272,9 +272,11 @@ impl Store {
     pub async fn outbox_depth(&self) -> Result<u64, StoreError> {
         self.call(|tx| {
             Ok(tx
-                .query_row("SELECT count(*) FROM outbox WHERE state IN ('queued', 'trying')", [], |row| {
-                    row.get::<_, i64>(0)
-                })?
+                .query_row(
+                    "SELECT count(*) FROM outbox WHERE state IN ('queued', 'trying') AND room <> ''",
+                    [],
+                    |row| row.get::<_, i64>(0),
+                )?
                 .unsigned_abs())
         })
         .await

@@ -87,6 +87,13 @@ impl Gate {
         self.next
     }
 
+    /// Says whether it is time to ask. A next question that lies further ahead than any pause was set by a clock that has
+    /// been set back since.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.next <= now || self.next.duration_since(now) > LONGEST_BLOCK.max(self.interval) * 2
+    }
+
     /// Until when the provider wants to be left alone.
     #[must_use]
     pub fn blocked_until(&self, now: Timestamp) -> Option<Timestamp> {
@@ -256,6 +263,16 @@ mod tests {
             gate.note(GOOD, now, 0.5);
             assert_eq!((gate.blocked_until(now), gate.kept().failures), (None, 0));
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_end_the_questions() {
+        let mut gate = fresh(300);
+        gate.note(GOOD, at(100_000), 0.5);
+        assert!(!gate.is_due(at(100_299)) && gate.is_due(at(100_300)));
+        assert!(gate.is_due(at(0)));
+        gate.note(Outcome::RateLimited { retry_after: Some(secs(3_600)) }, at(100_300), 0.5);
+        assert!(!gate.is_due(at(100_301)), "a block is waited out");
     }
 
     #[test]

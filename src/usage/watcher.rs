@@ -161,7 +161,7 @@ impl Watcher {
     /// Asks whoever is due and not being asked.
     fn ask_due(&mut self, now: Timestamp) {
         for index in 0..self.adapters.len() {
-            if self.gates[index].next() <= now {
+            if self.gates[index].is_due(now) {
                 self.ask(index, now);
             }
         }
