@@ -84,7 +84,7 @@ struct Answer<'a> {
 /// # Errors
 /// Where the answer cannot be written as JSON.
 pub async fn run(loaded: &Loaded, json: bool) -> anyhow::Result<ExitCode> {
-    let findings = findings(loaded).await;
+    let findings = findings(loaded, true).await;
     let good = is_good(&findings);
     if json {
         let answer = Answer { version: env!("CARGO_PKG_VERSION"), good, findings: &findings };
@@ -95,18 +95,19 @@ pub async fn run(loaded: &Loaded, json: bool) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Tries everything; gives the table that people read, and whether there is no failure.
-pub async fn told(loaded: &Loaded) -> (String, bool) {
-    let findings = findings(loaded).await;
+/// Tries everything; gives the table that people read, and whether there is no failure. `applied`: this is where it
+/// will run, with its Secrets and files in place.
+pub async fn told(loaded: &Loaded, applied: bool) -> (String, bool) {
+    let findings = findings(loaded, applied).await;
     (table::text(&findings), is_good(&findings))
 }
 
-async fn findings(loaded: &Loaded) -> Vec<Finding> {
+async fn findings(loaded: &Loaded, applied: bool) -> Vec<Finding> {
     let config = &loaded.config;
     let mut findings = configuration(loaded);
     // The room and the cluster do not wait for each other: one that hangs costs its own limit only.
     let (room, cluster, usage) =
-        tokio::join!(room::findings(config), cluster::findings(config), usage::findings(config));
+        tokio::join!(room::findings(config), cluster::findings(config), usage::findings(config, applied));
     findings.extend(room);
     findings.extend(cluster);
     findings.extend(usage);

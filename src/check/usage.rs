@@ -16,7 +16,7 @@ const AREA: &str = "usage";
 /// Without it the provider says nothing of usage.
 const SCOPE: &str = "user:profile";
 
-pub(super) async fn findings(config: &Config) -> Vec<Finding> {
+pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
     let accounts = &config.usage.accounts;
     if accounts.is_empty() {
         return vec![Finding::skipped(AREA, "accounts", "none is watched ([[usage.accounts]])")];
@@ -31,6 +31,10 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     let store = daemon::open_store(&config.matrix.store).ok();
     for account in accounts {
         match account.source {
+            UsageSource::AnthropicOauth | UsageSource::Push if !applied => {
+                let subject = format!("{} login", account.name);
+                findings.push(Finding::skipped(AREA, subject, "looked at where it will run, once it is applied"));
+            }
             UsageSource::AnthropicOauth => findings.extend(login(account, cluster.as_ref()).await),
             UsageSource::Push => findings.push(token(account)),
             UsageSource::Command => {
