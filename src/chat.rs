@@ -163,6 +163,20 @@ pub struct Outgoing {
     pub image: Option<Image>,
 }
 
+impl Outgoing {
+    /// Words that answer nothing and notify nobody.
+    #[must_use]
+    pub fn new(plain: String, html: String) -> Self {
+        Self { plain, html, reply_to: None, mentions: Vec::new(), anywhere: false, image: None }
+    }
+
+    /// As the outbox keeps it.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// A picture to show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {

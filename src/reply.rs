@@ -4,6 +4,7 @@
 //! lines, the cluster's own messages) is escaped by construction.
 
 mod guard;
+mod refusal;
 mod rollout;
 mod status;
 mod text;
@@ -15,7 +16,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 pub use text::{Text, Words, span};
 pub use trust::{Person, Proof};
 
-use crate::chat::{Advice, Why};
+use crate::chat::Advice;
 use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
@@ -384,7 +385,7 @@ pub fn words(report: &Report) -> Words {
             .say(", and say it again if it is still wanted.")
             .words(),
         Report::Stale { texts, limit } => stale(texts, *limit),
-        Report::Refused(refusal) => refused(refusal),
+        Report::Refused(refusal) => refusal::words(refusal),
         Report::Mistaken { mistake, targets } => mistaken(mistake, targets),
         Report::Drifted { target, drift } => rollout::drifted(target, drift),
         Report::Guard { notice, zone } => guard::words(notice, zone),
@@ -461,76 +462,6 @@ fn stale(texts: &[String], limit: SignedDuration) -> Words {
         text = text.say(if i == 0 { "" } else { ", " }).code(stale);
     }
     text.say(". Nothing was done; say it again if it is still wanted.").words()
-}
-
-fn refused(refusal: &Refusal) -> Words {
-    let text = Text::new().say("🚫 ");
-    match refusal {
-        Refusal::Stranger => text.say("Not for you."),
-        Refusal::Unproven(why) => return unproven(why),
-        Refusal::NotAllowed { verb, target: Some(target) } => {
-            text.say("The rules here do not let you ").code(verb.word()).say(" ").strong(target).say(".")
-        }
-        Refusal::NotAllowed { verb, target: None } => {
-            text.say("The rules here do not let you use ").code(verb.word()).say(".")
-        }
-        Refusal::TooMany { target, max } => {
-            text.strong(target).say(&format!(" may have at most {max} replicas (max_replicas in the configuration)."))
-        }
-        Refusal::StartZero => text.say("Zero replicas is a ").code("stop").say("."),
-        Refusal::OwnKey => text
-            .say("Nobody can vouch for their own new key. Ask another trusted person here, or run ")
-            .code("pilothouse trust accept")
-            .say(" on the machine."),
-        Refusal::NotAPerson(user) => text.strong(user).say(" is not among the allowed people."),
-        Refusal::Unguarded { verb, target } => {
-            let text = text.say("The usage guard may not ").code(verb.word());
-            let text = target.iter().fold(text, |text, target| text.say(" ").strong(target));
-            text.say(": no rule with ").code("mode = \"act\"").say(" names it.")
-        }
-        Refusal::DevicesNotPinned => {
-            text.say("Devices are not pinned here: leave the device out and name the identity's fingerprint.")
-        }
-        Refusal::PinNeedsProof => text
-            .say("Whom to trust is not taken from here: without encryption, or with trust.mode = any, nothing proves who writes. ")
-            .say("Write it in an encrypted room where devices are proven, or run ")
-            .code("pilothouse trust accept")
-            .say(" on the machine."),
-    }
-    .words()
-}
-
-fn unproven(why: &Why) -> Words {
-    let text = Text::new().say("🚫 Not done: ");
-    match why {
-        Why::PlaintextRoom => text.say("this room is not encrypted. Commands count in encrypted rooms only."),
-        Why::PlaintextEvent => {
-            text.say("that message came unencrypted into an encrypted room, so anybody on the way could have written it.")
-        }
-        Why::MismatchedSender => {
-            text.say("the encryption of that message belongs to somebody else than its sender. Tell whoever runs the homeserver.")
-        }
-        Why::UnknownDevice => text.say("the device that sent it is unknown or was logged out."),
-        Why::NoIdentity => text
-            .say("your account has no cross-signing identity. Set one up (in Element: Settings, Encryption, Set up recovery) and send it again."),
-        Why::UnsignedDevice { device } => text
-            .say("your device ")
-            .code(device)
-            .say(" is not verified by you. Verify it from another device of yours, or with your recovery key, and send it again."),
-        Why::IdentityChanged { fingerprint } => text
-            .say("your cryptographic identity has changed since I first met you. If it was you, another trusted person compares this fingerprint with you and writes ")
-            .code(&format!("trust accept @you:server {fingerprint}"))
-            .say("."),
-        Why::NewDevice { device, fingerprint } => text
-            .say("your device ")
-            .code(device)
-            .say(" is new to me. Another trusted person compares its key with you and writes ")
-            .code(&format!("trust accept @you:server {device} {fingerprint}"))
-            .say("."),
-        Why::ForwardedKey => text.say("its key came over another device, so it does not prove who wrote it. Please send it again."),
-        Why::Replayed => text.say("that message was sent before; somebody played it again. Nothing was done."),
-    }
-    .words()
 }
 
 fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {

@@ -124,20 +124,6 @@ impl Store {
         self.call(move |tx| put_cursor(tx, &name, &token)).await
     }
 
-    /// Says whether a notice of this key was last given longer than `every` ago, and notes that it is given now.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be written.
-    pub async fn claim_notice(
-        &self,
-        key: &str,
-        now: Timestamp,
-        every: jiff::SignedDuration,
-    ) -> Result<bool, StoreError> {
-        let key = key.to_owned();
-        self.call(move |tx| claim(tx, &key, now, every)).await
-    }
-
     /// Moves the write-ahead log into the file: the last act before the process ends.
     ///
     /// # Errors
@@ -188,6 +174,12 @@ fn time(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
     let millis: i64 = row.get(column)?;
     Timestamp::from_millisecond(millis)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Integer, Box::new(error)))
+}
+
+/// The same for a time that may be missing.
+fn moment(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
+    let missing = row.get::<_, Option<i64>>(column)?.is_none();
+    if missing { Ok(None) } else { time(row, column).map(Some) }
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

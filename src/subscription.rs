@@ -12,7 +12,6 @@ use crate::daemon;
 use crate::reply::{Report, words};
 use crate::store::Store;
 use crate::store::samples::{Closed, Learned, Sample};
-use crate::store::usage::Asked;
 use crate::usage::backtest::{self, Contender};
 use crate::usage::credential::secret;
 use crate::usage::cycle::Frame;
@@ -69,24 +68,13 @@ pub async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
 async fn ask(adapter: &Adapter, index: u32, store: &Store, plan: &Plan) -> anyhow::Result<Result<Snapshot, String>> {
     let account = adapter.account();
     let row = store.account(&adapter.row()).await?;
-    let kept = Kept { tried_at: row.tried_at, blocked_until: row.blocked_until, failures: row.failures };
-    let mut gate = Gate::begin(plan.interval, (index, 1), kept, now());
+    let mut gate = Gate::begin(plan.interval, (index, 1), Kept::from(&row), now());
     if let Err(at) = gate.may_poll(now()) {
         let at = at.to_zoned(plan.zone.clone()).strftime("%H:%M:%S");
         return Ok(Err(format!("was asked shortly ago and is not asked again before {at}; the last numbers follow")));
     }
     let answer = adapter.ask(now()).await;
-    let outcome = match &answer {
-        Ok(_) => crate::usage::gate::Outcome::Good { next_reset: None },
-        Err(error) => error.outcome(),
-    };
-    gate.note(outcome, now(), 0.5);
-    let asked = Asked {
-        snapshot: answer.as_ref().ok().and_then(|snapshot| serde_json::to_string(snapshot).ok()),
-        blocked_until: gate.blocked_until(now()),
-        failures: gate.kept().failures,
-        trouble: answer.as_ref().err().map(ToString::to_string),
-    };
+    let asked = gate.hear(&answer, now(), 0.5);
     let told = asked.snapshot.clone();
     store.note_asked(&adapter.row(), asked, now()).await?;
     if let Some(told) = told.filter(|_| adapter.row() != account) {

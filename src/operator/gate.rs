@@ -44,12 +44,16 @@ pub(super) fn txn(event: &str, purpose: &str) -> String {
 }
 
 pub(super) fn outgoing(report: &Report, reply_to: Option<&str>) -> String {
+    speech(report, reply_to).json()
+}
+
+/// What a report comes to in the room.
+pub(super) fn speech(report: &Report, reply_to: Option<&str>) -> Outgoing {
     let words = reply::words(report);
     // Why a plaintext room does not do is told in that very room.
     let anywhere = matches!(report, Report::Refused(Refusal::Unproven(Why::PlaintextRoom)));
     let reply_to = reply_to.map(str::to_owned);
-    let outgoing = Outgoing { plain: words.plain, html: words.html, reply_to, mentions: vec![], anywhere, image: None };
-    serde_json::to_string(&outgoing).unwrap_or_default()
+    Outgoing { reply_to, anywhere, ..Outgoing::new(words.plain, words.html) }
 }
 
 /// The first words of an answer.

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
-use super::gate::{draft, outgoing};
+use super::gate::{draft, speech};
 use super::{Book, Operator, now};
 use crate::chat::{Image, Message, Outgoing};
 use crate::command::Usage;
@@ -68,7 +68,7 @@ impl Operator {
             }
         };
         let draft = Draft {
-            payload: with_image(outgoing(&words, Some(&message.event)), image),
+            payload: Outgoing { image, ..speech(&words, Some(&message.event)) }.json(),
             ..draft(entry, message, &words)
         };
         let done = Done { speech: Some(Speech::New(draft)), ..Done::silent(entry.id, "told") };
@@ -83,7 +83,7 @@ impl Operator {
         // A limit that the provider names no more says nothing of today.
         let seen = |state: &BucketState| state.window().is_some_and(|window| window.latest().at >= now - span);
         let states: Vec<BucketState> =
-            states.into_iter().filter(|state| view::is_watched(&state.bucket, &plan.accounts) && seen(state)).collect();
+            states.into_iter().filter(|state| plan.watches(&state.bucket) && seen(state)).collect();
         let Some(state) = view::foremost(&states) else { return Ok(None) };
         let bucket = state.bucket.to_string();
         let samples = self.store.samples(Some(bucket.clone()), now - span).await?;
@@ -129,10 +129,4 @@ impl Operator {
         let until = (order.span() > SignedDuration::ZERO).then_some(until);
         Ok(Report::UsageMuted { until, now, zone: book.usage.zone.clone() })
     }
-}
-
-/// Adds a picture to words.
-fn with_image(payload: String, image: Option<Image>) -> String {
-    let Ok(outgoing) = serde_json::from_str::<Outgoing>(&payload) else { return payload };
-    serde_json::to_string(&Outgoing { image, ..outgoing }).unwrap_or(payload)
 }

@@ -1,3 +1,5 @@
+use crate::chat::Why;
+
 use super::*;
 use crate::config::Kind;
 

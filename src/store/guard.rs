@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Transaction};
 
-use super::inbox::{Arrival, COLUMNS, Entry, entry, rows};
+use super::inbox::{Arrival, COLUMNS, Entry, entry, put_arrival, rows};
 use super::outbox::{Draft, Speech, put_speech};
 use super::{Store, StoreError};
 
@@ -111,19 +111,7 @@ impl Ledger<'_> {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn request(&self, arrival: &Arrival, now: Timestamp) -> Result<bool, StoreError> {
-        let new = self.tx.execute(
-            "INSERT INTO inbox (event, room, sender, state, sent_at, received_at, payload)
-             VALUES (?1, ?2, ?3, 'received', ?4, ?5, ?6) ON CONFLICT (event) DO NOTHING",
-            (
-                &arrival.event,
-                &arrival.room,
-                &arrival.sender,
-                arrival.sent_at.as_millisecond(),
-                now.as_millisecond(),
-                &arrival.payload,
-            ),
-        )?;
-        Ok(new > 0)
+        Ok(put_arrival(self.tx, arrival, now)? > 0)
     }
 
     /// Puts words into the outbox; those of a transaction id that is there already are the same event.

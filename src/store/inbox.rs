@@ -397,7 +397,7 @@ impl Store {
 }
 
 /// Writes one arrival; gives 0 for an event that arrived before.
-fn put_arrival(tx: &Transaction<'_>, arrival: &Arrival, now: Timestamp) -> Result<usize, StoreError> {
+pub(super) fn put_arrival(tx: &Transaction<'_>, arrival: &Arrival, now: Timestamp) -> Result<usize, StoreError> {
     let state = if arrival.waiting_for.is_some() { "waiting" } else { "received" };
     Ok(tx.execute(
         "INSERT INTO inbox (event, room, sender, session, state, sent_at, received_at, payload)

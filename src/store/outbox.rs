@@ -304,9 +304,7 @@ impl Store {
                                     AND (edit.state IN ('queued', 'trying') OR edit.created_at >= ?1))
                    AND NOT EXISTS (SELECT 1 FROM watch WHERE watch.outbox = outbox.id)
                    AND NOT EXISTS (SELECT 1 FROM usage_alert alert
-                                    WHERE alert.outbox = outbox.id AND alert.over_at IS NULL
-                                      AND (alert.name LIKE 'crossed%' OR alert.name = 'alarm'
-                                           OR alert.name LIKE 'escalated%'))",
+                                    WHERE alert.outbox = outbox.id AND alert.over_at IS NULL)",
                 [before.as_millisecond()],
             )?)
         })

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Row, Transaction};
 
 use super::outbox::{Draft, Speech, put_speech};
-use super::{Store, StoreError, time};
+use super::{Store, StoreError, moment, time};
 
 /// Samples are kept so long: a quarter of a year for charts and imports.
 pub const SAMPLES_KEPT: SignedDuration = SignedDuration::from_hours(24 * 90);
@@ -75,6 +75,8 @@ pub struct Alert {
     pub cycle: Timestamp,
     /// What it is called in the window.
     pub name: String,
+    /// It speaks of a state, which ends, and not of a moment.
+    pub stands: bool,
     /// JSON of the owner's type: what was told.
     pub payload: String,
     /// The words; `None` where alerts are silent: it counts as told.
@@ -135,17 +137,13 @@ fn millis(at: Option<Timestamp>) -> Option<i64> {
     at.map(Timestamp::as_millisecond)
 }
 
-fn maybe(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
-    Ok(row.get::<_, Option<i64>>(column)?.and_then(|millis| Timestamp::from_millisecond(millis).ok()))
-}
-
 fn sample(row: &Row<'_>) -> rusqlite::Result<Sample> {
     Ok(Sample {
         bucket: row.get("bucket")?,
         at: time(row, "at")?,
         source: row.get("source")?,
         percent: row.get("percent")?,
-        resets_at: maybe(row, "resets_at")?,
+        resets_at: moment(row, "resets_at")?,
     })
 }
 
@@ -155,7 +153,7 @@ fn closed(row: &Row<'_>) -> rusqlite::Result<Closed> {
         started_at: time(row, "started_at")?,
         ended_at: time(row, "ended_at")?,
         last: row.get("final")?,
-        exhausted_at: maybe(row, "exhausted_at")?,
+        exhausted_at: moment(row, "exhausted_at")?,
         shape: row.get("shape")?,
     })
 }
@@ -168,9 +166,9 @@ fn foretold(row: &Row<'_>) -> rusqlite::Result<Foretold> {
         estimator: row.get("estimator")?,
         percent: row.get("percent")?,
         probability: row.get("probability")?,
-        low: maybe(row, "low")?,
-        median: maybe(row, "median")?,
-        high: maybe(row, "high")?,
+        low: moment(row, "low")?,
+        median: moment(row, "median")?,
+        high: moment(row, "high")?,
     })
 }
 
@@ -188,10 +186,13 @@ fn put_samples(tx: &Transaction<'_>, samples: &[Sample]) -> Result<usize, StoreE
 }
 
 fn put_alert(tx: &Transaction<'_>, alert: &Alert, now: Timestamp) -> Result<(), StoreError> {
+    let at = now.as_millisecond();
+    // What speaks of a moment is over as soon as it is told.
+    let over_at = (!alert.stands).then_some(at);
     let new = tx.execute(
-        "INSERT INTO usage_alert (bucket, cycle, name, at, payload) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO usage_alert (bucket, cycle, name, at, payload, over_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
            ON CONFLICT (bucket, cycle, name) DO NOTHING",
-        (&alert.bucket, alert.cycle.as_millisecond(), &alert.name, now.as_millisecond(), &alert.payload),
+        (&alert.bucket, alert.cycle.as_millisecond(), &alert.name, at, &alert.payload, over_at),
     )?;
     let Some(draft) = alert.draft.clone().filter(|_| new > 0) else { return Ok(()) };
     let row = put_speech(tx, None, &Speech::New(draft), now)?;
@@ -384,7 +385,7 @@ impl Store {
         .await
     }
 
-    /// Lists the alerts of a bucket that speak of a state (a crossing, an alarm) and are not over, oldest first.
+    /// Lists the alerts of a bucket that are not over, oldest first.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
@@ -392,8 +393,7 @@ impl Store {
         let bucket = bucket.to_owned();
         self.call(move |tx| {
             let mut statement = tx.prepare(
-                "SELECT name, cycle, payload, outbox FROM usage_alert WHERE bucket = ?1 AND over_at IS NULL
-                   AND (name LIKE 'crossed%' OR name = 'alarm' OR name LIKE 'escalated%') ORDER BY at",
+                "SELECT name, cycle, payload, outbox FROM usage_alert WHERE bucket = ?1 AND over_at IS NULL ORDER BY at",
             )?;
             let rows = statement.query_map([bucket], |row| {
                 Ok(Told {
@@ -455,103 +455,4 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + second).unwrap()
-    }
-
-    fn seen(second: i64, percent: f64) -> Sample {
-        Sample {
-            bucket: "work/weekly_all".to_owned(),
-            at: at(second),
-            source: "push".to_owned(),
-            percent,
-            resets_at: Some(at(9000)),
-        }
-    }
-
-    fn alert(name: &str, hold: Option<i64>) -> Alert {
-        Alert {
-            bucket: "work/weekly_all".to_owned(),
-            cycle: at(0),
-            name: name.to_owned(),
-            payload: "{}".to_owned(),
-            draft: Some(Draft { txn: format!("t-{name}"), room: "!r".to_owned(), payload: "{}".to_owned() }),
-            not_before: hold.map(at),
-        }
-    }
-
-    fn open(folder: &tempfile::TempDir) -> Store {
-        Store::open(&folder.path().join("store.sqlite3")).unwrap()
-    }
-
-    #[tokio::test]
-    async fn an_alert_is_told_once_and_edited_once_when_it_is_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(&folder);
-        let learned = Learned { alerts: vec![alert("crossed-90", None)], ..Learned::default() };
-        store.learn(learned.clone(), at(1)).await.unwrap();
-        drop(store);
-        // Killed after the transaction: the same sample is decided again.
-        let store = open(&folder);
-        store.learn(learned, at(2)).await.unwrap();
-        assert_eq!(store.outbox_depth().await.unwrap(), 1);
-        let told = store.open_alerts("work/weekly_all").await.unwrap();
-        let row = told[0].outbox.unwrap();
-        store.try_parcel(row).await.unwrap();
-        store.sent(row, "$event", at(3)).await.unwrap();
-        let over = Over {
-            bucket: "work/weekly_all".to_owned(),
-            cycle: at(0),
-            name: "crossed-90".to_owned(),
-            speech: Some(Speech::Revise {
-                row,
-                room: "!r".to_owned(),
-                txn: "t-over".to_owned(),
-                payload: "{}".to_owned(),
-            }),
-        };
-        for second in [4, 5] {
-            let learned = Learned { over: vec![over.clone()], ..Learned::default() };
-            store.learn(learned, at(second)).await.unwrap();
-        }
-        assert_eq!(store.outbox_depth().await.unwrap(), 1);
-        assert!(store.open_alerts("work/weekly_all").await.unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_alert_of_the_night_waits_for_the_morning() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(&folder);
-        let learned = Learned { alerts: vec![alert("crossed-50", Some(100))], ..Learned::default() };
-        store.learn(learned, at(1)).await.unwrap();
-        assert!(store.outgoing(at(99), 10).await.unwrap().is_empty());
-        assert_eq!(store.next_outgoing_at().await.unwrap(), Some(at(100)));
-        assert_eq!(store.outgoing(at(100), 10).await.unwrap().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn what_was_seen_is_kept_for_a_stated_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(&folder);
-        assert_eq!(store.import_samples(vec![seen(0, 10.0), seen(300, 11.0), seen(0, 10.0)]).await.unwrap(), 2);
-        assert_eq!(store.import_samples(vec![seen(300, 11.0)]).await.unwrap(), 0);
-        assert_eq!(store.samples(Some("work/weekly_all".to_owned()), at(300)).await.unwrap(), [seen(300, 11.0)]);
-        assert_eq!(store.prune_usage(at(300) + SAMPLES_KEPT).await.unwrap(), 1);
-        assert_eq!(store.samples(None, at(0)).await.unwrap(), [seen(300, 11.0)]);
-    }
-
-    #[tokio::test]
-    async fn silence_ends_by_itself_and_can_be_taken_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(&folder);
-        assert_eq!(store.muted_until(at(0)).await.unwrap(), None);
-        store.mute(at(100)).await.unwrap();
-        assert_eq!(store.muted_until(at(99)).await.unwrap(), Some(at(100)));
-        assert_eq!(store.muted_until(at(100)).await.unwrap(), None);
-        store.mute(at(0)).await.unwrap();
-        assert_eq!(store.muted_until(at(50)).await.unwrap(), None);
-    }
-}
+mod tests;

@@ -261,11 +261,15 @@ async fn an_edit_of_what_was_given_up_goes_out_as_an_event_of_its_own() {
 async fn a_notice_is_due_once_in_its_time() {
     let place = Place::new();
     let store = place.open();
-    let every = SignedDuration::from_mins(10);
-    assert!(store.claim_notice("k", at(0), every).await.unwrap());
-    assert!(!store.claim_notice("k", at(599), every).await.unwrap());
-    assert!(store.claim_notice("other", at(599), every).await.unwrap());
-    assert!(store.claim_notice("k", at(600), every).await.unwrap());
+    let say = async |key: &str, second: i64| {
+        let draft = Draft { txn: format!("{key}{second}"), room: "!room:hs".to_owned(), payload: "{}".to_owned() };
+        store.say_once(key, SignedDuration::from_mins(10), draft, at(second)).await.unwrap()
+    };
+    assert!(say("k", 0).await);
+    assert!(!say("k", 599).await);
+    assert!(say("other", 599).await);
+    assert!(say("k", 600).await);
+    assert_eq!(store.outbox_depth().await.unwrap(), 3, "what is not due is not said");
 }
 
 #[tokio::test]

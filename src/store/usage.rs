@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension, Row};
 
-use super::{Store, StoreError, time};
+use super::{Store, StoreError, moment, time};
 
 /// How asking for one account went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -194,12 +194,6 @@ impl Store {
         })
         .await
     }
-}
-
-/// Reads a stored time that may be missing.
-fn moment(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
-    let missing = row.get::<_, Option<i64>>(column)?.is_none();
-    if missing { Ok(None) } else { time(row, column).map(Some) }
 }
 
 #[cfg(test)]

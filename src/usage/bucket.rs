@@ -234,14 +234,6 @@ pub struct Snapshot {
     pub unreadable: Vec<String>,
 }
 
-impl Snapshot {
-    /// Buckets that are used up now, the one that ends last first: that one binds.
-    #[must_use]
-    pub fn blocking(&self, now: Timestamp) -> Vec<&Reading> {
-        blocking(self.readings.iter(), now)
-    }
-}
-
 /// Buckets of these that are used up now, the one that ends last first: that one binds.
 #[must_use]
 pub fn blocking<'a>(readings: impl Iterator<Item = &'a Reading>, now: Timestamp) -> Vec<&'a Reading> {
@@ -309,7 +301,8 @@ mod tests {
             unreadable: vec![],
         };
         let at = |second| Timestamp::from_second(second).unwrap();
-        let names = |now| snapshot.blocking(now).iter().map(|r| r.bucket.to_string()).collect::<Vec<_>>();
+        let names =
+            |now| blocking(snapshot.readings.iter(), now).iter().map(|r| r.bucket.to_string()).collect::<Vec<_>>();
         assert_eq!(names(at(100)), ["work/weekly_scoped/Fable", "work/session"]);
         assert_eq!(names(at(600)), ["work/weekly_scoped/Fable"]);
     }

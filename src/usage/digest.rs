@@ -144,7 +144,8 @@ fn alert(
     let not_before = plan.quiet_until(now).filter(|_| severity < Severity::Critical);
     let words = reply::words(&report);
     let kept = serde_json::json!({ "plain": words.plain });
-    Alert { bucket: bucket.to_string(), cycle: event.cycle, name, payload: kept.to_string(), draft, not_before }
+    let stands = is_standing(&event.news);
+    Alert { bucket: bucket.to_string(), cycle: event.cycle, name, stands, payload: kept.to_string(), draft, not_before }
 }
 
 /// Edits of what was told of the window that this event ends or clears.
@@ -158,7 +159,7 @@ fn over(
     which: impl Fn(&str) -> bool,
 ) -> Vec<Over> {
     let told = before.told.iter().filter(|(of, _)| of == bucket).flat_map(|(_, told)| told);
-    told.filter(|told| told.cycle <= event.cycle && which(&told.name) && is_standing(&told.name))
+    told.filter(|told| told.cycle <= event.cycle && which(&told.name))
         .map(|told| {
             let said = serde_json::from_str::<serde_json::Value>(&told.payload).ok();
             let said = said.and_then(|said| said["plain"].as_str().map(str::to_owned)).unwrap_or_default();
@@ -175,8 +176,8 @@ fn over(
 }
 
 /// Says whether an alert speaks of a state, which ends, and not of a moment.
-fn is_standing(name: &str) -> bool {
-    name.starts_with("crossed") || name == "alarm" || name.starts_with("escalated")
+fn is_standing(news: &News) -> bool {
+    matches!(news, News::Crossed { .. } | News::Alarm { .. } | News::Escalated { .. })
 }
 
 /// What is watched of an account, said at its first answer.
@@ -199,6 +200,7 @@ fn watched(snapshot: &Snapshot, states: &[BucketState], before: Before<'_>, plan
         bucket: bucket.to_string(),
         cycle: Timestamp::UNIX_EPOCH,
         name: "armed".to_owned(),
+        stands: false,
         payload: "{}".to_owned(),
         draft,
         not_before: plan.quiet_until(now),
@@ -209,9 +211,7 @@ fn watched(snapshot: &Snapshot, states: &[BucketState], before: Before<'_>, plan
 #[must_use]
 pub fn payload(report: &Report, mentions: Vec<String>) -> String {
     let words = reply::words(report);
-    let outgoing =
-        Outgoing { plain: words.plain, html: words.html, reply_to: None, mentions, anywhere: false, image: None };
-    serde_json::to_string(&outgoing).unwrap_or_default()
+    Outgoing { mentions, ..Outgoing::new(words.plain, words.html) }.json()
 }
 
 fn stored(bucket: &Bucket, sample: &Sample) -> samples::Sample {

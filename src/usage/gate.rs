@@ -7,6 +7,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::bucket::Snapshot;
+use super::source::SourceError;
+use crate::store::usage::{Account, Asked};
+
 /// No interval at the provider's own endpoint is shorter: it refuses whoever asks more often for long. The configuration
 /// takes a shorter one only where something else is asked in its place.
 pub const FLOOR: SignedDuration = SignedDuration::from_secs(180);
@@ -58,6 +62,12 @@ pub struct Kept {
     pub blocked_until: Option<Timestamp>,
     /// Failures since the last good answer.
     pub failures: u32,
+}
+
+impl From<&Account> for Kept {
+    fn from(row: &Account) -> Self {
+        Self { tried_at: row.tried_at, blocked_until: row.blocked_until, failures: row.failures }
+    }
 }
 
 /// The pace of one account.
@@ -115,6 +125,23 @@ impl Gate {
         match rested.max(self.blocked_until(now)) {
             Some(at) if at > now => Err(at),
             _ => Ok(()),
+        }
+    }
+
+    /// Notes an answer, as [`note`](Self::note) does, and gives what the store keeps of it.
+    pub fn hear(&mut self, answer: &Result<Snapshot, SourceError>, now: Timestamp, chance: f64) -> Asked {
+        let outcome = match answer {
+            Ok(snapshot) => Outcome::Good {
+                next_reset: snapshot.readings.iter().filter_map(|r| r.resets_at).filter(|at| *at > now).min(),
+            },
+            Err(error) => error.outcome(),
+        };
+        self.note(outcome, now, chance);
+        Asked {
+            snapshot: answer.as_ref().ok().and_then(|snapshot| serde_json::to_string(snapshot).ok()),
+            blocked_until: self.blocked_until(now),
+            failures: self.kept.failures,
+            trouble: answer.as_ref().err().map(ToString::to_string),
         }
     }
 

@@ -230,9 +230,8 @@ fn arrival(request: &Request, room: &str, now: Timestamp) -> Arrival {
 fn draft(notice: &Notice, room: &str, settings: &Settings) -> Draft {
     let words = reply::words(&Report::Guard { notice: notice.clone(), zone: settings.zone.clone() });
     let mentions = if notice.news.is_grave() { settings.mentions.clone() } else { Vec::new() };
-    let outgoing =
-        Outgoing { plain: words.plain, html: words.html, reply_to: None, mentions, anywhere: false, image: None };
-    Draft { txn: notice.txn(), room: room.to_owned(), payload: serde_json::to_string(&outgoing).unwrap_or_default() }
+    let outgoing = Outgoing { mentions, ..Outgoing::new(words.plain, words.html) };
+    Draft { txn: notice.txn(), room: room.to_owned(), payload: outgoing.json() }
 }
 
 #[cfg(test)]

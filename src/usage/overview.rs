@@ -8,6 +8,7 @@ use super::cycle::ClosedWindow;
 use super::decide::{BucketState, Pace};
 use super::digest;
 use super::forecast::{Estimator, Outlook};
+use super::guard::STALE_AFTER;
 use super::plan::Plan;
 use crate::store::{Store, StoreError};
 
@@ -90,7 +91,14 @@ impl Watched {
             .iter()
             .flat_map(|snapshot| snapshot.readings.iter().map(|reading| shown(reading, snapshot.at)))
             .collect();
-        Self { name: name.to_owned(), snapshot, buckets, stale_after: interval * 3, trouble: None, blocked_until: None }
+        Self {
+            name: name.to_owned(),
+            snapshot,
+            buckets,
+            stale_after: interval * STALE_AFTER,
+            trouble: None,
+            blocked_until: None,
+        }
     }
 
     /// How old the last good answer is.
@@ -123,6 +131,14 @@ pub fn of(bucket: &Bucket, closed: &[ClosedWindow]) -> Vec<ClosedWindow> {
 /// [`StoreError`] where the store cannot be read.
 pub async fn states(store: &Store) -> Result<Vec<BucketState>, StoreError> {
     Ok(store.bucket_states().await?.iter().filter_map(|json| readable(json)).collect())
+}
+
+/// Reads the closed weeks that forecasts learn from.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub async fn weeks(store: &Store) -> Result<Vec<ClosedWindow>, StoreError> {
+    Ok(store.closed_weeks().await?.iter().filter_map(digest::window).collect())
 }
 
 /// Reads everything that is shown.

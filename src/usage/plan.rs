@@ -6,7 +6,7 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 
-use super::bucket::Snapshot;
+use super::bucket::{Bucket, Snapshot};
 use super::decide::Settings;
 use super::forecast::Estimator;
 use super::guard;
@@ -55,12 +55,11 @@ impl Plan {
         settings.thresholds.weekly.clone_from(&usage.thresholds.weekly);
         settings.thresholds.extra.clone_from(&usage.thresholds.extra);
         settings.thresholds.other.clone_from(&usage.thresholds.extra);
-        let zone = usage.timezone.as_ref().and_then(|zone| TimeZone::get(zone).ok());
         Self {
             accounts,
             interval: usage.interval,
             settings,
-            zone: zone.unwrap_or_else(TimeZone::system),
+            zone: guard.zone.clone(),
             armed: usage.armed,
             quiet: usage.quiet_hours.as_deref().and_then(config::quiet_hours),
             mention: usage.mention.clone(),
@@ -73,6 +72,12 @@ impl Plan {
     #[must_use]
     pub fn several(&self) -> bool {
         self.accounts.len() > 1
+    }
+
+    /// Says whether a bucket is one of a watched account: what is stored of others does not count any more.
+    #[must_use]
+    pub fn watches(&self, bucket: &Bucket) -> bool {
+        self.accounts.contains(&bucket.account)
     }
 
     /// When the quiet hours end, if they are on.
@@ -92,7 +97,7 @@ impl Plan {
     /// Older than this, numbers are not acted on.
     #[must_use]
     pub fn stale_after(&self) -> SignedDuration {
-        self.interval * 3
+        self.interval * guard::STALE_AFTER
     }
 
     /// Says whether an answer is too old to act on.
@@ -103,31 +108,37 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jiff::civil::time;
 
     use super::*;
 
-    fn plan(quiet: (Time, Time)) -> Plan {
+    /// A plan that watches nothing, in UTC.
+    pub(in crate::usage) fn bare() -> Plan {
+        let interval = SignedDuration::from_mins(5);
         Plan {
             accounts: vec![],
-            interval: SignedDuration::from_mins(5),
+            interval,
             settings: Settings::default(),
-            zone: TimeZone::get("Europe/Berlin").unwrap(),
+            zone: TimeZone::UTC,
             armed: false,
-            quiet: Some(quiet),
+            quiet: None,
             mention: BTreeMap::new(),
             home_room: None,
             guard: guard::Settings {
                 rules: vec![],
                 accounts: vec![],
                 targets: BTreeMap::new(),
-                interval: SignedDuration::from_mins(5),
+                interval,
                 home_room: None,
                 mentions: vec![],
                 zone: TimeZone::UTC,
             },
         }
+    }
+
+    fn plan(quiet: (Time, Time)) -> Plan {
+        Plan { zone: TimeZone::get("Europe/Berlin").unwrap(), quiet: Some(quiet), ..bare() }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::bucket::Bucket;
 use super::chart::{Chart, Outlook, Point, Projection, Window};
 use super::cycle::ClosedWindow;
 use super::decide::BucketState;
@@ -105,10 +104,4 @@ pub fn foremost(states: &[BucketState]) -> Option<&BucketState> {
         let (one, other) = (rank(one), rank(other));
         one.0.cmp(&other.0).then(one.1.total_cmp(&other.1))
     })
-}
-
-/// Says whether a bucket is one of a watched account.
-#[must_use]
-pub fn is_watched(bucket: &Bucket, accounts: &[String]) -> bool {
-    accounts.contains(&bucket.account)
 }

@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::bucket::{Snapshot, Source};
 use super::credential::days_left;
+use super::cycle::ClosedWindow;
 use super::decide::BucketState;
 use super::digest::{self, Before};
-use super::gate::{Gate, Kept, Outcome};
+use super::gate::{Gate, Kept};
 use super::guard::{Guard, Stepped, View};
 use super::overview::{self, readable};
 use super::plan::Plan;
@@ -20,7 +21,6 @@ use super::source::{Adapter, SourceError};
 use crate::chat;
 use crate::reply::Report;
 use crate::store::outbox::Draft;
-use crate::store::usage::Asked;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -138,8 +138,7 @@ impl Watcher {
         let mut gates = Vec::new();
         for (index, adapter) in (0..).zip(&adapters) {
             let row = store.account(&adapter.row()).await?;
-            let kept = Kept { tried_at: row.tried_at, blocked_until: row.blocked_until, failures: row.failures };
-            gates.push(Gate::begin(interval, (index, count), kept, now));
+            gates.push(Gate::begin(interval, (index, count), Kept::from(&row), now));
         }
         Ok(Self {
             store,
@@ -204,24 +203,10 @@ impl Watcher {
     async fn answered(&mut self, index: usize, answer: Result<Snapshot, SourceError>, now: Timestamp) {
         let adapter = Arc::clone(&self.adapters[index]);
         let account = adapter.account();
-        let (outcome, word) = match &answer {
-            Ok(snapshot) => {
-                let next_reset = snapshot.readings.iter().filter_map(|r| r.resets_at).filter(|at| *at > now).min();
-                (Outcome::Good { next_reset }, "good")
-            }
-            Err(error) => (error.outcome(), error.word()),
-        };
-        self.gates[index].note(outcome, now, rand::random());
+        let word = answer.as_ref().map_or_else(SourceError::word, |_| "good");
+        let asked = self.gates[index].hear(&answer, now, rand::random());
         self.metrics.usage_polled(account, adapter.kind().word(), word);
-        let kept = self.gates[index].kept();
-        let blocked_until = self.gates[index].blocked_until(now);
-        self.metrics.usage_blocked(account, blocked_until.map(Timestamp::as_second));
-        let asked = Asked {
-            snapshot: answer.as_ref().ok().and_then(|snapshot| serde_json::to_string(snapshot).ok()),
-            blocked_until,
-            failures: kept.failures,
-            trouble: answer.as_ref().err().map(ToString::to_string),
-        };
+        self.metrics.usage_blocked(account, asked.blocked_until.map(Timestamp::as_second));
         if let Err(error) = self.store.note_asked(&adapter.row(), asked, now).await {
             tracing::error!(%error, account, "how asking went could not be written");
         }
@@ -262,7 +247,7 @@ impl Watcher {
             self.note_told(snapshot, &plan, now).await?;
         }
         let states = overview::states(&self.store).await?;
-        let closed: Vec<_> = self.store.closed_weeks().await?.iter().filter_map(digest::window).collect();
+        let closed = overview::weeks(&self.store).await?;
         let mut told = Vec::new();
         for reading in &snapshot.readings {
             told.push((reading.bucket.clone(), self.store.open_alerts(&reading.bucket.to_string()).await?));
@@ -315,9 +300,8 @@ impl Watcher {
         }
         let step = async {
             let states = overview::states(&self.store).await?;
-            let states = states.into_iter().filter(|state| plan.accounts.contains(&state.bucket.account));
-            let states: Vec<BucketState> = states.collect();
-            let closed: Vec<_> = self.store.closed_weeks().await?.iter().filter_map(digest::window).collect();
+            let states: Vec<BucketState> = states.into_iter().filter(|state| plan.watches(&state.bucket)).collect();
+            let closed = overview::weeks(&self.store).await?;
             let view = |state: &BucketState| {
                 let outlook = state.outlook(plan.settings.estimator, &overview::of(&state.bucket, &closed));
                 View::of(state, &outlook)
@@ -338,14 +322,13 @@ impl Watcher {
     }
 
     /// Shows what is decided as metrics: the freshest value of each bucket, whoever said it.
-    fn foretell(&self, states: &[BucketState], closed: &[super::cycle::ClosedWindow], plan: &Plan) {
-        for state in states.iter().filter(|state| plan.accounts.contains(&state.bucket.account)) {
+    fn foretell(&self, states: &[BucketState], closed: &[ClosedWindow], plan: &Plan) {
+        for state in states.iter().filter(|state| plan.watches(&state.bucket)) {
             let name = state.bucket.to_string();
             if let Some(window) = state.window() {
                 self.metrics.usage(&name, window.latest().percent, window.ends_at.map(Timestamp::as_second));
             }
-            let closed = super::overview::of(&state.bucket, closed);
-            let outlook = state.outlook(plan.settings.estimator, &closed);
+            let outlook = state.outlook(plan.settings.estimator, &overview::of(&state.bucket, closed));
             self.metrics.usage_forecast(&name, outlook.forecast().map(|forecast| forecast.probability));
         }
     }

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
 use pilothouse::chat::{Address, Message, Standing};
 use pilothouse::store::Store;
 use pilothouse::store::inbox::{Arrival, Started};
@@ -15,16 +14,6 @@ use crate::support::house::{House, Plan, SOON};
 use crate::support::kubelet::Fate;
 use crate::support::person::Person;
 use crate::support::synapse::Synapse;
-
-async fn replicas(namespace: &Namespace, name: &str) -> i32 {
-    let object = namespace.api::<Deployment>().get(name).await.expect("the Deployment is there");
-    object.spec.and_then(|spec| spec.replicas).unwrap_or(1)
-}
-
-async fn wait_replicas(namespace: &Namespace, name: &str, wanted: i32) {
-    let so = |object: &Deployment| object.spec.as_ref().and_then(|spec| spec.replicas) == Some(wanted);
-    namespace.wait::<Deployment>(name, SOON, so).await;
-}
 
 fn journal(house: &House) -> Store {
     let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
@@ -108,7 +97,7 @@ async fn after_a_kill_each_state_of_the_journal_ends_as_it_should() {
         house.start_again().await;
         let answer = house.person.expect(SOON, |event| event.body().contains("is stopped")).await;
         assert!(answer.is_notice());
-        assert_eq!(replicas(&namespace, "web").await, 0);
+        assert_eq!(namespace.replicas("web").await, 0);
 
         // Started, and somebody else has moved the replicas since: told, not done.
         let anchor = house.say("and again").await;
@@ -119,7 +108,7 @@ async fn after_a_kill_each_state_of_the_journal_ends_as_it_should() {
         drop(store);
         house.start_again().await;
         house.person.expect(SOON, |event| event.body().contains("was interrupted during this start")).await;
-        assert_eq!(replicas(&namespace, "web").await, 0);
+        assert_eq!(namespace.replicas("web").await, 0);
 
         // Started too long ago: told, not done.
         let anchor = house.say("once more").await;
@@ -134,7 +123,7 @@ async fn after_a_kill_each_state_of_the_journal_ends_as_it_should() {
             event.body().contains("was interrupted") && event.replies_to() == Some(&anchor.id)
         };
         house.person.expect(SOON, twice).await;
-        assert_eq!(replicas(&namespace, "web").await, 0);
+        assert_eq!(namespace.replicas("web").await, 0);
     })
     .await;
 }
@@ -180,7 +169,7 @@ async fn what_is_too_old_is_told_in_one_line_and_not_done() {
         house.start_again().await;
         let told = house.person.expect(SOON, |event| event.body().contains("Too old to act on")).await;
         assert!(told.body().contains("start 2, status. Nothing was done"), "{}", told.body());
-        assert_eq!(replicas(&namespace, "web").await, 0);
+        assert_eq!(namespace.replicas("web").await, 0);
     })
     .await;
 }
@@ -192,7 +181,7 @@ async fn a_stop_in_the_middle_of_a_rollout_exits_in_time_and_the_next_start_goes
         namespace.deployment("web", "slow", 0).await;
         let mut house = House::build(&namespace, Plan::of(&["web"])).await;
         let answer = house.ask_until("start 2", "0 → 2").await;
-        wait_replicas(&namespace, "web", 2).await;
+        namespace.wait_replicas("web", 2, SOON).await;
         let status = house.running.stop(Duration::from_secs(10)).await;
         assert!(status.success(), "{status}");
         kubelet.decide("slow", Fate::Ready);
@@ -239,7 +228,7 @@ async fn what_is_said_last_for_a_target_holds_also_after_a_command_for_all() {
         let answer = house.person.expect_reply(&web, SOON).await;
         house.person.expect_text(&answer, "ready: 2/2", SOON).await;
         house.person.expect_reply(&all, SOON).await;
-        assert_eq!((replicas(&namespace, "web").await, replicas(&namespace, "db").await), (2, 0));
+        assert_eq!((namespace.replicas("web").await, namespace.replicas("db").await), (2, 0));
     })
     .await;
 }
@@ -271,7 +260,7 @@ async fn several_targets_are_done_each_and_the_rules_say_who_may() {
         let sent = bob_person.send(&house.room, "!ph start all").await;
         let answer = bob_person.expect_reply(&sent, SOON).await;
         bob_person.expect_text(&answer, "ready: 1/1", SOON).await;
-        assert_eq!((replicas(&namespace, "web").await, replicas(&namespace, "db").await), (1, 0));
+        assert_eq!((namespace.replicas("web").await, namespace.replicas("db").await), (1, 0));
         let sent = bob_person.send(&house.room, "!ph start db").await;
         let refused = bob_person.expect_reply(&sent, SOON).await;
         assert!(refused.body().contains("do not let you start db"), "{}", refused.body());
@@ -312,7 +301,7 @@ async fn the_api_server_away_slow_and_unwilling_is_told_as_what_it_is() {
             namespace.cluster.start_api_server().await;
             house.running.ready(SOON).await;
             house.ask_until("start", "0 → 1").await;
-            wait_replicas(&namespace, "web", 1).await;
+            namespace.wait_replicas("web", 1, SOON).await;
         })
         .await;
 }
@@ -348,7 +337,7 @@ async fn a_start_without_the_homeserver_finishes_what_the_journal_holds_and_tell
         write(&journal(&house), &message(&house, &anchor.id, "start 2")).await;
         synapse.stop();
         house.running = house.pilothouse.start();
-        wait_replicas(&namespace, "web", 2).await;
+        namespace.wait_replicas("web", 2, SOON).await;
         // The lock comes before the journal: a second process takes nothing from it.
         write(&journal(&house), &message(&house, "$second:x", "status")).await;
         let second = house.pilothouse.start();
@@ -372,7 +361,7 @@ async fn while_the_store_cannot_be_written_nothing_is_acted_on() {
         lock.execute_batch("BEGIN IMMEDIATE").expect("locked");
         let sent = house.say("start").await;
         house.running.unready("store", SOON).await;
-        assert_eq!(replicas(&namespace, "web").await, 0);
+        assert_eq!(namespace.replicas("web").await, 0);
         lock.execute_batch("ROLLBACK").expect("unlocked");
         let answer = house.person.expect_reply(&sent, Duration::from_mins(1)).await;
         house.person.expect_text(&answer, "ready: 1/1", SOON).await;
@@ -441,7 +430,7 @@ async fn a_changed_identity_is_suspended_until_another_trusted_person_accepts_it
         house.person.rotate(&house.room).await;
         let refused = house.ask("start").await;
         assert!(refused.body().contains("identity has changed"), "{}", refused.body());
-        assert_eq!(replicas(&namespace, "web").await, 0);
+        assert_eq!(namespace.replicas("web").await, 0);
         // Nobody vouches for themselves; a wrong fingerprint changes nothing; the right one does.
         let wrong = format!("trust accept {} {}", house.person.user_id, "A".repeat(43));
         let sent = bob_person.send(&house.room, &wrong).await;

@@ -120,11 +120,6 @@ impl Beside {
     }
 }
 
-async fn replicas(namespace: &Namespace, name: &str) -> i32 {
-    let object = namespace.api::<Deployment>().get(name).await.expect("the Deployment is there");
-    object.spec.and_then(|spec| spec.replicas).unwrap_or(1)
-}
-
 /// What `kubectl scale` does.
 async fn kubectl_scale(namespace: &Namespace, name: &str, replicas: i32) {
     let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
@@ -144,7 +139,7 @@ async fn a_full_limit_stops_and_its_reset_gives_back_over_a_kill_between() {
         house.ask("version").await;
         let beside = Beside::new(&house);
         let stop = beside.stop(1).await;
-        assert_eq!(replicas(&namespace, "web").await, 0, "{stop:?}");
+        assert_eq!(namespace.replicas("web").await, 0, "{stop:?}");
         let why = house.person.expect(SOON, says(&house, "Stopping web until the reset")).await;
         assert!(why.encrypted && why.replies_to().is_none(), "{}", why.body());
         let told = house.person.expect(SOON, says(&house, "web is stopped")).await;
@@ -157,7 +152,7 @@ async fn a_full_limit_stops_and_its_reset_gives_back_over_a_kill_between() {
         beside.sample(2, 0.0).await;
         house.start_again().await;
         beside.done(State::start_event).await;
-        assert_eq!(replicas(&namespace, "web").await, 2);
+        assert_eq!(namespace.replicas("web").await, 2);
         house.person.expect(SOON, says(&house, "is confirmed: starting web again")).await;
         house.person.expect(SOON, says(&house, "ready: 2/2")).await;
         assert_eq!(beside.sample(2, 1.0).await, Stepped::default());
@@ -179,7 +174,7 @@ async fn what_somebody_scaled_since_is_left_alone_even_if_it_looks_the_same() {
         kubectl_scale(&namespace, "web", 0).await;
         let left = beside.reset(2).await;
         assert_eq!(left.outcome.as_deref(), Some("left alone: changed since"));
-        assert_eq!(replicas(&namespace, "web").await, 0);
+        assert_eq!(namespace.replicas("web").await, 0);
         house.person.expect(SOON, says(&house, "leaves it as it is: stopped. start web starts it.")).await;
 
         // And what runs is left running.
@@ -188,7 +183,7 @@ async fn what_somebody_scaled_since_is_left_alone_even_if_it_looks_the_same() {
         beside.stop(2).await;
         kubectl_scale(&namespace, "web", 3).await;
         beside.reset(3).await;
-        assert_eq!(replicas(&namespace, "web").await, 3);
+        assert_eq!(namespace.replicas("web").await, 3);
         house.person.expect(SOON, says(&house, "leaves it as it is: 3 replicas.")).await;
     })
     .await;
@@ -206,17 +201,17 @@ async fn a_person_overrides_the_guard_and_takes_over_from_it() {
         house.ask_until("start", "ready: 2/2").await;
         assert_eq!(beside.sample(1, 97.0).await, Stepped { requests: 0, notices: 1 });
         assert_eq!(beside.sample(1, 99.0).await, Stepped::default());
-        assert_eq!(replicas(&namespace, "web").await, 2);
+        assert_eq!(namespace.replicas("web").await, 2);
 
         // The next window is another matter.
         beside.stop(2).await;
         house.person.expect(SOON, says(&house, "has started web: the rule night lets it run until the reset")).await;
-        assert_eq!(replicas(&namespace, "web").await, 0);
+        assert_eq!(namespace.replicas("web").await, 0);
         let already = house.ask("stop").await;
         assert!(already.body().contains("already stopped"), "{}", already.body());
         assert_eq!(beside.sample(2, 97.0).await, Stepped { requests: 0, notices: 1 });
         assert_eq!(beside.sample(3, 0.0).await, Stepped::default());
-        assert_eq!(replicas(&namespace, "web").await, 0);
+        assert_eq!(namespace.replicas("web").await, 0);
         // Somebody else's command wakes what waits to go out.
         house.ask("version").await;
         house.person.expect(SOON, says(&house, "so the rule night will not start it after the reset")).await;
@@ -243,7 +238,7 @@ async fn the_guard_may_do_what_an_acting_rule_names_and_observing_is_only_speaki
         }
         house.person.expect(SOON, says(&house, "I would stop web now, but this rule only observes")).await;
         house.person.expect(SOON, says(&house, "I would start web again now")).await;
-        assert_eq!((replicas(&namespace, "web").await, replicas(&namespace, "db").await), (2, 1));
+        assert_eq!((namespace.replicas("web").await, namespace.replicas("db").await), (2, 1));
 
         // The rule may act from now on, without a restart.
         let (bot, person) = (&house.bot, &house.person.user_id);
@@ -292,7 +287,7 @@ async fn a_start_of_the_guard_that_a_kill_interrupted_is_finished_only_where_nob
             }
             house.start_again().await;
             let done = beside.done(State::start_event).await;
-            assert_eq!(replicas(&namespace, "web").await, if meddled { 0 } else { 2 }, "{done:?}");
+            assert_eq!(namespace.replicas("web").await, if meddled { 0 } else { 2 }, "{done:?}");
             beside.sample(cycle + 1, 0.0).await;
         }
         house.person.expect(SOON, says(&house, "was interrupted during this start")).await;

@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
-use crate::support::control_plane::{Namespace, with_namespace};
+use crate::support::control_plane::with_namespace;
 use crate::support::house::{House, Plan, SOON};
 use crate::support::person::RoomEvent;
 use crate::support::provider::{Provider, Reply};
@@ -56,11 +55,6 @@ fn plan(provider: &Provider, folder: &std::path::Path) -> Plan {
     Plan { more, ..Plan::of(&["web"]) }
 }
 
-async fn replicas(namespace: &Namespace, wanted: i32, within: Duration) {
-    let so = |object: &Deployment| object.spec.as_ref().and_then(|spec| spec.replicas) == Some(wanted);
-    namespace.wait::<Deployment>("web", within, so).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_week_stops_the_workload_and_its_confirmed_reset_gives_it_back() {
     let provider = Provider::start().await;
@@ -81,7 +75,7 @@ async fn a_full_week_stops_the_workload_and_its_confirmed_reset_gives_it_back() 
         assert!(crossed.is_notice());
         house.person.expect(SOON, |event| event.body().contains("spare the week")).await;
         house.person.expect(SOON, |event| event.body().contains("is stopped")).await;
-        replicas(&namespace, 0, SOON).await;
+        namespace.wait_replicas("web", 0, SOON).await;
 
         // Full: what binds is said first of all.
         provider.says(answer(100.0, week));
@@ -94,7 +88,7 @@ async fn a_full_week_stops_the_workload_and_its_confirmed_reset_gives_it_back() 
         house.person.expect(CONFIRMED, |event| event.body().contains("was reset before its time")).await;
         let over = crossed.id.clone();
         house.person.expect(SOON, |event| event.edits() == Some(&over) && event.body().contains("Over")).await;
-        replicas(&namespace, 2, CONFIRMED).await;
+        namespace.wait_replicas("web", 2, CONFIRMED).await;
         house.person.expect(SOON, |event| event.body().contains("ready: 2/2")).await;
         let history = house.ask("history").await;
         assert!(history.body().contains("usage guard: start web"), "{}", history.body());

@@ -41,5 +41,5 @@ pub(crate) fn unreadable(event: &str, sender: &str) -> Outgoing {
 
 fn spoken(report: &Report) -> Outgoing {
     let reply::Words { plain, html } = reply::words(report);
-    Outgoing { plain, html, reply_to: None, mentions: Vec::new(), anywhere: false, image: None }
+    Outgoing::new(plain, html)
 }

@@ -2,34 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::*;
 use crate::usage::bucket::{Reading, Reset, Source, Unit};
-use crate::usage::decide::Settings;
-use crate::usage::guard;
+use crate::usage::plan;
 use crate::usage::simulate::{Mishaps, simulate};
 
 fn plan() -> Plan {
     Plan {
         accounts: vec!["work".to_owned()],
-        interval: SignedDuration::from_mins(5),
-        settings: Settings::default(),
-        zone: TimeZone::UTC,
         armed: true,
-        quiet: None,
         mention: BTreeMap::from([("critical".to_owned(), "@you:example.org".to_owned())]),
-        home_room: None,
-        guard: guard::Settings {
-            rules: vec![],
-            accounts: vec![],
-            targets: BTreeMap::new(),
-            interval: SignedDuration::from_mins(5),
-            home_room: None,
-            mentions: vec![],
-            zone: TimeZone::UTC,
-        },
+        ..plan::tests::bare()
     }
 }
 
@@ -39,6 +24,7 @@ struct Memory {
     states: Vec<BucketState>,
     closed: Vec<ClosedWindow>,
     told: BTreeMap<(String, i64, String), (String, i64)>,
+    stand: BTreeSet<(String, i64, String)>,
     over: BTreeSet<(String, i64, String)>,
     said: Vec<(Timestamp, String)>,
     txns: BTreeSet<String>,
@@ -48,7 +34,7 @@ impl Memory {
     fn told(&self, bucket: &Bucket) -> Vec<Told> {
         let of = |((name_of, cycle, name), (payload, row)): (&(String, i64, String), &(String, i64))| {
             let key = (name_of.clone(), *cycle, name.clone());
-            (*name_of == bucket.to_string() && !self.over.contains(&key)).then(|| Told {
+            (*name_of == bucket.to_string() && self.stand.contains(&key) && !self.over.contains(&key)).then(|| Told {
                 name: name.clone(),
                 cycle: Timestamp::from_millisecond(*cycle).unwrap(),
                 payload: payload.clone(),
@@ -67,6 +53,9 @@ impl Memory {
         self.closed.extend(after.learned.closed.iter().filter_map(window));
         for alert in after.learned.alerts {
             let key = (alert.bucket, alert.cycle.as_millisecond(), alert.name);
+            if alert.stands {
+                self.stand.insert(key.clone());
+            }
             let row = i64::try_from(self.told.len()).unwrap();
             let draft = alert.draft.expect("there is a room");
             assert!(self.told.insert(key.clone(), (alert.payload, row)).is_none(), "told twice: {key:?}");
@@ -119,7 +108,7 @@ fn a_month_is_told_once_each_and_ends_what_it_began() {
         assert!(memory.said[0].1.starts_with("👀 Armed"), "{}", memory.said[0].1);
         // Nothing of a window that has ended stands any more.
         let last = memory.states[0].window().unwrap().started_at.as_millisecond();
-        let standing = |(_, cycle, name): &(String, i64, String)| *cycle < last && is_standing(name);
+        let standing = |key: &(String, i64, String)| key.1 < last && memory.stand.contains(key);
         let left: Vec<_> = memory.told.keys().filter(|key| standing(key) && !memory.over.contains(*key)).collect();
         assert!(left.is_empty(), "{left:?}");
         for (at, words) in &memory.said {

@@ -248,6 +248,18 @@ impl Namespace {
         self.api::<K>().get(name).await.expect("what was applied is there")
     }
 
+    /// The replicas that a Deployment is to have.
+    pub(crate) async fn replicas(&self, name: &str) -> i32 {
+        let object = self.api::<Deployment>().get(name).await.expect("the Deployment is there");
+        object.spec.and_then(|spec| spec.replicas).unwrap_or(1)
+    }
+
+    /// Waits until a Deployment is to have so many replicas.
+    pub(crate) async fn wait_replicas(&self, name: &str, wanted: i32, deadline: Duration) {
+        let so = |object: &Deployment| object.spec.as_ref().and_then(|spec| spec.replicas) == Some(wanted);
+        self.wait::<Deployment>(name, deadline, so).await;
+    }
+
     /// Waits until the object satisfies `wanted`, and returns it.
     ///
     /// # Panics
