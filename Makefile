@@ -25,10 +25,9 @@ demo: ## runs Pilothouse with a homeserver and a pretend cluster; TOUR=1 plays a
 test: control-plane synapse ## runs every test, on a real homeserver and a real control plane
 	cargo test --locked $(if $(TEST),-- $(TEST))
 
-figures: control-plane synapse ## measures the release binary: size, memory, start, speed (builds it first, some minutes)
-	cargo build --locked --release --bin pilothouse
-	PILOTHOUSE_BINARY="$$(cargo metadata --locked --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/pilothouse" \
-	    PILOTHOUSE_ROUNDS=$(or $(ROUNDS),100) cargo test --locked --test integration -- --exact figures::figures --nocapture
+figures: control-plane synapse ## measures the image's release binary: size, memory, start, speed (builds it first, some minutes)
+	binary=$$(k8s/image.sh binary) && PILOTHOUSE_BINARY=$$binary PILOTHOUSE_ROUNDS=$(or $(ROUNDS),100) \
+	    cargo test --locked --test integration -- --exact figures::figures --nocapture
 
 lint: ## checks the format and runs clippy
 	cargo fmt --check

@@ -227,6 +227,8 @@ pub(crate) struct Context {
     pub(crate) inbox: Arc<Notify>,
     /// Wakes the sending loop: something is in the outbox.
     pub(crate) outbox: Arc<Notify>,
+    /// Tells whoever waits that something has reached a room.
+    pub(crate) sent: Notify,
     /// What `/readyz` asks.
     pub(crate) health: watch::Sender<Health>,
 }
@@ -357,6 +359,7 @@ impl Chat {
             users: self.users.clone(),
             inbox: Arc::clone(&self.inbox),
             outbox: Arc::clone(&self.outbox),
+            sent: Notify::new(),
             health: self.health.clone(),
         });
         let stop = shutdown.child_token();

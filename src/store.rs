@@ -1,8 +1,9 @@
 //! Pilothouse's own memory: one SQLite file beside the Matrix store, and the only SQL.
 //!
-//! What came in ([`inbox`]) and what must go out ([`outbox`]) survive a kill at any instant: every method is one
-//! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`). The payloads that the queues carry are
-//! JSON of their owners' types; the store does not look inside.
+//! What came in ([`inbox`]) and what must go out ([`outbox`]) survive a kill at any instant: every method that writes is one
+//! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`). What only reads has a connection of its
+//! own and never waits for a disk. The payloads that the queues carry are JSON of their owners' types; the store does not
+//! look inside.
 
 pub mod falls;
 pub mod gaps;
@@ -27,6 +28,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 /// Version of the schema that this build writes.
 pub const SCHEMA_VERSION: i64 = 2;
 
+/// How long a statement waits for another process's.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// What can go wrong between Pilothouse and its memory.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -47,7 +51,8 @@ pub enum StoreError {
 /// A handle to the open file; clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
-    connection: Arc<Mutex<Connection>>,
+    writer: Arc<Mutex<Connection>>,
+    reader: Arc<Mutex<Connection>>,
 }
 
 impl Store {
@@ -57,35 +62,58 @@ impl Store {
     /// [`StoreError::TooNew`] for a newer file, [`StoreError::Sqlite`] where it cannot be opened or written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         restrict(path);
-        let mut connection = Connection::open(path)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
+        let mut writer = Connection::open(path)?;
+        writer.busy_timeout(BUSY)?;
+        writer.pragma_update(None, "journal_mode", "WAL")?;
+        writer.pragma_update(None, "synchronous", "FULL")?;
+        writer.pragma_update(None, "foreign_keys", true)?;
         // Tokens that were kept for a moment do not stay behind in free pages.
-        connection.pragma_update(None, "secure_delete", true)?;
+        writer.pragma_update(None, "secure_delete", true)?;
         // An image from scratch has no writable folder for temporary files.
-        connection.pragma_update(None, "temp_store", "MEMORY")?;
-        migrate(&mut connection)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        writer.pragma_update(None, "temp_store", "MEMORY")?;
+        migrate(&mut writer)?;
+        let reader = Connection::open(path)?;
+        reader.busy_timeout(BUSY)?;
+        reader.pragma_update(None, "temp_store", "MEMORY")?;
+        reader.pragma_update(None, "query_only", true)?;
+        Ok(Self { writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)) })
     }
 
-    /// Runs one transaction on a thread that may block.
+    /// Runs one transaction that may write, on a thread that may block.
     async fn call<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let connection = Arc::clone(&self.connection);
-        tokio::task::spawn_blocking(move || {
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            // Immediate: two processes (the daemon and `pilothouse trust`) never deadlock on an upgrade.
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        })
-        .await?
+        // Immediate: two processes (the daemon and `pilothouse trust`) never deadlock on an upgrade.
+        let work = |writer: &mut Connection| transact(writer, TransactionBehavior::Immediate, work);
+        on(Arc::clone(&self.writer), work).await
+    }
+
+    /// As [`Store::call`], without waiting for the disk: a power cut may take it back until the next `call` has returned,
+    /// which brings both to the disk, in their order. For what means nothing without that next one.
+    async fn call_unsynced<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let work = |writer: &mut Connection| {
+            writer.pragma_update(None, "synchronous", "NORMAL")?;
+            let value = transact(writer, TransactionBehavior::Immediate, work);
+            writer.pragma_update(None, "synchronous", "FULL")?;
+            value
+        };
+        on(Arc::clone(&self.writer), work).await
+    }
+
+    /// Runs one transaction that only reads: it sees all that was written before, and waits for no writer.
+    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let work = |reader: &mut Connection| transact(reader, TransactionBehavior::Deferred, work);
+        on(Arc::clone(&self.reader), work).await
     }
 
     /// Proves that the store can be written: `/readyz` asks.
@@ -109,7 +137,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub async fn cursor(&self, name: &str) -> Result<Option<String>, StoreError> {
         let name = name.to_owned();
-        self.call(move |tx| {
+        self.read(move |tx| {
             Ok(tx.query_row("SELECT token FROM cursor WHERE name = ?1", [name], |row| row.get(0)).optional()?)
         })
         .await
@@ -129,10 +157,30 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn close(&self) -> Result<(), StoreError> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(())
     }
+}
+
+/// Has a connection to itself on a thread that may block.
+async fn on<T, F>(connection: Arc<Mutex<Connection>>, work: F) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+{
+    tokio::task::spawn_blocking(move || work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))).await?
+}
+
+fn transact<T>(
+    connection: &mut Connection,
+    behavior: TransactionBehavior,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let transaction = connection.transaction_with_behavior(behavior)?;
+    let value = work(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
 }
 
 /// Leaves the file to its owner: it may hold a refresh token for a moment. SQLite gives its side files the same mode. Some

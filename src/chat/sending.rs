@@ -188,6 +188,7 @@ async fn settle(context: &Context, pace: &mut Pace, Tried { parcel, verdict }: T
     let written = match verdict {
         Verdict::Sent(event) => {
             debug!(room = parcel.room, event, "sent");
+            context.sent.notify_waiters();
             pace.sent(&parcel, now);
             context.store.sent(parcel.id, &event, now).await
         }

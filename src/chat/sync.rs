@@ -47,6 +47,10 @@ const POLL: Duration = Duration::from_secs(30);
 /// How long one sync may take in all: the SDK itself tries a failing homeserver again for 15 minutes and says nothing.
 const SYNC_LIMIT: Duration = Duration::from_mins(2);
 
+/// How long the next poll lets the answer to what has come go first: a homeserver works at one request at a time, and
+/// everybody's polls end with the answer, so that this one would be served before the person's.
+const HEAD_START: Duration = Duration::from_millis(150);
+
 /// Events of a room in one sync; what is beyond is read from `/messages`.
 const TIMELINE: u32 = 100;
 
@@ -177,6 +181,9 @@ impl Receiver {
         }
         let new = self.take(&response, since.as_deref()).await?;
 
+        let context = Arc::clone(&self.context);
+        let mut sent = std::pin::pin!(context.sent.notified());
+        sent.as_mut().enable();
         if new > 0 {
             self.context.inbox.notify_one();
         }
@@ -192,6 +199,10 @@ impl Receiver {
         });
         if let Err(error) = self.outage.end(&self.context, &self.rooms, new, now).await {
             warn!("the room was not told of the outage: {error:#}");
+        }
+        if new > 0 {
+            // Late or never, as for idle talk: the poll goes on.
+            let _ = tokio::time::timeout(HEAD_START, sent).await;
         }
         Ok(())
     }

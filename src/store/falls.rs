@@ -48,7 +48,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn falls(&self) -> Result<BTreeMap<String, Fall>, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             let mut statement = tx.prepare("SELECT name, token FROM cursor WHERE name GLOB 'drift/*'")?;
             let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
             let mut falls = BTreeMap::new();

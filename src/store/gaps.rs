@@ -36,7 +36,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn gaps(&self) -> Result<BTreeMap<String, Gap>, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             let mut statement = tx.prepare("SELECT name, token FROM cursor WHERE name GLOB 'gap/*'")?;
             let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
             let mut gaps = BTreeMap::new();

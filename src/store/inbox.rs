@@ -196,7 +196,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn waiting(&self, session: Option<String>) -> Result<Vec<Entry>, StoreError> {
-        self.call(move |tx| {
+        self.read(move |tx| {
             rows(
                 tx,
                 &format!(
@@ -228,7 +228,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn received(&self, limit: u32) -> Result<Vec<Entry>, StoreError> {
-        self.call(move |tx| {
+        self.read(move |tx| {
             rows(
                 tx,
                 &format!(
@@ -245,7 +245,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn unfinished(&self) -> Result<Vec<Entry>, StoreError> {
-        self.call(move |tx| rows(tx, &format!("SELECT {COLUMNS} FROM inbox WHERE state = 'started' ORDER BY id"), []))
+        self.read(move |tx| rows(tx, &format!("SELECT {COLUMNS} FROM inbox WHERE state = 'started' ORDER BY id"), []))
             .await
     }
 
@@ -254,7 +254,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn inbox_depth(&self) -> Result<u64, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             Ok(tx
                 .query_row("SELECT count(*) FROM inbox WHERE state IN ('waiting', 'received', 'started')", [], |row| {
                     row.get::<_, i64>(0)
@@ -349,7 +349,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub async fn has_newer(&self, id: i64, target: &str) -> Result<bool, StoreError> {
         let target = target.to_owned();
-        self.call(move |tx| {
+        self.read(move |tx| {
             let sql = "SELECT 1 FROM inbox newer, inbox this WHERE this.id = ?2 AND newer.target = ?1
                          AND newer.started_at IS NOT NULL
                          AND coalesce(newer.parent, newer.id) > coalesce(this.parent, this.id)";
@@ -363,7 +363,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn history(&self, target: Option<String>, limit: u32) -> Result<Vec<Entry>, StoreError> {
-        self.call(move |tx| {
+        self.read(move |tx| {
             rows(
                 tx,
                 &format!(

@@ -11,7 +11,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub async fn remembered(&self, target: &str) -> Result<Option<i32>, StoreError> {
         let target = target.to_owned();
-        self.call(move |tx| {
+        self.read(move |tx| {
             Ok(tx.query_row("SELECT replicas FROM memory WHERE target = ?1", [target], |row| row.get(0)).optional()?)
         })
         .await

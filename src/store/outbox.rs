@@ -218,7 +218,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn answer_row(&self, inbox: i64) -> Result<Option<i64>, StoreError> {
-        self.call(move |tx| {
+        self.read(move |tx| {
             Ok(tx.query_row("SELECT min(id) FROM outbox WHERE inbox = ?1 AND edits IS NULL", [inbox], |row| {
                 row.get(0)
             })?)
@@ -231,7 +231,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn outgoing(&self, now: Timestamp, limit: u32) -> Result<Vec<Parcel>, StoreError> {
-        self.call(move |tx| {
+        self.read(move |tx| {
             let mut statement = tx.prepare(&format!(
                 "SELECT {COLUMNS} FROM outbox o LEFT JOIN outbox root ON root.id = o.edits
                  WHERE o.state IN ('queued', 'trying') AND o.not_before <= ?1 AND o.room <> ''
@@ -249,7 +249,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn next_outgoing_at(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             let at: Option<i64> = tx
                 .query_row(
                     "SELECT min(o.not_before) FROM outbox o LEFT JOIN outbox root ON root.id = o.edits
@@ -270,7 +270,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn outbox_depth(&self) -> Result<u64, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             Ok(tx
                 .query_row(
                     "SELECT count(*) FROM outbox WHERE state IN ('queued', 'trying') AND room <> ''",

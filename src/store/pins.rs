@@ -51,7 +51,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub async fn keys(&self, user: &str) -> Result<Keys, StoreError> {
         let user = user.to_owned();
-        self.call(move |tx| {
+        self.read(move |tx| {
             let pin = tx
                 .query_row("SELECT master, since, by FROM pin WHERE user = ?1", [&user], |row| {
                     Ok(Pin { master: row.get("master")?, since: super::time(row, "since")?, by: row.get("by")? })

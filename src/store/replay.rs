@@ -27,7 +27,8 @@ impl Store {
         if sights.is_empty() {
             return Ok(Vec::new());
         }
-        self.call(move |tx| {
+        // What they were seen for is written next, and a sight without it is seen again.
+        self.call_unsynced(move |tx| {
             let mut earlier = tx.prepare(
                 "SELECT event, message_index FROM replay WHERE session = ?1 AND event <> ?3 AND (digest = '' OR digest = ?2
                    AND rowid < (SELECT rowid FROM replay WHERE session = ?1 AND digest = ?2 AND event = ?3))",

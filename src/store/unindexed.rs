@@ -21,7 +21,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn unindexed(&self, limit: u32) -> Result<Vec<Unindexed>, StoreError> {
-        self.call(move |tx| {
+        self.read(move |tx| {
             let mut statement = tx.prepare(
                 "SELECT replay.session, digest, event, room FROM replay JOIN inbox USING (event)
                  WHERE message_index IS NULL ORDER BY replay.rowid DESC LIMIT ?1",

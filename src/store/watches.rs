@@ -53,7 +53,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             let mut statement =
                 tx.prepare("SELECT inbox, target, payload, outbox, since, deadline FROM watch ORDER BY since, inbox")?;
             let rows = statement.query_map([], |row| {

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::runtime::watcher;
 use serde_json::{Value, json};
@@ -121,32 +121,40 @@ fn quantile(times: &[Duration], quantile: f64) -> f64 {
     times[index].as_secs_f64() * 1000.0
 }
 
-/// Two bare clients: one asks, the other answers as soon as it reads that, and the first reads the answer.
-async fn round_trips(synapse: &Synapse, rounds: usize) -> Vec<Duration> {
-    let (one, two) = (synapse.register("one").await, synapse.register("two").await);
-    let token = synapse.login(&one).await.access_token;
-    let body = json!({ "invite": [two.user_id] });
-    let room = synapse.call(&token, http::Method::POST, "/_matrix/client/v3/createRoom", Some(body)).await;
-    let room = room["room_id"].as_str().expect("a room").to_owned();
-    crate::support::bot::join(synapse, &two, &room).await;
-    let (mut one, mut two) = (Bare::log_in(synapse, &one).await, Bare::log_in(synapse, &two).await);
-    let mut times = Vec::new();
-    for round in 0..rounds {
+/// Two bare clients in a room: one asks, the other answers as soon as it reads that, and the first reads the answer.
+struct Pair {
+    one: Bare,
+    two: Bare,
+    room: String,
+}
+
+impl Pair {
+    async fn meet(synapse: &Synapse) -> Self {
+        let (one, two) = (synapse.register("one").await, synapse.register("two").await);
+        let token = synapse.login(&one).await.access_token;
+        let body = json!({ "invite": [two.user_id] });
+        let room = synapse.call(&token, http::Method::POST, "/_matrix/client/v3/createRoom", Some(body)).await;
+        let room = room["room_id"].as_str().expect("a room").to_owned();
+        crate::support::bot::join(synapse, &two, &room).await;
+        Self { one: Bare::log_in(synapse, &one).await, two: Bare::log_in(synapse, &two).await, room }
+    }
+
+    async fn round_trip(&mut self, round: usize) -> Duration {
+        let Self { one, two, room } = self;
         let text = format!("question {round}");
         let content = json!({ "msgtype": "m.text", "body": text });
         let ask = async {
-            let (at, _) = one.send(&room, "m.room.message", &content).await;
+            let (at, _) = one.send(room, "m.room.message", &content).await;
             let (came, _) = one.wait(|event| event["content"]["body"] == format!("answer {round}")).await;
             came - at
         };
         let answer = async {
             two.wait(|event| event["content"]["body"] == text).await;
             let content = json!({ "msgtype": "m.notice", "body": format!("answer {round}") });
-            two.send(&room, "m.room.message", &content).await;
+            two.send(room, "m.room.message", &content).await;
         };
-        times.push(tokio::join!(ask, answer).0);
+        tokio::join!(ask, answer).0
     }
-    times
 }
 
 /// The same words, written differently each time: a text that is repeated in one session is checked for replay.
@@ -172,51 +180,44 @@ impl Bare {
     }
 }
 
-/// Questions that need nothing but the room: when the answer is there.
-async fn questions(house: &House, rounds: usize) -> Vec<Duration> {
-    let mut bare = Bare::log_in(&house.synapse, &house.account).await;
-    let mut times = Vec::new();
-    for round in 0..rounds {
-        let sealed = house.person.seal(&house.room, &spelled("version", round)).await;
-        let (id, at, came) = bare.ask(&house.room, sealed).await;
-        times.push(came - at);
-        bare.read(&house.bot.user_id, &id).await;
-    }
-    times
+/// A question that needs nothing but the room: when the answer is there.
+async fn question(house: &House, bare: &mut Bare, round: usize) -> Duration {
+    let sealed = house.person.seal(&house.room, &spelled("version", round)).await;
+    let (id, at, came) = bare.ask(&house.room, sealed).await;
+    bare.read(&house.bot.user_id, &id).await;
+    came - at
 }
 
-/// Commands: when the replicas have changed, and when the first answer is there.
-async fn commands(house: &House, namespace: &Namespace, rounds: usize) -> (Vec<Duration>, Vec<Duration>) {
-    let mut bare = Bare::log_in(&house.synapse, &house.account).await;
-    let mut watch = Box::pin(watcher::watch_object(namespace.api::<Deployment>(), "web"));
-    let (mut changed, mut answered) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        let (word, wanted) = if round % 2 == 0 { ("start", 1) } else { ("stop", 0) };
-        let sealed = house.person.seal(&house.room, &spelled(word, round / 2)).await;
-        let so = async {
-            loop {
-                let object = watch.next().await.expect("the watch goes on").ok().flatten();
-                if object.and_then(|object| object.spec).and_then(|spec| spec.replicas) == Some(wanted) {
-                    return Instant::now();
-                }
+/// A command: when the replicas have changed, and when the first answer is there.
+async fn command(
+    house: &House,
+    bare: &mut Bare,
+    watch: &mut (impl Stream<Item = watcher::Result<Option<Deployment>>> + Unpin),
+    round: usize,
+) -> (Duration, Duration) {
+    let (word, wanted) = if round.is_multiple_of(2) { ("start", 1) } else { ("stop", 0) };
+    let sealed = house.person.seal(&house.room, &spelled(word, round / 2)).await;
+    let so = async {
+        loop {
+            let object = watch.next().await.expect("the watch goes on").ok().flatten();
+            if object.and_then(|object| object.spec).and_then(|spec| spec.replicas) == Some(wanted) {
+                return Instant::now();
             }
-        };
-        let moved = async { tokio::time::timeout(SOON, so).await.expect("it changes") };
-        let (so, (id, at, came)) = tokio::join!(moved, bare.ask(&house.room, sealed));
-        changed.push(so - at);
-        answered.push(came - at);
-        // The end of the rollout and the receipt are more events: they must not fall into the next round.
-        let mut open = 2;
-        while open > 0 {
-            let over = |event: &Value| {
-                event["sender"] == house.bot.user_id.as_str() && event["type"] == "m.room.encrypted"
-                    || event["type"] == "m.receipt" && event["content"][&id]["m.read"].is_object()
-            };
-            bare.wait(over).await;
-            open -= 1;
         }
+    };
+    let moved = async { tokio::time::timeout(SOON, so).await.expect("it changes") };
+    let (so, (id, at, came)) = tokio::join!(moved, bare.ask(&house.room, sealed));
+    // The end of the rollout and the receipt are more events: they must not fall into the next round.
+    let mut open = 2;
+    while open > 0 {
+        let over = |event: &Value| {
+            event["sender"] == house.bot.user_id.as_str() && event["type"] == "m.room.encrypted"
+                || event["type"] == "m.receipt" && event["content"][&id]["m.read"].is_object()
+        };
+        bare.wait(over).await;
+        open -= 1;
     }
-    (changed, answered)
+    (so - at, came - at)
 }
 
 fn resident(pid: u32) -> f64 {
@@ -244,10 +245,19 @@ async fn figures() {
         }
         house.ask("version").await;
         let idle = resident(house.running.pid());
-        let (changed, answered) = commands(&house, &namespace, rounds).await;
+        let mut pair = Pair::meet(&house.synapse).await;
+        let mut bare = Bare::log_in(&house.synapse, &house.account).await;
+        let mut watch = Box::pin(watcher::watch_object(namespace.api::<Deployment>(), "web"));
+        let (mut bares, mut changed, mut answered, mut told) = (vec![], vec![], vec![], vec![]);
+        // Each kind in turn, so that whatever else the machine does falls on all of them alike.
+        for round in 0..rounds {
+            bares.push(pair.round_trip(round).await);
+            told.push(question(&house, &mut bare, round).await);
+            let (so, came) = command(&house, &mut bare, &mut watch, round).await;
+            changed.push(so);
+            answered.push(came);
+        }
         let busy = resident(house.running.pid());
-        let questions = questions(&house, rounds).await;
-        let bare = round_trips(&house.synapse, rounds).await;
         #[expect(clippy::cast_precision_loss, reason = "a size in megabytes")]
         let size = std::fs::metadata(binary()).expect("the binary").len() as f64 / 1e6;
 
@@ -257,13 +267,13 @@ async fn figures() {
         let _ = writeln!(table, "  resident after {rounds:4} rounds  {busy:8.1} MiB");
         let _ = writeln!(table, "  restart to ready (p50 of 3) {:8.0} ms", quantile(&starts, 0.5));
         for (what, times) in [
-            ("two bare clients, round trip", &bare),
+            ("two bare clients, round trip", &bares),
             ("start, stop → replicas", &changed),
             ("start, stop → first answer", &answered),
-            ("version → answer", &questions),
+            ("version → answer", &told),
         ] {
             let (half, most) = (quantile(times, 0.5), quantile(times, 0.9));
-            let ratio = half / quantile(&bare, 0.5);
+            let ratio = half / quantile(&bares, 0.5);
             let _ = writeln!(table, "  {what:28}{half:8.1} ms p50 {most:8.1} ms p90   {ratio:5.2} × bare");
         }
         println!("{table}");
