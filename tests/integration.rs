@@ -31,6 +31,8 @@ mod network;
 mod recovery;
 #[path = "integration/reload.rs"]
 mod reload;
+#[path = "integration/replies.rs"]
+mod replies;
 #[path = "integration/roles.rs"]
 mod roles;
 #[path = "integration/sending.rs"]

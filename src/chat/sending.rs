@@ -245,6 +245,7 @@ fn row(id: i64, room: &str, edits: Option<i64>, tried: bool, last_words: bool) -
             plain: format!("words {id}"),
             html: format!("words {id}"),
             reply_to: Some(format!("$asked{id}:x")),
+            thread: None,
             mentions: vec!["@anna:x".to_owned()],
             anywhere: false,
             image: None,

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::guarded::{actor, reply_to};
+use super::guarded::{Anchor, actor, anchor};
 use super::{Book, Operator, now};
 use crate::chat::{Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
 use crate::cluster::Target;
@@ -29,6 +29,7 @@ fn place(address: Address) -> Place {
     match address {
         Address::Bare => Place::Bare,
         Address::Mentioned => Place::Addressed,
+        Address::Answering => Place::Answering,
         Address::Overheard => Place::Overheard,
     }
 }
@@ -43,22 +44,22 @@ pub(super) fn txn(event: &str, purpose: &str) -> String {
     digest.iter().take(16).fold("ph".to_owned(), |txn, byte| format!("{txn}{byte:02x}"))
 }
 
-pub(super) fn outgoing(report: &Report, reply_to: Option<&str>) -> String {
-    speech(report, reply_to).json()
+pub(super) fn outgoing(report: &Report, on: Anchor<'_>) -> String {
+    speech(report, on).json()
 }
 
 /// What a report comes to in the room.
-pub(super) fn speech(report: &Report, reply_to: Option<&str>) -> Outgoing {
+pub(super) fn speech(report: &Report, on: Anchor<'_>) -> Outgoing {
     let words = reply::words(report);
     // Why a plaintext room does not do is told in that very room.
     let anywhere = matches!(report, Report::Refused(Refusal::Unproven(Why::PlaintextRoom)));
-    let reply_to = reply_to.map(str::to_owned);
-    Outgoing { reply_to, anywhere, ..Outgoing::new(words.plain, words.html) }
+    let (reply_to, thread) = (on.event.map(str::to_owned), on.thread.map(str::to_owned));
+    Outgoing { reply_to, thread, anywhere, ..Outgoing::new(words.plain, words.html) }
 }
 
 /// The first words of an answer.
 pub(super) fn draft(entry: &Entry, message: &Message, report: &Report) -> Draft {
-    Draft { txn: txn(&entry.event, "answer"), room: entry.room.clone(), payload: outgoing(report, reply_to(message)) }
+    Draft { txn: txn(&entry.event, "answer"), room: entry.room.clone(), payload: outgoing(report, anchor(message)) }
 }
 
 impl Operator {
