@@ -51,6 +51,8 @@ mod support;
 mod sync;
 #[path = "integration/trust.rs"]
 mod trust;
+#[path = "integration/typing.rs"]
+mod typing;
 #[path = "integration/usage.rs"]
 mod usage;
 #[path = "integration/vouching.rs"]

@@ -16,6 +16,8 @@ use crate::store::{StoreError, outcome};
 
 /// Work that is done within this time needs no sign of life: it would only delay the answer.
 const TYPING_PAUSE: std::time::Duration = std::time::Duration::from_millis(300);
+/// A sign of life lasts a few seconds: it is given again this often while the work does.
+const TYPING_AGAIN: std::time::Duration = std::time::Duration::from_secs(3);
 /// The same refusal is told to the same person once in this time.
 const REFUSAL_PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
@@ -261,8 +263,12 @@ impl Operator {
         if let Ok(result) = tokio::time::timeout(TYPING_PAUSE, &mut work).await {
             return result;
         }
-        self.typing(room, true);
-        let result = work.await;
+        let result = loop {
+            self.typing(room, true);
+            if let Ok(result) = tokio::time::timeout(TYPING_AGAIN, &mut work).await {
+                break result;
+            }
+        };
         self.typing(room, false);
         result
     }
