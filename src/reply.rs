@@ -282,6 +282,11 @@ pub enum Report {
         /// It is not tried any more.
         passed_over: bool,
     },
+    /// So many words for a room were given up: too much waited to go out.
+    Overflowed {
+        /// Messages, and news of messages.
+        given_up: usize,
+    },
     /// The predecessor's habit of repeating what is no command.
     Echo(String),
     /// Pilothouse itself failed; the log says more.
@@ -404,6 +409,7 @@ pub fn words(report: &Report) -> Words {
         Report::Unheard { passed_over: true } => Text::new()
             .say("📡 The homeserver did not give me a part of what was said here. Nothing of that was done: please say it again.")
             .words(),
+        Report::Overflowed { given_up } => overflowed(*given_up),
         Report::Echo(text) => Text::new().say(text).words(),
         Report::Trouble => Text::new()
             .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
@@ -517,7 +523,22 @@ fn back(after: SignedDuration, waited: usize) -> Words {
         1 => text.say("One message waited."),
         n => text.say(&format!("{n} messages waited.")),
     }
-    .words()
+    text.words()
+}
+
+fn overflowed(given_up: usize) -> Words {
+    let lost = match given_up {
+        1 => "one message was".to_owned(),
+        many => format!("{many} messages were"),
+    };
+    Text::new()
+        .say(&format!("⚠️ Too much waited to be said while I could not speak: {lost} given up, the oldest first. "))
+        .say("What was asked for is done or answered all the same: ")
+        .code("history")
+        .say(" and ")
+        .code("status")
+        .say(" say how.")
+        .words()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod inbox;
 pub mod memory;
 pub mod outbox;
 pub mod outcome;
+mod overflow;
 pub mod pins;
 pub mod replay;
 pub mod samples;

@@ -27,6 +27,8 @@ mod logs;
 mod manifests;
 #[path = "integration/network.rs"]
 mod network;
+#[path = "integration/overflow.rs"]
+mod overflow;
 #[path = "integration/recovery.rs"]
 mod recovery;
 #[path = "integration/reload.rs"]

@@ -33,6 +33,11 @@ pub(crate) fn unheard(passed_over: bool) -> Outgoing {
     spoken(&Report::Unheard { passed_over })
 }
 
+/// To a room for which words were given up.
+pub(crate) fn overflowed(given_up: usize) -> Outgoing {
+    spoken(&Report::Overflowed { given_up })
+}
+
 /// To the sender of a message whose key has not come.
 pub(crate) fn unreadable(event: &str, sender: &str) -> Outgoing {
     let words = spoken(&Report::Unreadable);
