@@ -269,6 +269,8 @@ pub enum Report {
         after: SignedDuration,
         /// Messages that waited.
         waited: usize,
+        /// Not every room could be read yet.
+        more: bool,
     },
     /// More was said in a room during an outage than is read again.
     Cut {
@@ -398,7 +400,7 @@ pub fn words(report: &Report) -> Words {
         Report::Unreadable => {
             Text::new().say("🔑 I could not read this: its key has not reached me. Please send it again.").words()
         }
-        Report::Back { after, waited } => back(*after, *waited),
+        Report::Back { after, waited, more } => back(*after, *waited, *more),
         Report::Cut { events, reach } => Text::new()
             .say("📡 While I was away more was said here than I read again: the last ")
             .say(&format!("{events} events, or {}. Older commands were not seen.", span(*reach)))
@@ -516,12 +518,16 @@ fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
     .words()
 }
 
-fn back(after: SignedDuration, waited: usize) -> Words {
+fn back(after: SignedDuration, waited: usize, more: bool) -> Words {
     let text = Text::new().say("📡 Back after ").say(&span(after)).say(". ");
-    match waited {
+    let text = match waited {
+        0 if more => text.say("Nothing has come yet."),
         0 => text.say("Nothing waited."),
         1 => text.say("One message waited."),
         n => text.say(&format!("{n} messages waited.")),
+    };
+    if more {
+        return text.say(" The homeserver does not give out every room yet: more may come.").words();
     }
     text.words()
 }

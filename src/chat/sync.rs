@@ -190,7 +190,7 @@ impl Receiver {
             health.synced_at = Some(now);
             health.trouble = deaf.then(|| "the homeserver gives out what was said in no room".to_owned());
         });
-        if let Err(error) = self.outage.end(&self.context, &self.rooms, new, now).await {
+        if let Err(error) = self.outage.end(&self.context, &self.rooms, new, self.gaps.are_open().await, now).await {
             warn!("the room was not told of the outage: {error:#}");
         }
         Ok(())

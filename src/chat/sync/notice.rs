@@ -18,9 +18,9 @@ impl Context {
     }
 }
 
-/// To the home room: how long nothing was received, and how many messages waited.
-pub(crate) fn back(after: SignedDuration, waited: usize) -> Outgoing {
-    spoken(&Report::Back { after, waited })
+/// To the home room: how long nothing was received, and how many messages waited; `more`: some rooms could not be read.
+pub(crate) fn back(after: SignedDuration, waited: usize, more: bool) -> Outgoing {
+    spoken(&Report::Back { after, waited, more })
 }
 
 /// To a room of which not everything was read.
