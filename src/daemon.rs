@@ -1,7 +1,7 @@
 //! The daemon: builds every part, spawns every task, ends when any ends.
 
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,6 +197,25 @@ async fn wind_down(mut tasks: JoinSet<Ended>, silence: &CancellationToken) -> an
 /// # Errors
 /// Where the folder cannot be made or the file cannot be opened.
 pub fn open_store(folder: &Path) -> anyhow::Result<Store> {
+    let path = database(folder)?;
+    Store::open(&path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// Opens it for a subcommand: where there is one already its schema is left as it is, because the daemon that works on it
+/// may be of an older version.
+///
+/// # Errors
+/// Where the folder cannot be made, or the file cannot be opened or is of another version.
+pub fn open_store_beside(folder: &Path) -> anyhow::Result<Store> {
+    if !folder.join(DATABASE).is_file() {
+        return open_store(folder);
+    }
+    let path = database(folder)?;
+    Store::open_beside(&path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// Makes the folder and the file where they are missing, and tries to write the file.
+fn database(folder: &Path) -> anyhow::Result<PathBuf> {
     let unusable =
         || format!("matrix.store = {}: it cannot be made or written; mount a writable volume there", folder.display());
     // What people said and whose keys count is nobody else's business on the machine.
@@ -204,7 +223,7 @@ pub fn open_store(folder: &Path) -> anyhow::Result<Store> {
     let path = folder.join(DATABASE);
     let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
     drop(file.with_context(unusable)?);
-    Store::open(&path).with_context(|| format!("opening {}", path.display()))
+    Ok(path)
 }
 
 /// Opens the room, however long the homeserver stays away, and lives in it until `silence`.

@@ -19,6 +19,7 @@ pub mod unindexed;
 pub mod usage;
 pub mod watches;
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,6 +41,15 @@ pub enum StoreError {
         /// The file's version.
         found: i64,
     },
+    /// The file was written by an older Pilothouse, which may still run on it.
+    #[error(
+        "the store has schema {found}, and this Pilothouse reads {SCHEMA_VERSION}: an older one may still run on it, so it was left \
+         alone; start the daemon of this version, which brings it up, or use the older one's own subcommands"
+    )]
+    Older {
+        /// The file's version.
+        found: i64,
+    },
     /// The thread that ran the statement panicked, or the process is ending.
     #[error("the store's task did not end: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -58,17 +68,24 @@ impl Store {
     /// [`StoreError::TooNew`] for a newer file, [`StoreError::Sqlite`] where it cannot be opened or written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         restrict(path);
-        let mut connection = Connection::open(path)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        // Tokens that were kept for a moment do not stay behind in free pages.
-        connection.pragma_update(None, "secure_delete", true)?;
-        // An image from scratch has no writable folder for temporary files.
-        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        let mut connection = connect(path)?;
         migrate(&mut connection)?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Opens a file that another process may be working on, and leaves its schema as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Older`] and [`StoreError::TooNew`] for a file of another version, [`StoreError::Sqlite`] where it
+    /// cannot be opened.
+    pub fn open_beside(path: &Path) -> Result<Self, StoreError> {
+        let connection = connect(path)?;
+        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match found.cmp(&SCHEMA_VERSION) {
+            Ordering::Less => Err(StoreError::Older { found }),
+            Ordering::Greater => Err(StoreError::TooNew { found }),
+            Ordering::Equal => Ok(Self { connection: Arc::new(Mutex::new(connection)) }),
+        }
     }
 
     /// Runs one transaction on a thread that may block.
@@ -134,6 +151,19 @@ impl Store {
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(())
     }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Tokens that were kept for a moment do not stay behind in free pages.
+    connection.pragma_update(None, "secure_delete", true)?;
+    // An image from scratch has no writable folder for temporary files.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(connection)
 }
 
 /// Leaves the file to its owner: it may hold a refresh token for a moment. SQLite gives its side files the same mode. Some
