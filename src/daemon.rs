@@ -69,6 +69,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     let (inbox, outbox) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let health = watch::Sender::new(Health::default());
     let (pulse_tx, pulse) = watch::channel(None);
+    let (usage_tx, usage_pulse) = watch::channel(None);
     let (gestures, shown) = chat::gestures();
 
     // A token of its own, so that the end of one part is not taken for somebody's wish.
@@ -82,6 +83,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         store: store.clone(),
         metrics: metrics.clone(),
         pulse,
+        usage: usage_pulse,
     };
     spawn(&mut tasks, "admin", admin::serve(admin.listen, probes, end.clone()));
     let reading = reload(
@@ -107,6 +109,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         inbox: Arc::clone(&inbox),
         outbox: Arc::clone(&outbox),
         metrics: metrics.clone(),
+        pulse: usage_tx,
     };
     spawn(&mut tasks, "usage", watcher::run(watched, end.clone()));
     spawn(&mut tasks, "preflight", preflight(cluster.clone(), book.clone(), end.clone()));

@@ -29,6 +29,8 @@ mod manifests;
 mod network;
 #[path = "integration/overflow.rs"]
 mod overflow;
+#[path = "integration/parts.rs"]
+mod parts;
 #[path = "integration/recovery.rs"]
 mod recovery;
 #[path = "integration/reload.rs"]
