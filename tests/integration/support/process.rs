@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::leash::{Folder, Leashed};
-use super::{environment, free_port};
+use super::{environment, free_port, http};
 
 /// What to run: arguments, environment and configuration. It can be started again and again on the same store.
 pub(crate) struct Pilothouse {
@@ -181,7 +181,7 @@ impl Running {
     }
 
     async fn answers(&mut self, deadline: Duration, wanted: impl Fn(u16, &str) -> bool) -> Duration {
-        let http = reqwest::Client::new();
+        let http = http();
         let start = tokio::time::Instant::now();
         let mut last = String::from("nothing");
         loop {
