@@ -27,6 +27,8 @@ mod logs;
 mod manifests;
 #[path = "integration/network.rs"]
 mod network;
+#[path = "integration/others.rs"]
+mod others;
 #[path = "integration/overflow.rs"]
 mod overflow;
 #[path = "integration/parts.rs"]
@@ -59,6 +61,8 @@ mod trust;
 mod typing;
 #[path = "integration/usage.rs"]
 mod usage;
+#[path = "integration/volume.rs"]
+mod volume;
 #[path = "integration/vouching.rs"]
 mod vouching;
 #[path = "integration/waiting.rs"]

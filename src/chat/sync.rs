@@ -349,3 +349,24 @@ fn answer(error: &anyhow::Error) -> Option<&HttpError> {
 fn now() -> Timestamp {
     Timestamp::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_filter_asks_for_more_of_each_room_and_for_nothing_that_is_not_read() {
+        let Filter::FilterDefinition(filter) = filter() else { panic!("a filter of its own") };
+        let wanted = json!({
+            "presence": { "types": [] },
+            "room": {
+                "ephemeral": { "types": [] },
+                "state": { "lazy_load_members": true },
+                "timeline": { "limit": 100 },
+            },
+        });
+        assert_eq!(serde_json::to_value(filter).expect("JSON"), wanted);
+    }
+}
