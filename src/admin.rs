@@ -28,6 +28,8 @@ const FRESH: SignedDuration = SignedDuration::from_secs(75);
 const STILL: SignedDuration = SignedDuration::from_secs(90);
 /// One turn of the receiving loop may take the 2 min that a sync is given, and a pause of a minute after it.
 const CHAT_STILL: SignedDuration = SignedDuration::from_secs(240);
+/// The subscription's loop turns every minute at least; the store may hold it up for a while.
+const USAGE_STILL: SignedDuration = SignedDuration::from_secs(180);
 /// An answer of the API server is good for so long, so that probes do not load it.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
@@ -47,6 +49,8 @@ pub struct Admin {
     pub metrics: Metrics,
     /// The last turn of the operator's loop.
     pub pulse: watch::Receiver<Option<Timestamp>>,
+    /// The last turn of the subscription's loop.
+    pub usage: watch::Receiver<Option<Timestamp>>,
 }
 
 /// The answer of `/readyz`.
@@ -156,20 +160,37 @@ async fn readiness(shared: &Shared) -> Readiness {
     judge(&health, api.as_ref(), store.as_deref(), now())
 }
 
+/// One of the loops that must turn.
+struct Beat {
+    /// Of what.
+    name: &'static str,
+    /// The last turn; `None` before the first, or while a login is waited for: that is no standstill.
+    at: Option<Timestamp>,
+    /// How long a turn may take.
+    limit: SignedDuration,
+}
+
+/// Judges liveness: pure. Names the first loop that stands still, and for how long.
+fn alive(beats: &[Beat], now: Timestamp) -> Result<(), String> {
+    let still = beats.iter().find_map(|beat| {
+        let since = now.duration_since(beat.at?);
+        (since > beat.limit).then(|| format!("the loop of {} has not turned for {} s", beat.name, since.as_secs()))
+    });
+    still.map_or(Ok(()), Err)
+}
+
 /// Live while the loops turn, whatever the servers do.
 async fn livez(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    let now = now();
-    // Before the first turn the homeserver is waited for: that is no standstill.
-    let since = |turn: Option<Timestamp>| turn.map_or(SignedDuration::ZERO, |at| now.duration_since(at));
-    let operator = since(*shared.admin.pulse.borrow());
-    let chat = since(shared.admin.chat.borrow().turned_at);
-    for (name, beat, limit) in [("operator", operator, STILL), ("chat", chat, CHAT_STILL)] {
-        if beat > limit {
-            let text = format!("the loop of {name} has not turned for {} s\n", beat.as_secs());
-            return (StatusCode::INTERNAL_SERVER_ERROR, text);
-        }
+    let Admin { chat, pulse, usage, .. } = &shared.admin;
+    let beats = [
+        Beat { name: "operator", at: *pulse.borrow(), limit: STILL },
+        Beat { name: "chat", at: chat.borrow().turned_at, limit: CHAT_STILL },
+        Beat { name: "usage", at: *usage.borrow(), limit: USAGE_STILL },
+    ];
+    match alive(&beats, now()) {
+        Ok(()) => (StatusCode::OK, "live\n".to_owned()),
+        Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why + "\n"),
     }
-    (StatusCode::OK, "live\n".to_owned())
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
@@ -197,6 +218,36 @@ fn now() -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn live_while_every_loop_turns_and_before_its_first_turn() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let judged = |operator: Option<i64>, chat: Option<i64>, usage: Option<i64>| {
+            let beat = |name, ago: Option<i64>, limit| Beat {
+                name,
+                at: ago.map(|ago| now - SignedDuration::from_secs(ago)),
+                limit,
+            };
+            let beats =
+                [beat("operator", operator, STILL), beat("chat", chat, CHAT_STILL), beat("usage", usage, USAGE_STILL)];
+            alive(&beats, now)
+        };
+        let still = |name: &str, ago: i64| Err(format!("the loop of {name} has not turned for {ago} s"));
+        for (operator, chat, usage, wanted) in [
+            (None, None, None, Ok(())),
+            (Some(0), Some(0), Some(0), Ok(())),
+            (Some(90), Some(240), Some(180), Ok(())),
+            (Some(91), Some(0), Some(0), still("operator", 91)),
+            (Some(0), Some(241), Some(0), still("chat", 241)),
+            (Some(0), None, Some(0), Ok(())),
+            (Some(0), Some(0), Some(181), still("usage", 181)),
+            (None, None, Some(181), still("usage", 181)),
+            // A clock that was set back.
+            (Some(-3600), Some(-3600), Some(-3600), Ok(())),
+        ] {
+            assert_eq!(judged(operator, chat, usage), wanted, "{operator:?} {chat:?} {usage:?}");
+        }
+    }
 
     #[test]
     fn ready_only_when_all_is_so_and_every_lack_has_its_reason() {

@@ -74,6 +74,9 @@ pub struct Message {
     pub text: String,
     /// The homeserver's time for the event (`origin_server_ts`).
     pub sent_at: Timestamp,
+    /// Root event of the thread that it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
     /// Device that encrypted it.
     pub device: Option<String>,
     /// Whether it is the sender's word.
@@ -90,6 +93,9 @@ pub enum Address {
     Bare,
     /// The text mentions the bot (`m.mentions`).
     Mentioned,
+    /// It answers something and mentions the bot for that alone, as clients do of themselves: thanks more often than a
+    /// command.
+    Answering,
     /// Only the prefix makes a change; reading commands count when they are the whole text.
     Overheard,
 }
@@ -153,6 +159,9 @@ pub struct Outgoing {
     pub html: String,
     /// Event that this answers.
     pub reply_to: Option<String>,
+    /// Root event of the thread that it belongs into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
     /// People to notify.
     pub mentions: Vec<String>,
     /// Says nothing that must not be read on the way: may go into a room that is not encrypted.
@@ -167,7 +176,7 @@ impl Outgoing {
     /// Words that answer nothing and notify nobody.
     #[must_use]
     pub fn new(plain: String, html: String) -> Self {
-        Self { plain, html, reply_to: None, mentions: Vec::new(), anywhere: false, image: None }
+        Self { plain, html, reply_to: None, thread: None, mentions: Vec::new(), anywhere: false, image: None }
     }
 
     /// As the outbox keeps it.

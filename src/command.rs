@@ -255,6 +255,18 @@ pub enum Mistake {
     BadTime(String),
 }
 
+impl Mistake {
+    /// Whether it is known what was meant, but for a slip of the finger or a word that was left out.
+    fn is_near(&self) -> bool {
+        match self {
+            Self::UnknownVerb { meant, .. } => meant.is_some(),
+            Self::UnknownTarget { meant, .. } => meant.is_some(),
+            Self::AmbiguousTarget { .. } | Self::MissingTarget(_) => true,
+            Self::BadNumber(_) | Self::Surplus { .. } | Self::BadTrust | Self::BadTime(_) => false,
+        }
+    }
+}
+
 /// What a text is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
@@ -273,6 +285,8 @@ pub enum Place {
     Bare,
     /// Somebody spoke to Pilothouse: whatever it is, it gets an answer.
     Addressed,
+    /// Somebody answered Pilothouse, in a room of many: commands count, and near misses of one; thanks do not.
+    Answering,
     /// A room of many: reading commands count when they are the whole text, everything else needs the prefix.
     Overheard,
 }
@@ -301,7 +315,7 @@ pub fn read(text: &str, grammar: Grammar<'_>, place: Place) -> Reading {
     let Some((&first, rest)) = words.split_first() else {
         return match place {
             Place::Addressed => Reading::Command(Command::Help(None)),
-            Place::Bare | Place::Overheard => Reading::Talk,
+            Place::Bare | Place::Answering | Place::Overheard => Reading::Talk,
         };
     };
     let reading = match Verb::parse(first) {
@@ -319,7 +333,9 @@ pub fn read(text: &str, grammar: Grammar<'_>, place: Place) -> Reading {
         // "Have you seen this?" is no command, "statsu" is one.
         (Place::Overheard, Reading::Mistake(_))
         | (Place::Bare, Reading::Mistake(Mistake::UnknownVerb { meant: None, .. })) => Reading::Talk,
-        (Place::Bare, Reading::Mistake(_)) if words.len() > LONGEST_GUESS => Reading::Talk,
+        (Place::Bare | Place::Answering, Reading::Mistake(_)) if words.len() > LONGEST_GUESS => Reading::Talk,
+        // "Restart worked" is no command, "restart wbe" is one.
+        (Place::Answering, Reading::Mistake(mistake)) if !mistake.is_near() => Reading::Talk,
         (_, reading) => reading,
     }
 }

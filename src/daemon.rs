@@ -1,7 +1,7 @@
 //! The daemon: builds every part, spawns every task, ends when any ends.
 
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     let (inbox, outbox) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let health = watch::Sender::new(Health::default());
     let (pulse_tx, pulse) = watch::channel(None);
+    let (usage_tx, usage_pulse) = watch::channel(None);
     let (gestures, shown) = chat::gestures();
 
     // A token of its own, so that the end of one part is not taken for somebody's wish.
@@ -82,6 +83,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         store: store.clone(),
         metrics: metrics.clone(),
         pulse,
+        usage: usage_pulse,
     };
     spawn(&mut tasks, "admin", admin::serve(admin.listen, probes, end.clone()));
     let reading = reload(
@@ -107,6 +109,7 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         inbox: Arc::clone(&inbox),
         outbox: Arc::clone(&outbox),
         metrics: metrics.clone(),
+        pulse: usage_tx,
     };
     spawn(&mut tasks, "usage", watcher::run(watched, end.clone()));
     spawn(&mut tasks, "preflight", preflight(cluster.clone(), book.clone(), end.clone()));
@@ -197,6 +200,25 @@ async fn wind_down(mut tasks: JoinSet<Ended>, silence: &CancellationToken) -> an
 /// # Errors
 /// Where the folder cannot be made or the file cannot be opened.
 pub fn open_store(folder: &Path) -> anyhow::Result<Store> {
+    let path = database(folder)?;
+    Store::open(&path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// Opens it for a subcommand: where there is one already its schema is left as it is, because the daemon that works on it
+/// may be of an older version.
+///
+/// # Errors
+/// Where the folder cannot be made, or the file cannot be opened or is of another version.
+pub fn open_store_beside(folder: &Path) -> anyhow::Result<Store> {
+    if !folder.join(DATABASE).is_file() {
+        return open_store(folder);
+    }
+    let path = database(folder)?;
+    Store::open_beside(&path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// Makes the folder and the file where they are missing, and tries to write the file.
+fn database(folder: &Path) -> anyhow::Result<PathBuf> {
     let unusable =
         || format!("matrix.store = {}: it cannot be made or written; mount a writable volume there", folder.display());
     // What people said and whose keys count is nobody else's business on the machine.
@@ -204,7 +226,7 @@ pub fn open_store(folder: &Path) -> anyhow::Result<Store> {
     let path = folder.join(DATABASE);
     let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
     drop(file.with_context(unusable)?);
-    Store::open(&path).with_context(|| format!("opening {}", path.display()))
+    Ok(path)
 }
 
 /// Opens the room, however long the homeserver stays away, and lives in it until `silence`.

@@ -1,6 +1,7 @@
 //! Who may do what: `(Rules, Actor, Standing, Command)` → [`Order`]s or a [`Refusal`]. Pure.
 //!
-//! Only this module makes an [`Order`] (its parts are private), and only an `Order` moves the cluster or a pin.
+//! Only this module makes an [`Order`] (its parts are private), and only an `Order` moves the cluster or a pin;
+//! the pins of the configuration (`trust.pins`) stand above all that.
 
 use std::collections::BTreeSet;
 

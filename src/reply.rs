@@ -269,6 +269,8 @@ pub enum Report {
         after: SignedDuration,
         /// Messages that waited.
         waited: usize,
+        /// Not every room could be read yet.
+        more: bool,
     },
     /// More was said in a room during an outage than is read again.
     Cut {
@@ -281,6 +283,11 @@ pub enum Report {
     Unheard {
         /// It is not tried any more.
         passed_over: bool,
+    },
+    /// So many words for a room were given up: too much waited to go out.
+    Overflowed {
+        /// Messages, and news of messages.
+        given_up: usize,
     },
     /// The predecessor's habit of repeating what is no command.
     Echo(String),
@@ -393,7 +400,7 @@ pub fn words(report: &Report) -> Words {
         Report::Unreadable => {
             Text::new().say("🔑 I could not read this: its key has not reached me. Please send it again.").words()
         }
-        Report::Back { after, waited } => back(*after, *waited),
+        Report::Back { after, waited, more } => back(*after, *waited, *more),
         Report::Cut { events, reach } => Text::new()
             .say("📡 While I was away more was said here than I read again: the last ")
             .say(&format!("{events} events, or {}. Older commands were not seen.", span(*reach)))
@@ -404,6 +411,7 @@ pub fn words(report: &Report) -> Words {
         Report::Unheard { passed_over: true } => Text::new()
             .say("📡 The homeserver did not give me a part of what was said here. Nothing of that was done: please say it again.")
             .words(),
+        Report::Overflowed { given_up } => overflowed(*given_up),
         Report::Echo(text) => Text::new().say(text).words(),
         Report::Trouble => Text::new()
             .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
@@ -510,14 +518,33 @@ fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
     .words()
 }
 
-fn back(after: SignedDuration, waited: usize) -> Words {
+fn back(after: SignedDuration, waited: usize, more: bool) -> Words {
     let text = Text::new().say("📡 Back after ").say(&span(after)).say(". ");
-    match waited {
+    let text = match waited {
+        0 if more => text.say("Nothing has come yet."),
         0 => text.say("Nothing waited."),
         1 => text.say("One message waited."),
         n => text.say(&format!("{n} messages waited.")),
+    };
+    if more {
+        return text.say(" The homeserver does not give out every room yet: more may come.").words();
     }
-    .words()
+    text.words()
+}
+
+fn overflowed(given_up: usize) -> Words {
+    let lost = match given_up {
+        1 => "one message was".to_owned(),
+        many => format!("{many} messages were"),
+    };
+    Text::new()
+        .say(&format!("⚠️ Too much waited to be said while I could not speak: {lost} given up, the oldest first. "))
+        .say("What was asked for is done or answered all the same: ")
+        .code("history")
+        .say(" and ")
+        .code("status")
+        .say(" say how.")
+        .words()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod inbox;
 pub mod memory;
 pub mod outbox;
 pub mod outcome;
+mod overflow;
 pub mod pins;
 pub mod replay;
 pub mod samples;
@@ -19,6 +20,7 @@ pub mod unindexed;
 pub mod usage;
 pub mod watches;
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,6 +45,15 @@ pub enum StoreError {
         /// The file's version.
         found: i64,
     },
+    /// The file was written by an older Pilothouse, which may still run on it.
+    #[error(
+        "the store has schema {found}, and this Pilothouse reads {SCHEMA_VERSION}: an older one may still run on it, so it was left \
+         alone; start the daemon of this version, which brings it up, or use the older one's own subcommands"
+    )]
+    Older {
+        /// The file's version.
+        found: i64,
+    },
     /// The thread that ran the statement panicked, or the process is ending.
     #[error("the store's task did not end: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -62,19 +73,28 @@ impl Store {
     /// [`StoreError::TooNew`] for a newer file, [`StoreError::Sqlite`] where it cannot be opened or written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         restrict(path);
-        let mut writer = Connection::open(path)?;
-        writer.busy_timeout(BUSY)?;
-        writer.pragma_update(None, "journal_mode", "WAL")?;
-        writer.pragma_update(None, "synchronous", "FULL")?;
-        writer.pragma_update(None, "foreign_keys", true)?;
-        // Tokens that were kept for a moment do not stay behind in free pages.
-        writer.pragma_update(None, "secure_delete", true)?;
-        // An image from scratch has no writable folder for temporary files.
-        writer.pragma_update(None, "temp_store", "MEMORY")?;
+        let mut writer = connect(path)?;
         migrate(&mut writer)?;
-        let reader = Connection::open(path)?;
-        reader.busy_timeout(BUSY)?;
-        reader.pragma_update(None, "temp_store", "MEMORY")?;
+        Self::with(path, writer)
+    }
+
+    /// Opens a file that another process may be working on, and leaves its schema as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Older`] and [`StoreError::TooNew`] for a file of another version, [`StoreError::Sqlite`] where it
+    /// cannot be opened.
+    pub fn open_beside(path: &Path) -> Result<Self, StoreError> {
+        let writer = connect(path)?;
+        let found: i64 = writer.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match found.cmp(&SCHEMA_VERSION) {
+            Ordering::Less => Err(StoreError::Older { found }),
+            Ordering::Greater => Err(StoreError::TooNew { found }),
+            Ordering::Equal => Self::with(path, writer),
+        }
+    }
+
+    fn with(path: &Path, writer: Connection) -> Result<Self, StoreError> {
+        let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
         Ok(Self { writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)) })
     }
@@ -181,6 +201,19 @@ fn transact<T>(
     let value = work(&transaction)?;
     transaction.commit()?;
     Ok(value)
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Tokens that were kept for a moment do not stay behind in free pages.
+    connection.pragma_update(None, "secure_delete", true)?;
+    // An image from scratch has no writable folder for temporary files.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(connection)
 }
 
 /// Leaves the file to its owner: it may hold a refresh token for a moment. SQLite gives its side files the same mode. Some

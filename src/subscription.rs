@@ -31,7 +31,7 @@ pub async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
         !config.usage.accounts.is_empty(),
         "no account is watched; name one as [[usage.accounts]] in the configuration (`pilothouse init` helps)"
     );
-    let store = daemon::open_store(&config.matrix.store)?;
+    let store = daemon::open_store_beside(&config.matrix.store)?;
     let plan = daemon::plan(config);
     // A login in a folder needs no cluster.
     let cluster = match Cluster::connect(&config.kubernetes).await {
@@ -89,7 +89,7 @@ async fn ask(adapter: &Adapter, index: u32, store: &Store, plan: &Plan) -> anyho
 /// Where the file cannot be read, with the line, or the store not be written.
 pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     let rows = read(file)?;
-    let store = daemon::open_store(&config.matrix.store)?;
+    let store = daemon::open_store_beside(&config.matrix.store)?;
     let frame = Frame { jitter: config.usage.reset_tolerance, ..Frame::default() };
     let closed: Vec<Closed> = history::windows(&rows, &frame).iter().map(crate::usage::digest::closed).collect();
     let windows = closed.len();
@@ -111,7 +111,7 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// Where the store cannot be read.
 pub async fn export(config: &Config, json: bool) -> anyhow::Result<()> {
-    let store = daemon::open_store(&config.matrix.store)?;
+    let store = daemon::open_store_beside(&config.matrix.store)?;
     let samples = store.samples(None, Timestamp::MIN).await?;
     let rows: Vec<Row> = samples
         .into_iter()

@@ -253,10 +253,12 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn metrics_have_the_names_of_the_readme() {
+    fn what_is_noted_is_shown() {
         let metrics = Metrics::default();
         metrics.command("start", "done");
         metrics.cluster_error(&ClusterError::Timeout);
@@ -275,6 +277,40 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
         }
-        assert!(text.contains("pilothouse_build_info{version="), "{text}");
+    }
+
+    /// The names in the text of the metrics, each with its labels: `name{label,label}`.
+    fn shown(text: &str) -> BTreeSet<String> {
+        let of = |line: &str| {
+            let series = line.split(' ').next().unwrap_or_default();
+            let Some((name, labels)) = series.trim_end_matches('}').split_once('{') else { return series.to_owned() };
+            let labels: Vec<&str> = labels.split(',').filter_map(|label| label.split('=').next()).collect();
+            format!("{name}{{{}}}", labels.join(","))
+        };
+        text.lines().filter(|line| !line.starts_with('#')).map(of).collect()
+    }
+
+    #[test]
+    fn the_readme_lists_every_metric_and_no_other() {
+        let metrics = Metrics::default();
+        // A family without a value is not shown.
+        metrics.command("any", "done");
+        metrics.cluster_error(&ClusterError::Timeout);
+        metrics.usage("bucket", 1.0, Some(1));
+        metrics.usage_forecast("bucket", Some(0.5));
+        metrics.usage_polled("account", "source", "good");
+        metrics.usage_blocked("account", None);
+        metrics.usage_seen("account", 1);
+        metrics.usage_unknown("key");
+        let shown = shown(&metrics.text());
+        let rows = include_str!("../README.md").lines().filter(|line| line.starts_with("| `pilothouse_"));
+        let listed: BTreeSet<String> = rows
+            .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(shown, listed, "what is shown, and what the README lists");
+        let source = include_str!("telemetry.rs").split("#[cfg(test)]").next().unwrap_or_default();
+        let registered = source.split(".register(").skip(1).filter(|rest| rest.trim_start().starts_with('"')).count();
+        assert_eq!(shown.len(), registered, "a metric has no value above, so that it was not compared");
     }
 }

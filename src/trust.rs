@@ -18,7 +18,7 @@ use crate::store::Store;
 /// # Errors
 /// Where the store cannot be opened or the key was not accepted.
 pub async fn run(config: &Config, accept: Option<(String, Vec<String>)>) -> anyhow::Result<()> {
-    let store = daemon::open_store(&config.matrix.store)?;
+    let store = daemon::open_store_beside(&config.matrix.store)?;
     refresh(config, &store).await;
     let report = match accept {
         None => list(config, &store).await?,

@@ -27,10 +27,18 @@ mod logs;
 mod manifests;
 #[path = "integration/network.rs"]
 mod network;
+#[path = "integration/others.rs"]
+mod others;
+#[path = "integration/overflow.rs"]
+mod overflow;
+#[path = "integration/parts.rs"]
+mod parts;
 #[path = "integration/recovery.rs"]
 mod recovery;
 #[path = "integration/reload.rs"]
 mod reload;
+#[path = "integration/replies.rs"]
+mod replies;
 #[path = "integration/roles.rs"]
 mod roles;
 #[path = "integration/sending.rs"]
@@ -49,8 +57,12 @@ mod support;
 mod sync;
 #[path = "integration/trust.rs"]
 mod trust;
+#[path = "integration/typing.rs"]
+mod typing;
 #[path = "integration/usage.rs"]
 mod usage;
+#[path = "integration/volume.rs"]
+mod volume;
 #[path = "integration/vouching.rs"]
 mod vouching;
 #[path = "integration/waiting.rs"]

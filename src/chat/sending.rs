@@ -3,6 +3,7 @@
 //! Rooms do not wait for each other. A row's text is fixed in the store before its first try and goes out with the row's
 //! transaction id, so that a try after a crash or a lost answer is the same event.
 
+mod overflow;
 mod pace;
 mod verdict;
 mod words;
@@ -60,7 +61,7 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyho
     let mut busy: HashSet<String> = HashSet::new();
     let mut prune = tokio::time::interval(PRUNE);
     loop {
-        let wake = match due(&context.store).await {
+        let wake = match due(&context).await {
             Ok((parcels, held_until)) => {
                 for plan in pace.plan(parcels, &busy, now()) {
                     busy.insert(plan.first.room.clone());
@@ -93,10 +94,13 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyho
 }
 
 /// The rows that may go out; where there are none, when the first that an earlier process held may.
-async fn due(store: &Store) -> Result<(Vec<Parcel>, Option<Timestamp>), StoreError> {
-    let parcels = store.outgoing(now(), BATCH).await?;
-    let held = if parcels.is_empty() { store.next_outgoing_at().await? } else { None };
-    Ok((parcels, held))
+async fn due(context: &Context) -> Result<(Vec<Parcel>, Option<Timestamp>), StoreError> {
+    let parcels = context.store.outgoing(now(), BATCH).await?;
+    if !parcels.is_empty() {
+        return Ok((parcels, None));
+    }
+    overflow::tell(context, now()).await?;
+    Ok((parcels, context.store.next_outgoing_at().await?))
 }
 
 /// Tries one row, after folding the others of the plan into it.
@@ -246,6 +250,7 @@ fn row(id: i64, room: &str, edits: Option<i64>, tried: bool, last_words: bool) -
             plain: format!("words {id}"),
             html: format!("words {id}"),
             reply_to: Some(format!("$asked{id}:x")),
+            thread: None,
             mentions: vec!["@anna:x".to_owned()],
             anywhere: false,
             image: None,

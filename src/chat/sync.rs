@@ -197,7 +197,7 @@ impl Receiver {
             health.synced_at = Some(now);
             health.trouble = deaf.then(|| "the homeserver gives out what was said in no room".to_owned());
         });
-        if let Err(error) = self.outage.end(&self.context, &self.rooms, new, now).await {
+        if let Err(error) = self.outage.end(&self.context, &self.rooms, new, self.gaps.are_open().await, now).await {
             warn!("the room was not told of the outage: {error:#}");
         }
         if new > 0 {
@@ -359,4 +359,25 @@ fn answer(error: &anyhow::Error) -> Option<&HttpError> {
 #[expect(clippy::disallowed_methods, reason = "a loop: it notes when things arrived")]
 fn now() -> Timestamp {
     Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_filter_asks_for_more_of_each_room_and_for_nothing_that_is_not_read() {
+        let Filter::FilterDefinition(filter) = filter() else { panic!("a filter of its own") };
+        let wanted = json!({
+            "presence": { "types": [] },
+            "room": {
+                "ephemeral": { "types": [] },
+                "state": { "lazy_load_members": true },
+                "timeline": { "limit": 100 },
+            },
+        });
+        assert_eq!(serde_json::to_value(filter).expect("JSON"), wanted);
+    }
 }

@@ -221,7 +221,7 @@ impl Trust {
         store.observe_keys(user.as_str(), master.clone(), devices.clone(), now()).await?;
         match (self.configured(user), &master) {
             (Some(pin), _) if before.pin.as_ref().is_none_or(|before| before.master != pin) => {
-                store.repin(user.as_str(), None, pin, "configuration", now()).await?;
+                store.pin_configured(user.as_str(), pin, now()).await?;
             }
             (None, Some(master)) => {
                 store.pin_first(user.as_str(), master, now()).await?;

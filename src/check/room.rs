@@ -1,12 +1,14 @@
 //! The homeserver, the store, the own device, the people and the rooms.
 
+use std::collections::BTreeMap;
+
 use super::Finding;
 use crate::chat::outside::{Entered, Fault, Outside, Served, is_logged_in};
 use crate::chat::{Advice, lock_held};
 use crate::config::{Config, TrustMode};
 use crate::daemon;
-use crate::store::Store;
-use crate::store::pins::Keys;
+use crate::store::pins::{Keys, SeenDevice};
+use crate::store::{Store, StoreError};
 
 pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -78,8 +80,14 @@ fn store(config: &Config, findings: &mut Vec<Finding>) -> Option<Store> {
         findings.push(Finding::skipped("store", "journal", detail));
         return None;
     }
-    let opened = match daemon::open_store(folder) {
+    let opened = match daemon::open_store_beside(folder) {
         Ok(store) => store,
+        Err(error) if matches!(error.downcast_ref(), Some(StoreError::Older { .. })) => {
+            let remedy =
+                "start the daemon of this version and check again: pins and the recovery key were not looked at";
+            findings.push(Finding::warning("store", "journal", format!("{error:#}"), remedy));
+            return None;
+        }
         Err(error) => {
             let remedy = "mount a writable volume there, or set matrix.store";
             findings.push(Finding::failure("store", "journal", format!("{error:#}"), remedy));
@@ -124,6 +132,11 @@ async fn people(
             Some(store) => store.keys(user).await.unwrap_or_default(),
             None => Keys::default(),
         };
+        if config.trust.mode == TrustMode::Devices {
+            let devices = served.get(user).map(|served| served.devices.as_slice()).unwrap_or_default();
+            findings.push(by_devices(user, &keys.device_pins, devices));
+            continue;
+        }
         let pinned = config.trust.pins.get(user).cloned().or(keys.pin.map(|pin| pin.master));
         findings.push(person(config.trust.mode, user, pinned.as_deref(), served.get(user)));
     }
@@ -189,7 +202,6 @@ fn person(mode: TrustMode, user: &str, pinned: Option<&str>, served: Option<&Ser
             "any device counts (trust.mode = any): whoever controls the homeserver or one session commands the cluster",
             "set trust.mode = \"identity\"",
         ),
-        (TrustMode::Devices, _, _) => Finding::good("trust", user, "known by their devices (trust.mode = devices)"),
         (_, Some(pin), Some(master)) if pin == master => Finding::good("trust", user, format!("pinned as {master}")),
         (_, Some(pin), Some(master)) => Finding::failure(
             "trust",
@@ -206,6 +218,38 @@ fn person(mode: TrustMode, user: &str, pinned: Option<&str>, served: Option<&Ser
             "has no cross-signing identity: cannot read here, and no command of theirs counts",
             "they set one up (Element: Settings, Encryption, Set up recovery), or you set trust.mode = \"devices\"",
         ),
+    }
+}
+
+/// Judges a person in mode `devices`: by the devices that were there at first contact or were accepted.
+fn by_devices(user: &str, pins: &BTreeMap<String, String>, served: &[SeenDevice]) -> Finding {
+    let (known, new): (Vec<_>, Vec<_>) =
+        served.iter().partition(|device| pins.get(&device.device).is_some_and(|pin| *pin == device.ed25519));
+    let names = |devices: &[&SeenDevice]| -> String {
+        devices.iter().map(|device| device.device.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let Some(newest) = new.first() else {
+        return if known.is_empty() {
+            let remedy = "they log in at a client with encryption";
+            Finding::failure("trust", user, "has no device that could say anything", remedy)
+        } else {
+            Finding::good("trust", user, format!("known by {}", names(&known)))
+        };
+    };
+    let remedy = format!(
+        "compare the fingerprint with them, then `pilothouse trust accept {user} {} {}`",
+        newest.device, newest.ed25519
+    );
+    match (pins.is_empty(), known.is_empty()) {
+        (true, _) => Finding::good("trust", user, format!("not met yet; the first contact pins {}", names(&new))),
+        (false, true) => {
+            let detail = format!("none of their devices was accepted, so no command of theirs counts: {}", names(&new));
+            Finding::failure("trust", user, detail, remedy)
+        }
+        (false, false) => {
+            let detail = format!("known by {}; new, and not accepted: {}", names(&known), names(&new));
+            Finding::warning("trust", user, detail, remedy)
+        }
     }
 }
 
@@ -247,5 +291,42 @@ async fn rooms(config: &Config, outside: &Outside, entered: &Entered, findings: 
                 "use an encrypted room",
             ),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Verdict;
+
+    #[test]
+    fn in_mode_devices_a_person_is_judged_by_the_pins_of_their_devices() {
+        let served = |devices: &[(&str, &str)]| -> Vec<SeenDevice> {
+            let seen = |(device, key): &(&str, &str)| SeenDevice {
+                device: (*device).to_owned(),
+                ed25519: (*key).to_owned(),
+                name: None,
+                signed: true,
+            };
+            devices.iter().map(seen).collect()
+        };
+        let phone = || served(&[("PHONE", "key")]);
+        let both = || served(&[("PHONE", "key"), ("LAPTOP", "other")]);
+        for (pins, devices, verdict, part) in [
+            (None, phone(), Verdict::Good, "the first contact pins PHONE"),
+            (Some("key"), phone(), Verdict::Good, "known by PHONE"),
+            (Some("key"), both(), Verdict::Warning, "known by PHONE; new, and not accepted: LAPTOP"),
+            (Some("key"), served(&[("LAPTOP", "other")]), Verdict::Failure, "none of their devices was accepted"),
+            (Some("another key"), phone(), Verdict::Failure, "none of their devices was accepted"),
+            (Some("key"), Vec::new(), Verdict::Failure, "has no device"),
+            (None, Vec::new(), Verdict::Failure, "has no device"),
+        ] {
+            let pins = pins.map(|pin| ("PHONE".to_owned(), pin.to_owned())).into_iter().collect();
+            let found = by_devices("@anna:hs", &pins, &devices);
+            assert_eq!(found.verdict, verdict, "{found:?}");
+            assert!(found.detail.contains(part), "{found:?}");
+            let way_out = matches!(found.verdict, Verdict::Good) || found.remedy.is_some();
+            assert!(way_out, "{found:?}");
+        }
     }
 }

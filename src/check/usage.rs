@@ -28,7 +28,9 @@ pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
         findings.push(Finding::skipped(AREA, "terms", detail));
     }
     let cluster = Cluster::connect(&config.kubernetes).await.ok();
-    let store = daemon::open_store(&config.matrix.store).ok();
+    // Made by the daemon, so that it belongs to the daemon's user.
+    let folder = &config.matrix.store;
+    let store = folder.join(daemon::DATABASE).is_file().then(|| daemon::open_store_beside(folder).ok()).flatten();
     for account in accounts {
         match account.source {
             UsageSource::AnthropicOauth | UsageSource::Push if !applied => {

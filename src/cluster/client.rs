@@ -130,3 +130,64 @@ fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::config::KubernetesSource;
+
+    fn cluster(url: &str) -> Cluster {
+        let settings = config::Kubernetes {
+            source: KubernetesSource::Infer,
+            context: None,
+            timeout: SignedDuration::from_secs(60),
+            rollout_deadline: SignedDuration::from_mins(5),
+            show_logs: false,
+            events: false,
+        };
+        // As in `main`: whoever builds a TLS client first may have set it already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Cluster::with(Config::new(url.parse().expect("a URL")), &settings).expect("a client")
+    }
+
+    #[tokio::test]
+    async fn an_unwilling_api_server_is_asked_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let asked = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut request = [0; 4096];
+                if stream.read(&mut request).is_ok_and(|read| read > 0) {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let head =
+                        "HTTP/1.1 503 Service Unavailable\r\nretry-after: 0\r\nconnection: close\r\ncontent-length: 0";
+                    let _ = stream.write_all(format!("{head}\r\n\r\n").as_bytes());
+                }
+            }
+        });
+        let answer = cluster(&url).version().await;
+        assert!(answer.is_err(), "{answer:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "the waiting is ours");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_come_about_is_given_up_long_before_the_limit_of_an_answer() {
+        // The kernel accepts; nobody ever speaks TLS.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("https://{}", listener.local_addr().expect("bound"));
+        let started = tokio::time::Instant::now();
+        let answer = cluster(&url).version().await;
+        assert!(answer.is_err(), "{answer:?}");
+        assert!(started.elapsed() < CONNECT * 3, "{:?}", started.elapsed());
+        drop(listener);
+    }
+}

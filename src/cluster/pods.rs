@@ -35,6 +35,8 @@ pub(super) struct Look {
     pub(super) unseen: Vec<String>,
     /// Whether pods may be listed at all.
     pub(super) pods_forbidden: bool,
+    /// When a pod last became ready or ceased to be.
+    pub(super) since: Option<Timestamp>,
 }
 
 impl Cluster {
@@ -43,6 +45,7 @@ impl Cluster {
         let mut look = Look { troubles: snapshot.complaint.iter().cloned().collect(), ..Look::default() };
         match self.pods(target, snapshot).await {
             Ok(pods) => {
+                look.since = last_turn(&pods);
                 for finding in findings(&telling(target, pods, now)).into_iter().take(TROUBLES) {
                     let trouble = self.with_log(target, finding, &mut look.unseen).await;
                     look.troubles.push(trouble);
@@ -160,6 +163,14 @@ fn last_change(pod: &Pod) -> Option<Timestamp> {
     changes.chain(&status.start_time).chain(&pod.metadata.creation_timestamp).map(|time| time.0).max()
 }
 
+/// When one of these pods last became ready or ceased to be.
+fn last_turn(pods: &[Pod]) -> Option<Timestamp> {
+    let conditions =
+        pods.iter().filter(|pod| !has_ended(pod)).filter_map(|pod| pod.status.as_ref()?.conditions.as_ref());
+    let ready = conditions.flatten().filter(|condition| condition.type_ == "Ready");
+    ready.filter_map(|condition| condition.last_transition_time.as_ref().map(|time| time.0)).max()
+}
+
 /// Whether the room would read the same: words of the cluster change with every attempt, what is wrong does not.
 pub(super) fn same_troubles(one: &[Trouble], other: &[Trouble]) -> bool {
     let tale = |troubles: &[Trouble]| -> Vec<(Cause, String)> {
@@ -196,6 +207,27 @@ mod tests {
         let mut orphan = pod("web-a-1", "web-a", "a", at, "Running");
         orphan.metadata.owner_references = None;
         assert!(!belongs(&orphan, &web));
+    }
+
+    #[test]
+    fn the_last_pod_that_became_ready_or_ceased_to_be_tells_since_when() {
+        let with = |phase: &str, conditions: serde_json::Value| {
+            let mut pod = pod("db-0", "db", "a", "2026-01-01T00:00:00Z", phase);
+            pod.status = serde_json::from_value(json!({ "phase": phase, "conditions": conditions })).unwrap();
+            pod
+        };
+        let turned = |kind: &str, at: &str| json!({ "type": kind, "status": "True", "lastTransitionTime": at });
+        let pods = [
+            with(
+                "Running",
+                json!([turned("Ready", "2026-01-01T01:00:00Z"), turned("Initialized", "2026-01-01T09:00:00Z")]),
+            ),
+            with("Running", json!([turned("Ready", "2026-01-01T02:00:00Z")])),
+            with("Failed", json!([turned("Ready", "2026-01-01T08:00:00Z")])),
+            with("Pending", json!([])),
+        ];
+        assert_eq!(last_turn(&pods), Some("2026-01-01T02:00:00Z".parse().unwrap()));
+        assert_eq!(last_turn(&pods[2..]), None);
     }
 
     #[test]

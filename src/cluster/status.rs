@@ -28,12 +28,14 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`] of the one read that is needed; everything else is told in [`Description::unseen`].
     pub async fn describe(&self, target: &Target, now: Timestamp) -> Result<Description, ClusterError> {
-        let snapshot = self.snapshot(target).await?;
+        let mut snapshot = self.snapshot(target).await?;
         let (look, happenings, owners) = tokio::join!(
             self.look(target, &snapshot, now),
             self.happenings(target, &snapshot.uid),
             self.autoscalers(target)
         );
+        // A StatefulSet has no condition that says it; its pods do.
+        snapshot.workload.since = snapshot.workload.since.or(look.since);
         let mut unseen = look.unseen;
         let troubles = (unseen.is_empty() || !look.troubles.is_empty()).then_some(look.troubles);
         let events = happenings

@@ -37,7 +37,8 @@ pub struct Workload {
     pub scaled_by: Option<Writer>,
     /// What else owns the replicas, as far as labels and annotations of the object tell (Argo CD, Flux).
     pub managed_by: Option<String>,
-    /// Since when it is (un)available, from the conditions.
+    /// Since when it is (un)available: from a Deployment's conditions; of a StatefulSet, in [`Cluster::describe`] alone, since
+    /// one of its pods became ready or ceased to be.
     pub since: Option<Timestamp>,
 }
 

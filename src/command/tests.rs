@@ -105,6 +105,21 @@ fn in_a_room_of_many_changes_need_the_prefix_and_reading_must_be_the_whole_text(
 }
 
 #[test]
+fn in_an_answer_commands_and_their_near_misses_count_and_thanks_do_not() {
+    for text in ["", "thanks", "thanks a lot", "on it", "restart worked", "stop it", "start in 5 minutes", "help me"] {
+        assert_eq!(at(Place::Answering, "web db", text), Reading::Talk, "{text}");
+    }
+    assert_eq!(
+        at(Place::Answering, "web db", "stop web"),
+        Reading::Command(Command::Stop { targets: names("web"), all: false })
+    );
+    for text in ["statsu", "version?", "stop wbe", "start"] {
+        assert!(matches!(at(Place::Answering, "web db", text), Reading::Mistake(_)), "{text}");
+    }
+    assert!(matches!(at(Place::Answering, "web db", "!ph make coffee"), Reading::Mistake(_)), "the prefix says it");
+}
+
+#[test]
 fn a_fingerprint_may_be_written_in_groups() {
     let key = "AbCd".repeat(10) + "xyz";
     let grouped = "AbCd ".repeat(10) + "xyz";

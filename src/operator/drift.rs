@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::gate::{outgoing, txn};
+use super::guarded::Anchor;
 use super::{Book, Operator};
 use crate::chat;
 use crate::cluster::{Drift, Fallen, Target};
@@ -64,7 +65,7 @@ impl Operator {
         let room = chat::home_room(&self.store, book.home_room.as_deref()).await?;
         // Before the first command nobody is known who would want to read it.
         let Some(room) = room else { return Ok(()) };
-        let payload = outgoing(&Report::Drifted { target: target.clone(), drift: drift.clone() }, None);
+        let payload = outgoing(&Report::Drifted { target: target.clone(), drift: drift.clone() }, Anchor::default());
         let txn = txn(&target.key(), &format!("drift {}", at.as_millisecond()));
         let told = self.store.drift_row(&target.key()).await?;
         let speech = match (drift, told) {

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::guarded::{actor, reply_to};
+use super::guarded::{Anchor, actor, anchor};
 use super::{Book, Operator, now};
 use crate::chat::{Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
 use crate::cluster::Target;
@@ -16,6 +16,8 @@ use crate::store::{StoreError, outcome};
 
 /// Work that is done within this time needs no sign of life: it would only delay the answer.
 const TYPING_PAUSE: std::time::Duration = std::time::Duration::from_millis(300);
+/// A sign of life lasts a few seconds: it is given again this often while the work does.
+const TYPING_AGAIN: std::time::Duration = std::time::Duration::from_secs(3);
 /// The same refusal is told to the same person once in this time.
 const REFUSAL_PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
@@ -29,6 +31,7 @@ fn place(address: Address) -> Place {
     match address {
         Address::Bare => Place::Bare,
         Address::Mentioned => Place::Addressed,
+        Address::Answering => Place::Answering,
         Address::Overheard => Place::Overheard,
     }
 }
@@ -43,22 +46,22 @@ pub(super) fn txn(event: &str, purpose: &str) -> String {
     digest.iter().take(16).fold("ph".to_owned(), |txn, byte| format!("{txn}{byte:02x}"))
 }
 
-pub(super) fn outgoing(report: &Report, reply_to: Option<&str>) -> String {
-    speech(report, reply_to).json()
+pub(super) fn outgoing(report: &Report, on: Anchor<'_>) -> String {
+    speech(report, on).json()
 }
 
 /// What a report comes to in the room.
-pub(super) fn speech(report: &Report, reply_to: Option<&str>) -> Outgoing {
+pub(super) fn speech(report: &Report, on: Anchor<'_>) -> Outgoing {
     let words = reply::words(report);
     // Why a plaintext room does not do is told in that very room.
     let anywhere = matches!(report, Report::Refused(Refusal::Unproven(Why::PlaintextRoom)));
-    let reply_to = reply_to.map(str::to_owned);
-    Outgoing { reply_to, anywhere, ..Outgoing::new(words.plain, words.html) }
+    let (reply_to, thread) = (on.event.map(str::to_owned), on.thread.map(str::to_owned));
+    Outgoing { reply_to, thread, anywhere, ..Outgoing::new(words.plain, words.html) }
 }
 
 /// The first words of an answer.
 pub(super) fn draft(entry: &Entry, message: &Message, report: &Report) -> Draft {
-    Draft { txn: txn(&entry.event, "answer"), room: entry.room.clone(), payload: outgoing(report, reply_to(message)) }
+    Draft { txn: txn(&entry.event, "answer"), room: entry.room.clone(), payload: outgoing(report, anchor(message)) }
 }
 
 impl Operator {
@@ -260,8 +263,12 @@ impl Operator {
         if let Ok(result) = tokio::time::timeout(TYPING_PAUSE, &mut work).await {
             return result;
         }
-        self.typing(room, true);
-        let result = work.await;
+        let result = loop {
+            self.typing(room, true);
+            if let Ok(result) = tokio::time::timeout(TYPING_AGAIN, &mut work).await {
+                break result;
+            }
+        };
         self.typing(room, false);
         result
     }

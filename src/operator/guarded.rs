@@ -17,9 +17,21 @@ pub(super) fn actor(message: &Message) -> Actor {
     if message.who == GUARD { Actor::UsageGuard } else { Actor::Person(message.who.clone()) }
 }
 
-/// The event that an answer replies to: what the guard wants is no event of the room.
-pub(super) fn reply_to(message: &Message) -> Option<&str> {
-    (message.who != GUARD).then_some(message.event.as_str())
+/// What an answer hangs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Anchor<'a> {
+    /// The event that is answered.
+    pub(super) event: Option<&'a str>,
+    /// The root of the thread that it stands in.
+    pub(super) thread: Option<&'a str>,
+}
+
+/// The message that an answer replies to: what the guard wants is no event of the room.
+pub(super) fn anchor(message: &Message) -> Anchor<'_> {
+    if message.who == GUARD {
+        return Anchor::default();
+    }
+    Anchor { event: Some(&message.event), thread: message.thread.as_deref() }
 }
 
 /// Why the guard must not start a target.

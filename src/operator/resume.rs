@@ -1,7 +1,7 @@
 //! What a kill interrupted: finished where that is certainly still wanted, told otherwise.
 
 use super::gate::{message, outgoing, txn};
-use super::guarded::reply_to;
+use super::guarded::anchor;
 use super::work::Work;
 use super::{Operator, now, watching};
 use crate::chat::{GUARD, Message};
@@ -53,7 +53,7 @@ impl Operator {
         }
         tracing::warn!(id = entry.id, late, overtaken, "an interrupted order is told, not finished");
         let report = Report::Interrupted { target: work.target.clone(), verb: work.change.verb() };
-        let payload = outgoing(&report, reply_to(message));
+        let payload = outgoing(&report, anchor(message));
         let txn = txn(&entry.event, "interrupted");
         let speech = Speech::about(row, entry.room.clone(), txn, payload);
         self.store.finish(Done { speech: Some(speech), ..Done::silent(entry.id, outcome::INTERRUPTED) }, now()).await?;

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 use super::gate::{draft, speech};
+use super::guarded::anchor;
 use super::{Book, Operator, now};
 use crate::chat::{Image, Message, Outgoing};
 use crate::command::Usage;
@@ -68,7 +69,7 @@ impl Operator {
             }
         };
         let draft = Draft {
-            payload: Outgoing { image, ..speech(&words, Some(&message.event)) }.json(),
+            payload: Outgoing { image, ..speech(&words, anchor(message)) }.json(),
             ..draft(entry, message, &words)
         };
         let done = Done { speech: Some(Speech::New(draft)), ..Done::silent(entry.id, "told") };

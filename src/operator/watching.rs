@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, Instant};
 
 use super::gate::{outgoing, txn};
-use super::guarded::reply_to;
+use super::guarded::{Anchor, anchor};
 use super::work::Work;
 use super::{Operator, STORE_PAUSE, now};
 use crate::chat::Message;
@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub(super) work: Work,
     event: String,
     reply_to: Option<String>,
+    #[serde(default)]
+    thread: Option<String>,
     room: String,
     row: Option<i64>,
     began: Timestamp,
@@ -45,12 +47,14 @@ impl Job {
         began: Timestamp,
         deadline: Timestamp,
     ) -> Self {
+        let on = anchor(message);
         Self {
             inbox: entry.id,
             target: work.target.clone(),
             work: work.clone(),
             event: entry.event.clone(),
-            reply_to: reply_to(message).map(str::to_owned),
+            reply_to: on.event.map(str::to_owned),
+            thread: on.thread.map(str::to_owned),
             room: entry.room.clone(),
             row,
             began,
@@ -73,7 +77,7 @@ impl Job {
     /// Makes the words replace those of the command's message.
     pub(super) fn speech(&self, report: &Report, purpose: &str) -> Speech {
         let txn = txn(&self.event, purpose);
-        let payload = outgoing(report, self.reply_to.as_deref());
+        let payload = outgoing(report, Anchor { event: self.reply_to.as_deref(), thread: self.thread.as_deref() });
         Speech::about(self.row, self.room.clone(), txn, payload)
     }
 

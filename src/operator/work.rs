@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::gate::{draft, outgoing, txn};
-use super::guarded::{Hands, reply_to};
+use super::guarded::{Hands, anchor};
 use super::{Book, Operator, STORE_PAUSE, now, watching};
 use crate::chat::{GUARD, Message};
 use crate::cluster::{ClusterError, Target, Wanted, Workload};
@@ -278,7 +278,7 @@ impl Operator {
             row,
             room: entry.room.clone(),
             txn: txn(&entry.event, "failed"),
-            payload: outgoing(&report, reply_to(message)),
+            payload: outgoing(&report, anchor(message)),
         });
         self.conclude(Done { target, speech, ..Done::silent(entry.id, &outcome) }).await;
         Ok(())

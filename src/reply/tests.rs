@@ -52,6 +52,23 @@ fn a_rollout_reads_from_underway_to_its_end() {
 }
 
 #[test]
+fn after_an_outage_it_says_what_waited_and_whether_that_is_all() {
+    let back = |waited, more| said(&Report::Back { after: SignedDuration::from_mins(12), waited, more });
+    assert_eq!(back(0, false), "📡 Back after 12 min. Nothing waited.");
+    assert_eq!(back(1, false), "📡 Back after 12 min. One message waited.");
+    assert!(
+        back(2, true).ends_with("2 messages waited. The homeserver does not give out every room yet: more may come.")
+    );
+    assert!(back(0, true).contains("Nothing has come yet."));
+}
+
+#[test]
+fn what_was_given_up_is_told_as_a_number() {
+    let said = |given_up| said(&Report::Overflowed { given_up });
+    assert!(said(1).contains("one message was given up") && said(12).contains("12 messages were given up"));
+}
+
+#[test]
 fn every_reason_to_refuse_has_a_sentence_and_a_way_out() {
     for (why, part) in [
         (Why::PlaintextRoom, "not encrypted"),

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction};
 
-use super::{Store, StoreError, time};
+use super::{Store, StoreError, overflow, time};
 
 /// Most rows that may wait: what comes beyond is counted and dropped, oldest progress first.
 pub const CAPACITY: i64 = 1000;
@@ -159,16 +159,17 @@ pub(super) fn put_speech(
     }
 }
 
-/// Counts a row that was given up; the count outlives the row.
-fn count_dropped(tx: &Transaction<'_>) -> Result<(), StoreError> {
+/// Counts rows that were given up; the count outlives them.
+fn count_dropped(tx: &Transaction<'_>, rows: usize) -> Result<(), StoreError> {
     tx.execute(
-        "INSERT INTO cursor (name, token) VALUES (?1, '1') ON CONFLICT (name) DO UPDATE SET token = token + 1",
-        [DROPPED],
+        "INSERT INTO cursor (name, token) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET token = token + ?2",
+        (DROPPED, rows.to_string()),
     )?;
     Ok(())
 }
 
-/// Drops what waits beyond [`CAPACITY`]: edits before messages, the oldest first, nothing that was tried.
+/// Drops what waits beyond [`CAPACITY`]: edits before messages, the oldest first, nothing that was tried. Each room's
+/// number is kept until the room was told.
 fn shed(tx: &Transaction<'_>) -> Result<(), StoreError> {
     let waiting: i64 =
         tx.query_row("SELECT count(*) FROM outbox WHERE state IN ('queued', 'trying')", [], |row| row.get(0))?;
@@ -176,11 +177,14 @@ fn shed(tx: &Transaction<'_>) -> Result<(), StoreError> {
         return Ok(());
     }
     let mut statement =
-        tx.prepare("SELECT id FROM outbox WHERE state = 'queued' ORDER BY edits IS NULL, id LIMIT ?1")?;
-    let rows: Vec<i64> = statement.query_map([waiting - CAPACITY], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for row in rows {
+        tx.prepare("SELECT id, room FROM outbox WHERE state = 'queued' ORDER BY edits IS NULL, id LIMIT ?1")?;
+    let rows: Vec<(i64, String)> =
+        statement.query_map([waiting - CAPACITY], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    for (row, room) in rows {
+        tracing::warn!(room, row, "words are given up: more than {CAPACITY} wait to go out");
         tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [row])?;
-        count_dropped(tx)?;
+        count_dropped(tx, 1)?;
+        overflow::note(tx, &room, 1)?;
         tell_row(tx, row)?;
     }
     Ok(())
@@ -204,10 +208,15 @@ impl Store {
         let room = room.to_owned();
         self.call(move |tx| {
             let since = since.as_millisecond();
-            tx.execute(
+            let old = tx.execute(
                 "UPDATE outbox SET state = 'dropped' WHERE room = '' AND state = 'queued' AND created_at < ?1",
                 [since],
             )?;
+            if old > 0 {
+                tracing::warn!(rows = old, "words are given up: no room was known for them while they were news");
+                count_dropped(tx, old)?;
+            }
+            overflow::adopt(tx, &room)?;
             Ok(tx.execute("UPDATE outbox SET room = ?1 WHERE room = '' AND state = 'queued'", [room])?)
         })
         .await
@@ -348,7 +357,7 @@ impl Store {
     pub async fn dropped(&self, id: i64) -> Result<(), StoreError> {
         self.call(move |tx| {
             tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [id])?;
-            count_dropped(tx)?;
+            count_dropped(tx, 1)?;
             // Its edits would wait for ever: they go out as events of their own.
             tx.execute("UPDATE outbox SET edits = NULL WHERE edits = ?1 AND state = 'queued'", [id])?;
             tell_row(tx, id)

@@ -156,7 +156,17 @@ impl Store {
         .await
     }
 
-    /// Moves a person's pin to another master key, or pins one more device. Only an Order does this.
+    /// Pins the master key that the configuration names (`trust.pins`), whatever was pinned before. The configuration is
+    /// the word of whoever runs Pilothouse, and no Order: it says what is so, and holds again at each start.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn pin_configured(&self, user: &str, master: &str, now: Timestamp) -> Result<(), StoreError> {
+        self.repin(user, None, master, "configuration", now).await
+    }
+
+    /// Moves a person's pin to another master key, or pins one more device. Only an Order does this; for what the
+    /// configuration names see [`Store::pin_configured`].
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.

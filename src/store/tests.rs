@@ -1,6 +1,7 @@
 //! The queues' promises, on real files.
 
 use jiff::{SignedDuration, Timestamp};
+use rusqlite::Connection;
 
 use super::inbox::{Arrival, Done, Started, State};
 use super::outbox::{Draft, Speech};
@@ -310,6 +311,34 @@ async fn words_without_a_room_wait_for_the_first_that_is_known() {
         waiting.iter().map(|row| (row.txn.as_str(), row.room.as_str())).collect::<Vec<_>>(),
         [("new", "!room:hs")]
     );
+}
+
+#[tokio::test]
+async fn a_subcommand_leaves_a_file_of_another_version_as_it_is() {
+    let place = Place::new();
+    let path = place.folder.path().join("store.sqlite3");
+    std::fs::copy(format!("{}/tests/fixtures/store-1.sqlite3", env!("CARGO_MANIFEST_DIR")), &path).unwrap();
+    assert!(matches!(Store::open_beside(&path), Err(StoreError::Older { found: 1 })));
+    let version = |path: &std::path::Path| -> i64 {
+        Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(version(&path), 1);
+    drop(Store::open(&path).unwrap());
+    assert_eq!(version(&path), SCHEMA_VERSION);
+    assert!(Store::open_beside(&path).is_ok());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", SCHEMA_VERSION + 1).unwrap();
+    assert!(matches!(Store::open_beside(&path), Err(StoreError::TooNew { .. })));
+}
+
+#[tokio::test]
+async fn what_the_configuration_pins_stands_above_what_was_met_or_accepted() {
+    let place = Place::new();
+    let store = place.open();
+    store.pin_first("@a:hs", "one", at(0)).await.unwrap();
+    store.repin("@a:hs", None, "two", "@b:hs", at(1)).await.unwrap();
+    store.pin_configured("@a:hs", "three", at(2)).await.unwrap();
+    let pin = store.keys("@a:hs").await.unwrap().pin.unwrap();
+    assert_eq!((pin.master.as_str(), pin.by.as_str(), pin.since), ("three", "configuration", at(2)));
 }
 
 /// Files as each earlier schema left them: `tests/fixtures/store-N.sqlite3`.

@@ -213,6 +213,7 @@ fn arrival(request: &Request, room: &str, now: Timestamp) -> Arrival {
         event: request.event.clone(),
         text: format!("{} {}", request.will.word(), request.target),
         sent_at: now,
+        thread: None,
         device: None,
         standing: Standing::Proven,
         address: Address::Mentioned,

@@ -65,6 +65,8 @@ pub struct Doors {
     pub outbox: Arc<Notify>,
     /// Counters.
     pub metrics: Metrics,
+    /// The last turn of the loop: `/livez` asks.
+    pub pulse: watch::Sender<Option<Timestamp>>,
 }
 
 /// Watches until `end`.
@@ -72,10 +74,11 @@ pub struct Doors {
 /// # Errors
 /// Where a task panicked.
 pub async fn run(doors: Doors, end: CancellationToken) -> anyhow::Result<()> {
-    let Doors { store, plan, adapters, mut pushed, mut questions, inbox, outbox, metrics } = doors;
+    let Doors { store, plan, adapters, mut pushed, mut questions, inbox, outbox, metrics, pulse } = doors;
     let mut watcher = Watcher::begin(store, plan, adapters, (inbox, outbox), metrics).await?;
     let mut prune = tokio::time::interval(PRUNE);
     loop {
+        pulse.send_replace(Some(now()));
         watcher.ask_due(now());
         let nap = watcher.nap(now());
         tokio::select! {

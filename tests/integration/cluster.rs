@@ -9,7 +9,7 @@ mod outage;
 #[path = "cluster/rollout.rs"]
 mod rollout;
 #[path = "cluster/status.rs"]
-mod status;
+pub(crate) mod status;
 #[path = "cluster/trouble.rs"]
 mod trouble;
 
@@ -143,7 +143,7 @@ async fn to_the_end(rollout: Pin<Box<dyn Stream<Item = Progress> + Send>>) -> Ve
 }
 
 /// Somebody else scales, as kubectl does.
-async fn scale_as(manager: &str, namespace: &Namespace, name: &str, replicas: i32) {
+pub(crate) async fn scale_as(manager: &str, namespace: &Namespace, name: &str, replicas: i32) {
     let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
     let api = namespace.api::<k8s_openapi::api::apps::v1::Deployment>();

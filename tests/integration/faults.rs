@@ -33,6 +33,7 @@ fn message(house: &House, event: &str, text: &str) -> Message {
         event: event.to_owned(),
         text: text.to_owned(),
         sent_at: now(),
+        thread: None,
         device: None,
         standing: Standing::Proven,
         address: Address::Bare,

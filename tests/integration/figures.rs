@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::support::control_plane::{Namespace, with_namespace};
 use crate::support::environment;
 use crate::support::house::{House, Plan, SOON};
+use crate::support::http;
 use crate::support::process::binary;
 use crate::support::synapse::{Account, Synapse};
 
@@ -42,7 +43,7 @@ impl Drop for Bare {
 impl Bare {
     async fn log_in(synapse: &Synapse, account: &Account) -> Self {
         let token = synapse.login(account).await.access_token;
-        let (http, url) = (reqwest::Client::new(), synapse.url().to_owned());
+        let (http, url) = (http(), synapse.url().to_owned());
         let (coming, events) = mpsc::unbounded_channel();
         let first = Self::poll(&http, &url, &token, None).await;
         let (client, base, bearer) = (http.clone(), url.clone(), token.clone());

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::bot::{DEADLINE, Running, eventually, now};
 use crate::support::front::{Asked, Front, Way};
+use crate::support::person::RoomEvent;
 use crate::support::synapse::{Account, Synapse, synapse};
 use crate::support::unique;
 use crate::sync::Scene;
@@ -89,6 +90,32 @@ impl Scene {
     async fn texts(&self, room: &str) -> Vec<String> {
         self.inbox().await.into_iter().filter(|message| message.room == room).map(|message| message.text).collect()
     }
+}
+
+#[tokio::test]
+async fn after_an_outage_it_says_that_a_room_is_still_to_be_read() {
+    let (mut scene, _front, faults) = scene().await;
+    let running = scene.start().await;
+    let (home, broken) = (scene.room().await, scene.room().await);
+    scene.marker(&home).await;
+    scene.marker(&broken).await;
+    scene.break_off(running).await;
+    scene.bot.matrix.home_room = Some(home.clone());
+    let waits = scene.anna.send(&broken, "start").await;
+    faults.set(&broken, Some(Fault::Broken));
+    let then = now() - SignedDuration::from_mins(12);
+    scene.store.set_cursor("synced_at", &then.as_millisecond().to_string()).await.expect("the store answers");
+    let running = scene.start().await;
+    let told = |event: &RoomEvent| event.room == home && event.is_notice() && event.body().contains("Back after");
+    let told = scene.anna.expect(DEADLINE, told).await;
+    assert!(
+        told.body().contains("Nothing has come yet.") && told.body().ends_with("more may come."),
+        "{}",
+        told.body()
+    );
+    faults.set(&broken, None);
+    scene.arrives(&waits.id).await;
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -91,6 +91,7 @@ impl Beside {
             event: event.to_owned(),
             text: text.to_owned(),
             sent_at: now(),
+            thread: None,
             device: None,
             standing: Standing::Proven,
             address: Address::Mentioned,

@@ -41,6 +41,15 @@ pub(crate) fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// A client for plain HTTP to the servers of the tests, and to the daemon's probes.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is asked here is on loopback: neither a CA nor a proxy stands before it"
+)]
+pub(crate) fn http() -> reqwest::Client {
+    reqwest::Client::new()
+}
+
 /// The folder in which `make` keeps what it has built once: `<cache>/<kind>-<hash of the pinned versions>`.
 fn cached(kind: &str, pins: &[u8]) -> PathBuf {
     let cache = environment("PILOTHOUSE_CACHE").map(PathBuf::from);

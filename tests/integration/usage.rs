@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::control_plane::with_namespace;
 use crate::support::house::{House, Plan, SOON};
+use crate::support::http;
 use crate::support::person::RoomEvent;
 use crate::support::provider::{Provider, Reply};
 
@@ -181,7 +182,7 @@ async fn a_workstation_pushes_and_the_machine_asks_checks_and_carries_history() 
             "sent_at": now().as_second(),
             "rate_limits": { "seven_day": { "used_percentage": 83.0, "resets_at": reset } },
         });
-        let pushed = reqwest::Client::new()
+        let pushed = http()
             .post(format!("http://{listen}/usage/v1/desk"))
             .bearer_auth("a long random token")
             .json(&body)

@@ -67,6 +67,9 @@ async fn a_new_device_is_accepted_by_its_name() {
         let again = Person::log_in(&house.synapse, &account).await;
         again.member(&house.room, &house.bot.user_id, "join", SOON).await;
         assert!(asks(&again, &house, "version").await.contains("is new to me"));
+        let checked = house.beside(&["check"]).run(RUN).await;
+        let told = format!("not accepted: {}", again.device_id);
+        assert!(checked.said.contains(&told), "{}", checked.said);
         let accept = format!("trust accept {} {} {}", bert.user_id, again.device_id, again.fingerprint);
         assert!(asks(&house.person, &house, &accept).await.contains("is trusted with the key"));
         assert!(asks(&again, &house, "version").await.contains("Pilothouse "));

@@ -86,6 +86,11 @@ impl OpenGaps {
         self.rooms.lock().await
     }
 
+    /// Says whether any room has a gap.
+    pub(crate) async fn are_open(&self) -> bool {
+        !self.rooms.lock().await.is_empty()
+    }
+
     /// Says whether no room is heard: every one that the bot is in has an open gap.
     pub(crate) async fn are_everywhere(&self) -> bool {
         let open = self.rooms.lock().await;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use matrix_sdk::ruma::events::Mentions;
-use matrix_sdk::ruma::events::relation::Reply;
+use matrix_sdk::ruma::events::relation::{Reply, Thread};
 use matrix_sdk::ruma::events::room::message::{
     FormattedBody, ImageMessageEventContent, MessageType, Relation, ReplacementMetadata, RoomMessageEventContent,
+    RoomMessageEventContentWithoutRelation,
 };
 use matrix_sdk::ruma::events::room::{EncryptedFile, ImageInfo};
 use matrix_sdk::ruma::{EventId, OwnedEventId, UInt, UserId};
@@ -29,8 +30,7 @@ pub(super) fn content(outgoing: &Outgoing, root: Option<&EventId>) -> RoomMessag
         let already = content.mentions.clone();
         return content.make_replacement(ReplacementMetadata::new(root.to_owned(), already));
     }
-    let asked = outgoing.reply_to.as_deref().and_then(|event| OwnedEventId::try_from(event).ok());
-    content.relates_to = asked.map(|event| Relation::Reply(Reply::with_event_id(event)));
+    content.relates_to = relation(outgoing);
     content
 }
 
@@ -47,9 +47,18 @@ pub(super) fn picture(outgoing: &Outgoing, image: &Image, file: EncryptedFile, s
     info.size = UInt::new(size);
     picture.info = Some(Box::new(info));
     let mut content = RoomMessageEventContent::new(MessageType::Image(picture));
-    let asked = outgoing.reply_to.as_deref().and_then(|event| OwnedEventId::try_from(event).ok());
-    content.relates_to = asked.map(|event| Relation::Reply(Reply::with_event_id(event)));
+    content.relates_to = relation(outgoing);
     content.add_mentions(Mentions::new())
+}
+
+/// What the words hang on: the event that they answer, in the thread where that was asked.
+fn relation(outgoing: &Outgoing) -> Option<Relation<RoomMessageEventContentWithoutRelation>> {
+    let id = |event: &Option<String>| OwnedEventId::try_from(event.as_deref()?).ok();
+    match (id(&outgoing.thread), id(&outgoing.reply_to)) {
+        (Some(root), Some(asked)) => Some(Relation::Thread(Thread::plain(root, asked))),
+        (Some(root), None) => Some(Relation::Thread(Thread::without_fallback(root))),
+        (None, asked) => asked.map(|event| Relation::Reply(Reply::with_event_id(event))),
+    }
 }
 
 /// Cuts what is too long, and says so.
@@ -83,7 +92,7 @@ pub(super) fn join(first: &Parcel, others: &[Parcel]) -> Option<(String, Vec<i64
     joined.html = format!("<div>{}</div>", joined.html);
     for other in others {
         let Ok(words) = serde_json::from_str::<Outgoing>(&other.payload) else { continue };
-        if words.image.is_some() {
+        if words.image.is_some() || words.thread != joined.thread {
             break;
         }
         let length = joined.plain.len() + joined.html.len() + words.plain.len() + words.html.len() + 12;
@@ -120,6 +129,7 @@ mod tests {
             plain: plain.to_owned(),
             html: html.to_owned(),
             reply_to: Some("$asked:x".to_owned()),
+            thread: None,
             mentions: vec!["@anna:x".to_owned(), "nobody".to_owned()],
             anywhere: false,
             image: None,
@@ -144,6 +154,27 @@ mod tests {
                 "m.relates_to": { "m.in_reply_to": { "event_id": "$asked:x" } },
             })
         );
+    }
+
+    #[test]
+    fn in_a_thread_it_is_answered_in_the_thread() {
+        let threaded = Outgoing { thread: Some("$root:x".to_owned()), ..outgoing("a", "a") };
+        let relation = |outgoing: &Outgoing| event(outgoing, None)["m.relates_to"].clone();
+        let plain = json!({
+            "rel_type": "m.thread", "event_id": "$root:x", "is_falling_back": true,
+            "m.in_reply_to": { "event_id": "$asked:x" },
+        });
+        assert_eq!(relation(&threaded), plain);
+        let several = Outgoing { reply_to: None, ..threaded };
+        assert_eq!(relation(&several), json!({ "rel_type": "m.thread", "event_id": "$root:x" }));
+    }
+
+    #[test]
+    fn words_of_a_thread_are_not_told_elsewhere() {
+        let mut threaded = row(2, "a", None, false, true);
+        let words = Outgoing { thread: Some("$root:x".to_owned()), ..outgoing("a", "a") };
+        threaded.payload = words.json();
+        assert_eq!(join(&row(1, "a", None, false, true), &[threaded]), None);
     }
 
     #[test]

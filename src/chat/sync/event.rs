@@ -35,20 +35,42 @@ impl Event {
         Timestamp::from_millisecond(self.origin_server_ts).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// What a person wrote: a text message of its own, neither an edit nor a notice nor state.
+    /// What a person wrote: a text message of its own, neither an edit nor a notice nor state. Of a reply, what they wrote
+    /// themselves: many clients repeat above it the words that it answers.
     pub(crate) fn text(&self) -> Option<&str> {
         let written = self.kind == "m.room.message"
             && self.state_key.is_none()
             && self.content.get("msgtype").and_then(Value::as_str) == Some("m.text");
-        if !written || self.is_edit() { None } else { self.content.get("body").and_then(Value::as_str) }
+        if !written || self.is_edit() {
+            return None;
+        }
+        let body = self.content.get("body").and_then(Value::as_str)?;
+        Some(if self.relation("m.in_reply_to").is_some() { without_quotation(body) } else { body })
+    }
+
+    /// Whether it answers an event because its sender chose to. In a thread, clients name an event for those that know no
+    /// threads; nobody chose that one. The relation stands outside the ciphertext: a homeserver that adds or takes it away
+    /// wins that a quotation is read with the rest or left out, or that a mistake is answered or not.
+    pub(crate) fn is_reply(&self) -> bool {
+        let by_itself = self.relation("is_falling_back").and_then(Value::as_bool) == Some(true);
+        self.relation("m.in_reply_to").is_some() && !by_itself
+    }
+
+    /// The root event of the thread that it stands in.
+    pub(crate) fn thread(&self) -> Option<&str> {
+        let in_one = self.relation("rel_type").and_then(Value::as_str) == Some("m.thread");
+        self.relation("event_id").and_then(Value::as_str).filter(|id| in_one && id.starts_with('$'))
+    }
+
+    fn relation(&self, key: &str) -> Option<&Value> {
+        self.content.get("m.relates_to")?.get(key)
     }
 
     /// Whether it replaces another event. The relation stands outside the ciphertext, where a homeserver can take it away;
     /// `m.new_content` stands inside.
     pub(crate) fn is_edit(&self) -> bool {
         self.content.contains_key("m.new_content")
-            || self.content.get("m.relates_to").and_then(|relation| relation.get("rel_type")).and_then(Value::as_str)
-                == Some("m.replace")
+            || self.relation("rel_type").and_then(Value::as_str) == Some("m.replace")
     }
 
     /// Whether it is an encrypted message, not an encrypted edit.
@@ -95,6 +117,26 @@ impl Event {
             None => !self.unsigned.contains_key("replaces_state"),
         }
     }
+}
+
+/// Leaves out the fallback of a rich reply (Matrix client-server API): the lines at the top that begin with `> `, and the
+/// empty one below them.
+fn without_quotation(body: &str) -> &str {
+    let mut rest = body;
+    while rest.starts_with("> ") || rest.starts_with(">\n") {
+        rest = rest.split_once('\n').map_or("", |(_, below)| below);
+    }
+    if rest.len() < body.len() { rest.strip_prefix('\n').unwrap_or(rest) } else { body }
+}
+
+/// Whether one of these names stands anywhere in a text, as a word.
+pub(crate) fn names_one_of(text: &str, names: &[&str]) -> bool {
+    let text = text.to_lowercase();
+    let apart = |letter: Option<char>| !letter.is_some_and(char::is_alphanumeric);
+    names.iter().filter(|name| !name.is_empty()).map(|name| name.to_lowercase()).any(|name| {
+        text.match_indices(&name)
+            .any(|(at, _)| apart(text[..at].chars().next_back()) && apart(text[at + name.len()..].chars().next()))
+    })
 }
 
 /// Takes the bot's name off the front of a text, where it stands there as an address: `Pilothouse: start`,
@@ -157,6 +199,53 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reply_quotes_is_not_what_it_says() {
+        let reply = |body: &str| {
+            let relation = json!({"m.in_reply_to": {"event_id": "$x"}});
+            message(&json!({"msgtype": "m.text", "body": body, "m.relates_to": relation}))
+        };
+        for (body, said) in [
+            ("> <@bot:b> web is ready\n\nstop", "stop"),
+            ("> <@bot:b> web: ready\n> Image: fine\n>\n> more\n\nstop web\nnow", "stop web\nnow"),
+            ("> <@bot:b> web is ready\nstop", "stop"),
+            ("> * <@bot:b> waves\n\n> stop\n\nno", "> stop\n\nno"),
+            ("> <@bot:b> web is ready", ""),
+            ("stop\n> it", "stop\n> it"),
+            (">stop", ">stop"),
+        ] {
+            assert_eq!(reply(body).text(), Some(said), "{body:?}");
+        }
+        let quotation = message(&json!({"msgtype": "m.text", "body": "> no\n\nstop"}));
+        assert_eq!(quotation.text(), Some("> no\n\nstop"), "a quotation that answers nothing is its sender's words");
+    }
+
+    #[test]
+    fn a_thread_is_named_by_its_root() {
+        let thread = |relation: Value| {
+            let event = message(&json!({"msgtype": "m.text", "body": "stop", "m.relates_to": relation}));
+            event.thread().map(str::to_owned)
+        };
+        assert_eq!(thread(json!({"rel_type": "m.thread", "event_id": "$r"})).as_deref(), Some("$r"));
+        assert_eq!(thread(json!({"rel_type": "m.reference", "event_id": "$r"})), None);
+        assert_eq!(thread(json!({"rel_type": "m.thread", "event_id": "r"})), None);
+        assert_eq!(thread(json!({"m.in_reply_to": {"event_id": "$r"}})), None);
+    }
+
+    #[test]
+    fn a_reply_that_nobody_chose_is_none() {
+        let related = |relation: Value| {
+            message(&json!({"msgtype": "m.text", "body": "stop", "m.relates_to": relation})).is_reply()
+        };
+        let of = json!({"event_id": "$x"});
+        assert!(related(json!({"m.in_reply_to": of})));
+        assert!(related(json!({"rel_type": "m.thread", "event_id": "$r", "m.in_reply_to": of})));
+        assert!(!related(
+            json!({"rel_type": "m.thread", "event_id": "$r", "is_falling_back": true, "m.in_reply_to": of})
+        ));
+        assert!(!message(&json!({"msgtype": "m.text", "body": "stop"})).is_reply());
+    }
+
+    #[test]
     fn names_without_their_sigil_are_no_event() {
         let parse = |id: &str, sender: &str| {
             let event = json!({ "type": "m.room.message", "event_id": id, "sender": sender, "content": {} });
@@ -189,6 +278,21 @@ mod tests {
         assert!(member(json!({"prev_content": {"membership": "invite"}, "replaces_state": "$x"})));
         assert!(!member(json!({"prev_content": {"membership": "join"}, "replaces_state": "$x"})));
         assert!(!member(json!({"replaces_state": "$x"})));
+    }
+
+    #[test]
+    fn a_name_in_a_text_is_a_word_of_it() {
+        let names = ["Pilot House", "@ph:example.org", "ph", ""];
+        for (text, named) in [
+            ("thanks pilot house!", true),
+            ("well done, PH", true),
+            ("thanks @ph:example.org", true),
+            ("phew, thanks", false),
+            ("the graph", false),
+            ("", false),
+        ] {
+            assert_eq!(names_one_of(text, &names), named, "{text}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use matrix_sdk::{HttpError, Room, RoomMemberships};
 use tracing::{debug, warn};
 
 use super::chores::Chores;
-use super::event::{Event, strip_name};
+use super::event::{Event, names_one_of, strip_name};
 use super::is_logout;
 use crate::chat::rooms::Rooms;
 use crate::chat::trust::Trust;
@@ -153,6 +153,7 @@ impl Hearing {
             event: event.id.clone(),
             text,
             sent_at: event.sent_at(),
+            thread: event.thread().map(str::to_owned),
             device: info.and_then(|info| info.sender_device.clone()).map(|device| device.to_string()),
             standing,
             address,
@@ -176,8 +177,10 @@ impl Hearing {
         let text = stripped.unwrap_or_else(|| body.trim()).to_owned();
         let address = if self.rooms.speaks_bare(room) || company(room).await == Some(2) {
             Address::Bare
-        } else if mentioned || stripped.is_some() {
+        } else if stripped.is_some() || mentioned && (!event.is_reply() || names_one_of(body, &names)) {
             Address::Mentioned
+        } else if mentioned {
+            Address::Answering
         } else {
             Address::Overheard
         };

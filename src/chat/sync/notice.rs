@@ -18,9 +18,9 @@ impl Context {
     }
 }
 
-/// To the home room: how long nothing was received, and how many messages waited.
-pub(crate) fn back(after: SignedDuration, waited: usize) -> Outgoing {
-    spoken(&Report::Back { after, waited })
+/// To the home room: how long nothing was received, and how many messages waited; `more`: some rooms could not be read.
+pub(crate) fn back(after: SignedDuration, waited: usize, more: bool) -> Outgoing {
+    spoken(&Report::Back { after, waited, more })
 }
 
 /// To a room of which not everything was read.
@@ -31,6 +31,11 @@ pub(crate) fn cut(events: usize, reach: SignedDuration) -> Outgoing {
 /// To a room of which something cannot be read; `passed_over`: it is not tried any more.
 pub(crate) fn unheard(passed_over: bool) -> Outgoing {
     spoken(&Report::Unheard { passed_over })
+}
+
+/// To a room for which words were given up.
+pub(crate) fn overflowed(given_up: usize) -> Outgoing {
+    spoken(&Report::Overflowed { given_up })
 }
 
 /// To the sender of a message whose key has not come.

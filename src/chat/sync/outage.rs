@@ -31,12 +31,14 @@ impl Outage {
         !std::mem::replace(&mut self.failing, true)
     }
 
-    /// Notes a good sync that brought `new` messages. After a long outage the home room reads of it.
+    /// Notes a good sync that brought `new` messages; `more`: some rooms could not be read yet. After a long outage the home
+    /// room reads of it.
     pub(crate) async fn end(
         &mut self,
         context: &Context,
         rooms: &Rooms,
         new: usize,
+        more: bool,
         now: Timestamp,
     ) -> anyhow::Result<()> {
         let away = self.last.map(|last| now.duration_since(last));
@@ -45,7 +47,7 @@ impl Outage {
             info!("received again");
         }
         let Some(away) = away.filter(|away| *away >= TOLD) else { return Ok(()) };
-        let words = notice::back(away, new);
+        let words = notice::back(away, new, more);
         info!("{}", words.plain);
         let room = match &context.matrix.home_room {
             Some(name) => {

@@ -1,12 +1,13 @@
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
 use pilothouse::cluster::{Cause, ClusterError};
-use pilothouse::config;
+use pilothouse::config::{self, Kind};
 
-use super::{MINIMAL, PATIENCE, admin, connect, limited, now, scale_as, settings, web};
+use super::{MINIMAL, PATIENCE, admin, connect, limited, now, scale_as, settings, target, web};
 use crate::support::control_plane::with_namespace;
 
-pub(super) const AUTOSCALER: &str = "
+pub(crate) const AUTOSCALER: &str = "
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: more}
@@ -42,6 +43,23 @@ async fn status_tells_what_may_be_seen() {
         let reasons: Vec<_> = events.iter().map(|event| event.reason.as_str()).collect();
         assert!(reasons.contains(&"StartedByChat") && reasons.contains(&"ScalingReplicaSet"), "{events:?}");
         assert!(events.iter().all(|event| event.at.is_some()), "{events:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_a_stateful_set_its_pods_tell_since_when() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        let before = now() - jiff::SignedDuration::from_secs(1);
+        namespace.workload::<StatefulSet>("StatefulSet", "db", "ready:1", 2).await;
+        let ready = |db: &StatefulSet| db.status.as_ref().and_then(|status| status.ready_replicas) == Some(2);
+        namespace.wait("db", PATIENCE, ready).await;
+        let (cluster, db) = (admin(&namespace).await, target(&namespace, Kind::StatefulSet, "db"));
+        let since = cluster.describe(&db, now()).await.unwrap().workload.since.expect("its pods tell it");
+        assert!(since >= before && since <= now(), "{since}");
+        let blind = limited(&namespace, MINIMAL).await;
+        assert_eq!(blind.describe(&db, now()).await.unwrap().workload.since, None, "pods may not be read");
     })
     .await;
 }

@@ -3,18 +3,19 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::support::http;
 use crate::support::synapse::{Account, Login, Synapse, synapse};
 
 async fn whoami(synapse: &Synapse, login: &Login) -> (u16, Value) {
     let url = format!("{}/_matrix/client/v3/account/whoami", synapse.url());
-    let answer = reqwest::Client::new().get(url).bearer_auth(&login.access_token).send().await.expect("an answer");
+    let answer = http().get(url).bearer_auth(&login.access_token).send().await.expect("an answer");
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
 async fn jwt_login(synapse: &Synapse, account: &Account) -> Value {
     let body = json!({"type": "org.matrix.login.jwt", "token": synapse.jwt(account)});
     let url = format!("{}/_matrix/client/v3/login", synapse.url());
-    let answer = reqwest::Client::new().post(url).json(&body).send().await.expect("an answer");
+    let answer = http().post(url).json(&body).send().await.expect("an answer");
     answer.json().await.expect("JSON")
 }
 
@@ -52,11 +53,11 @@ async fn a_homeserver_limits_hangs_goes_away_and_comes_back() {
     let login = synapse.login(&account).await;
     let room = synapse.call(&login.access_token, Method::POST, "/_matrix/client/v3/createRoom", Some(json!({}))).await;
     let room = room["room_id"].as_str().expect("a room");
-    let http = reqwest::Client::new();
+    let client = http();
     let send = async |number: usize| {
         let path = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/{number}");
         let body = json!({"msgtype": "m.text", "body": "hello"});
-        let request = http.put(format!("{}{path}", synapse.url())).bearer_auth(&login.access_token).json(&body);
+        let request = client.put(format!("{}{path}", synapse.url())).bearer_auth(&login.access_token).json(&body);
         request.send().await.expect("an answer")
     };
     let mut number = 0;
@@ -72,7 +73,7 @@ async fn a_homeserver_limits_hangs_goes_away_and_comes_back() {
     assert!(limited["retry_after_ms"].is_number());
 
     let health = format!("{}/health", synapse.url());
-    let ask = || reqwest::Client::new().get(&health).timeout(std::time::Duration::from_millis(300)).send();
+    let ask = || http().get(&health).timeout(std::time::Duration::from_millis(300)).send();
     synapse.pause();
     assert!(ask().await.expect_err("nobody answers").is_timeout());
     synapse.resume();

@@ -163,6 +163,7 @@ fn words(text: &str, reply_to: Option<&str>) -> String {
         plain: text.to_owned(),
         html: format!("<b>{text}</b>"),
         reply_to: reply_to.map(str::to_owned),
+        thread: None,
         mentions: Vec::new(),
         anywhere: false,
         image: None,

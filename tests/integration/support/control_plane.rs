@@ -32,7 +32,7 @@ use tokio::sync::OnceCell;
 use super::kubelet::Kubelet;
 use super::leash::{Folder, Leashed};
 use super::node::Node;
-use super::{cached, environment, free_port, unique};
+use super::{cached, environment, free_port, http, unique};
 
 /// Three seconds on an idle machine; a busy one takes its time.
 const START: Duration = Duration::from_mins(2);
@@ -80,7 +80,7 @@ impl ControlPlane {
             .args(["--unsafe-no-fsync=true", "--log-level=warn"]);
         let mut etcd = Leashed::start("etcd", &etcd);
         let health = format!("{etcd_url}/health");
-        let http = reqwest::Client::new();
+        let http = http();
         until_up(&mut etcd, async || http.get(&health).send().await.is_ok_and(|answer| answer.status().is_success()))
             .await;
 

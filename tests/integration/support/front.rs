@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::http;
 use super::leash::Folder;
 use super::synapse::{Synapse, python};
 
@@ -80,7 +81,7 @@ impl Front {
         L::Addr: std::fmt::Debug,
     {
         let asked = Arc::<Mutex<Vec<(Instant, String)>>>::default();
-        let (seen, behind, http) = (Arc::clone(&asked), synapse.url().to_owned(), reqwest::Client::new());
+        let (seen, behind, http) = (Arc::clone(&asked), synapse.url().to_owned(), http());
         let pass = move |request: Request| {
             let (seen, behind, http, decide) = (Arc::clone(&seen), behind.clone(), http.clone(), decide.clone());
             async move {

@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) users: Vec<String>,
     /// Kubeconfig other than the administrator's.
     pub(crate) kubeconfig: Option<std::path::PathBuf>,
+    /// Options of a volume of its own for the store.
+    pub(crate) volume: Option<&'static str>,
 }
 
 impl Plan {
@@ -76,7 +78,10 @@ impl House {
         let person = Person::with_identity(&synapse, &account).await;
         let toml = plan.toml(&synapse, &bot, &person.user_id, &namespace.name);
         let kubeconfig = plan.kubeconfig.unwrap_or_else(|| namespace.cluster.kubeconfig());
-        let pilothouse = daemon(&toml, &kubeconfig);
+        let mut pilothouse = daemon(&toml, &kubeconfig);
+        if let Some(options) = plan.volume {
+            pilothouse = pilothouse.on_volume(options);
+        }
         let mut running = pilothouse.start();
         running.ready(SOON).await;
         let room = person.create_room(&[&bot.user_id]).await;

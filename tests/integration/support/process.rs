@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::leash::{Folder, Leashed};
-use super::{environment, free_port};
+use super::{environment, free_port, http};
 
 /// What to run: arguments, environment and configuration. It can be started again and again on the same store.
 pub(crate) struct Pilothouse {
@@ -16,8 +16,13 @@ pub(crate) struct Pilothouse {
     pub(crate) store: Arc<Folder>,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
+    /// Options of the file system under its store.
+    volume: Option<&'static str>,
     port: u16,
 }
+
+/// Mounts `$1` with the options `$0`, for this process and what it becomes alone.
+const MOUNT: &str = r#"mkdir -p "$1" && mount -t tmpfs -o "$0" tmpfs "$1" && shift && exec "$@""#;
 
 impl Pilothouse {
     /// The daemon with an empty environment besides its store (`CRYPTO_STORE_PATH` for the predecessor's variables,
@@ -31,7 +36,7 @@ impl Pilothouse {
             ("HOME".to_owned(), store.path().display().to_string()),
             ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
         ]);
-        Self { store, arguments: Vec::new(), environment, port }
+        Self { store, arguments: Vec::new(), environment, volume: None, port }
     }
 
     /// Adds arguments, for instance a subcommand.
@@ -50,6 +55,18 @@ impl Pilothouse {
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.environment.remove(name);
         self
+    }
+
+    /// Gives its store a volume of its own with these options of tmpfs, seen by it alone and new at each start.
+    pub(crate) fn on_volume(mut self, options: &'static str) -> Self {
+        self.volume = Some(options);
+        self
+    }
+
+    /// Whether this machine lets a test mount anything.
+    pub(crate) fn can_mount() -> bool {
+        let tried = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
+        tried.is_ok_and(|tried| tried.status.success())
     }
 
     /// Lets it talk to an API server with this kubeconfig.
@@ -82,7 +99,14 @@ impl Pilothouse {
     }
 
     fn start_with(&self, more: &[&str]) -> Running {
-        let mut command = Command::new(binary());
+        let mut command = match self.volume {
+            None => Command::new(binary()),
+            Some(options) => {
+                let mut command = Command::new("unshare");
+                command.args(["-rm", "sh", "-c", MOUNT, options]).arg(self.store.path().join("store")).arg(binary());
+                command
+            }
+        };
         command.args(&self.arguments).args(more).envs(&self.environment).current_dir(self.store.path());
         let child = Leashed::start_clean("pilothouse", &command);
         Running { child, ready: self.admin("/readyz"), _store: Arc::clone(&self.store) }
@@ -180,8 +204,14 @@ impl Running {
         self.child.pid()
     }
 
+    /// A path as the process sees it, with the volumes that it alone has.
+    pub(crate) fn sees(&self, path: &Path) -> PathBuf {
+        let path = path.strip_prefix("/").expect("an absolute path");
+        PathBuf::from(format!("/proc/{}/root", self.pid())).join(path)
+    }
+
     async fn answers(&mut self, deadline: Duration, wanted: impl Fn(u16, &str) -> bool) -> Duration {
-        let http = reqwest::Client::new();
+        let http = http();
         let start = tokio::time::Instant::now();
         let mut last = String::from("nothing");
         loop {

@@ -9,6 +9,7 @@ use axum::response::Response;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
+use super::http;
 use super::synapse::Synapse;
 
 /// Most of a request's body.
@@ -63,7 +64,7 @@ impl Proxy {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let plan = Arc::<Mutex<Plan>>::default();
-        let shared = Shared { target: synapse.url().to_owned(), http: reqwest::Client::new(), plan: Arc::clone(&plan) };
+        let shared = Shared { target: synapse.url().to_owned(), http: http(), plan: Arc::clone(&plan) };
         let router = axum::Router::new().fallback(forward).with_state(shared);
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, plan }

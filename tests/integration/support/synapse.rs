@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::leash::{Folder, Leashed};
-use super::{cached, environment, free_port, unique};
+use super::{cached, environment, free_port, http, unique};
 
 /// Two seconds on an idle machine; a busy one takes its time.
 const START: Duration = Duration::from_mins(2);
@@ -93,7 +93,7 @@ impl Synapse {
         command.args(["-m", "synapse.app.homeserver", "-c"]).arg(self.folder.join("homeserver.yaml"));
         command.current_dir(&*self.folder);
         let mut server = Leashed::start("synapse", &command);
-        let http = reqwest::Client::new();
+        let http = http();
         let health = format!("{}/health", self.url);
         let start = tokio::time::Instant::now();
         while !http.get(&health).send().await.is_ok_and(|answer| answer.status().is_success()) {
@@ -124,7 +124,7 @@ impl Synapse {
     /// Makes an account with exactly this localpart, on a homeserver of one's own.
     pub(crate) async fn register_as(&self, localpart: &str, admin: bool) -> Account {
         let url = format!("{}/_synapse/admin/v1/register", self.url);
-        let http = reqwest::Client::new();
+        let http = http();
         let nonce: Value = json_of(http.get(&url)).await;
         let nonce = nonce["nonce"].as_str().expect("a nonce");
         let password = unique("password");
@@ -149,14 +149,14 @@ impl Synapse {
             "password": account.password,
         });
         let url = format!("{}/_matrix/client/v3/login", self.url);
-        let answer = json_of(reqwest::Client::new().post(url).json(&body)).await;
+        let answer = json_of(http().post(url).json(&body)).await;
         let text = |key: &str| answer[key].as_str().expect("a login").to_owned();
         Login { access_token: text("access_token"), device_id: text("device_id") }
     }
 
     /// Calls the client-server (or admin) API with a token, and returns the answer.
     pub(crate) async fn call(&self, token: &str, method: http::Method, path: &str, body: Option<Value>) -> Value {
-        let request = reqwest::Client::new().request(method, format!("{}{path}", self.url)).bearer_auth(token);
+        let request = http().request(method, format!("{}{path}", self.url)).bearer_auth(token);
         json_of(match body {
             Some(body) => request.json(&body),
             None => request,

@@ -1,0 +1,54 @@
+//! The volume of the store: full in the middle of work, and read-only from the start.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use crate::support::control_plane::{control_plane, with_namespace};
+use crate::support::house::{House, Plan, SOON, daemon};
+use crate::support::process::Pilothouse;
+
+/// A sync that failed is tried again after a minute at most.
+const AGAIN: Duration = Duration::from_mins(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_volume_nothing_is_acted_on_and_with_room_again_all_is() {
+    if !Pilothouse::can_mount() {
+        eprintln!("nothing can be mounted here, so a full volume is not tried");
+        return;
+    }
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build(&namespace, Plan { volume: Some("size=64m"), ..Plan::of(&["web"]) }).await;
+        house.ask("version").await;
+
+        let filler = house.running.sees(&house.pilothouse.store.path().join("store/filler"));
+        let mut file = std::fs::File::create(&filler).expect("a file");
+        while file.write_all(&[0; 4096]).is_ok() {}
+        let sent = house.say("start").await;
+        house.running.unready("disk is full", AGAIN).await;
+        assert_eq!(namespace.replicas("web").await, 0, "nothing is done that cannot be journaled");
+
+        drop(file);
+        std::fs::remove_file(&filler).expect("it is removed");
+        house.running.ready(AGAIN).await;
+        let answer = house.person.expect_reply(&sent, AGAIN).await;
+        house.person.expect_text(&answer, "ready: 1/1", SOON).await;
+        assert_eq!(namespace.replicas("web").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_cannot_be_written_is_said_at_the_start() {
+    if !Pilothouse::can_mount() {
+        eprintln!("nothing can be mounted here, so a read-only volume is not tried");
+        return;
+    }
+    let toml = "[matrix]\nhomeserver = \"http://127.0.0.1:1\"\nuser = \"@bot:nowhere\"\npassword = \"secret\"\n\
+                [policy]\nusers = [\"@alice:nowhere\"]\n[[targets]]\nname = \"web\"\nnamespace = \"apps\"\n";
+    let mut running = daemon(toml, &control_plane().await.kubeconfig()).on_volume("ro").start();
+    assert_eq!(running.end(SOON).await.code(), Some(1));
+    let log = running.log().join("\n");
+    assert!(log.contains("mount a writable volume there"), "{log}");
+}
