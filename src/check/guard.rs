@@ -81,7 +81,7 @@ fn judge(rule: &UsageRule, accounts: &[Account], known: &Known) -> Vec<Finding> 
     let (account, kind) = account_of(&rule.bucket);
     let mut watched: Vec<&Account> = accounts.iter().filter(|a| account.is_none_or(|name| a.name == name)).collect();
     watched.dedup_by_key(|account| (&account.name, account.source));
-    if !watched.iter().any(|account| source(account.source).confirms()) {
+    if watched.iter().all(|account| account.source == UsageSource::Push) {
         lacking.push(lacks(
             "no source proves a reset, so what it stops is not started again by itself".to_owned(),
             "add a source for the account that is asked (anthropic-oauth or command); `start` in the room works",

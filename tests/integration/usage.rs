@@ -72,7 +72,7 @@ async fn a_full_week_stops_the_workload_and_its_confirmed_reset_gives_it_back() 
         // Over a threshold and over the rule's limit: the room reads both, and the workload is stopped.
         provider.says(answer(96.0, week));
         let crossed = house.person.expect(SOON, |event| event.body().contains("week is over 95 %")).await;
-        assert!(crossed.is_notice());
+        assert!(crossed.is_notice() && crossed.encrypted);
         house.person.expect(SOON, |event| event.body().contains("spare the week")).await;
         house.person.expect(SOON, |event| event.body().contains("is stopped")).await;
         namespace.wait_replicas("web", 0, SOON).await;
