@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use crate::support::control_plane::with_namespace;
 use crate::support::house::{House, Plan, SOON};
 use crate::support::leash::Folder;
+use crate::support::manifests::Manifests;
 use crate::support::process::{Ended, Pilothouse, binary};
 use crate::support::provider::{Provider, Reply};
-use crate::support::subscribed::{account, answer, log_in, now, section, week};
+use crate::support::subscribed::{account, answer, document, log_in, now, rule, section, week};
 
 const RUN: Duration = Duration::from_mins(1);
 
@@ -93,7 +94,8 @@ async fn the_machine_asks_the_provider_itself_at_the_common_pace_and_its_exit_co
     let failed = until_asked(&pilothouse, &["usage"]).await;
     assert_eq!(failed.status.code(), Some(1), "{}", failed.said);
     assert!(failed.said.contains("week 77 %") && failed.said.contains("no source gave an answer"), "{}", failed.said);
-    (provider.expire(), provider.revoke());
+    provider.expire();
+    provider.revoke();
     let over = until_asked(&pilothouse, &["usage"]).await;
     assert!(over.status.code() == Some(1) && over.said.contains("the login is over"), "{}", over.said);
 
@@ -245,6 +247,42 @@ async fn the_readmes_script_reads_the_cli_and_a_program_that_fails_is_not_ticked
     let checked = run(&pilothouse, &["check"]).await;
     assert!(checked.said.contains("! work program") && checked.said.contains("✓ work answers"), "{}", checked.said);
     assert!(!checked.said.contains("✓ work program") && !checked.said.contains("secret"), "{}", checked.said);
+}
+
+#[tokio::test]
+async fn check_says_what_a_rule_and_a_login_lack() {
+    let folder = Folder::new("pilothouse-login-");
+    let login = document(None).replace("refreshToken\"", "formerly\"");
+    fs::write(folder.join(".credentials.json"), login).expect("written");
+    with_namespace(async |namespace| {
+        namespace.apply(&Manifests::minimal_role(&namespace.name)).await;
+        let token = namespace.service_account_token("minimal").await;
+        let kubeconfig = namespace.kubeconfig_for_token(&token);
+        let provider = Provider::start().await;
+        let usage = format!(
+            "[[targets]]\nname = \"web\"\nnamespace = \"kube-system\"\n[[targets]]\nname = \"shop\"\nnamespace = {:?}\n{}{}",
+            namespace.name,
+            section("5m", &account("work", &provider, &folder)),
+            rule("work").replace("[\"web\"]", "[\"web\", \"shop\"]")
+        );
+        let pilothouse = Pilothouse::new().configuration(&toml(&usage)).kubeconfig(&kubeconfig);
+        let checked = run(&pilothouse, &["check"]).await;
+        for line in [
+            "✗ work login",
+            "cannot be renewed: it has no refresh token",
+            "– rule spare the week",
+            "✗ rule spare the week",
+            "web cannot be scaled: the permission is missing",
+            "! rule spare the week",
+            "no room is known for what it says",
+        ] {
+            assert!(checked.said.contains(line), "{line} is not in\n{}", checked.said);
+        }
+        assert!(!checked.said.contains("shop cannot be scaled"), "{}", checked.said);
+        assert!(!pilothouse.store.path().join("store").exists(), "check makes no store");
+        assert_eq!(provider.usage_asked().len() + provider.token_asked().len(), 0, "nor does it ask the provider");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

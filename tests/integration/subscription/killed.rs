@@ -52,14 +52,14 @@ impl Door {
             async move { forward(client, request, stop, &seen).await }
         };
         let router = Router::new().fallback(pass);
-        let served = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let kubeconfig = Folder::new("pilothouse-kubeconfig-");
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: {server:?}}}}}]\n\
              users: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n"
         );
         std::fs::write(kubeconfig.join("config"), text).unwrap();
-        Self { kubeconfig, stop, stopped, _server: AbortOnDropHandle::new(served) }
+        Self { kubeconfig, stop, stopped, _server: AbortOnDropHandle::new(task) }
     }
 
     async fn until_stopped(&mut self) {

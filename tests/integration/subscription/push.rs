@@ -218,8 +218,8 @@ fn hook() -> String {
     let hook = hook.split("```").next().unwrap().to_owned();
     let source = include_str!("../../../src/usage/source/push.rs");
     let lines = source.lines().skip_while(|line| *line != "//! ```sh").skip(1).take_while(|line| *line != "//! ```");
-    let documented: String = lines.map(|line| format!("{}\n", line.trim_start_matches("//! "))).collect();
-    assert_eq!(hook, documented);
+    let documented: Vec<_> = lines.map(|line| line.trim_start_matches("//! ")).collect();
+    assert_eq!(hook.lines().collect::<Vec<_>>(), documented);
     hook
 }
 
