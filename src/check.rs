@@ -3,6 +3,7 @@
 //! Beside a running daemon it uses the saved token, refreshes nothing and leaves the locked store alone.
 
 mod cluster;
+mod guard;
 mod room;
 mod table;
 mod usage;
@@ -30,7 +31,8 @@ pub enum Verdict {
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What belongs together: `configuration`, `matrix`, `store`, `trust`, `rooms`, `kubernetes`, `permissions`, `targets`, `usage`.
+    /// What belongs together: `configuration`, `matrix`, `store`, `trust`, `rooms`, `kubernetes`, `permissions`, `targets`, `usage`,
+    /// `usage guard`.
     pub area: &'static str,
     /// What was tried.
     pub subject: String,

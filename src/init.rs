@@ -7,11 +7,13 @@
 //! | `draft` | the configuration as it grows, its text, and what [`Config::load`] thinks of it |
 //! | `credential`, `logins` | the login of a Claude installation: taken over or how to make one |
 //! | `output`, `write` | what is written, with leave: files whole or not at all, manifests |
+//! | `apply` | what is applied in a cluster besides that; pure |
 //!
 //! It talks on standard error; standard output is the Kubernetes Secret alone, ready for `kubectl apply -f -`. Nothing is
 //! written before the last question is answered.
 
 mod answers;
+mod apply;
 mod credential;
 mod draft;
 mod logins;
@@ -79,6 +81,13 @@ pub struct Flags {
     pub no_check: bool,
 }
 
+impl Flags {
+    /// Namespace of Pilothouse's own Secret.
+    fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or(apply::SECRET)
+    }
+}
+
 /// Exit code where something is missing or in the way: nothing was written.
 const STOPPED: u8 = 2;
 /// Exit code after an interrupt, as shells count.
@@ -120,7 +129,9 @@ fn session<R: BufRead, W: Write>(
         }
         take_over(dialogue, &mut draft, surroundings)?;
         answer(dialogue, &mut draft, flags)?;
-        let logins = logins::prepare(dialogue, &draft, installation(flags, surroundings).as_ref(), flags.login, now)?;
+        let installation = installation(flags, surroundings);
+        let login = (installation.as_ref(), flags.login);
+        let logins = logins::prepare(dialogue, &draft, login, flags.namespace(), now)?;
         if !complete(dialogue, &draft)? {
             return Ok(None);
         }

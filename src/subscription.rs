@@ -1,5 +1,6 @@
 //! `pilothouse usage`: the subscription seen from the machine, its history in and out, and how well forecasts do.
 
+use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
@@ -55,11 +56,12 @@ pub async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
             }
         }
     }
-    if json {
-        println!("{}", serde_json::to_string_pretty(&fresh)?);
+    let told = if json {
+        serde_json::to_string_pretty(&fresh)?
     } else {
-        println!("{}", words(&Report::Usage(overview::read(&store, &plan, now()).await?)).plain);
-    }
+        words(&Report::Usage(overview::read(&store, &plan, now()).await?)).plain
+    };
+    print(&format!("{told}\n"))?;
     anyhow::ensure!(failures == 0 || !fresh.is_empty(), "no source gave an answer");
     Ok(())
 }
@@ -102,8 +104,7 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     });
     let new = store.import_samples(samples.collect()).await?;
     store.learn(Learned { closed, ..Learned::default() }, now()).await?;
-    println!("{} rows read, {new} of them new; {windows} closed windows to learn from.", rows.len());
-    Ok(())
+    print(&format!("{} rows read, {new} of them new; {windows} closed windows to learn from.\n", rows.len()))
 }
 
 /// Writes the history to standard output.
@@ -120,8 +121,7 @@ pub async fn export(config: &Config, json: bool) -> anyhow::Result<()> {
             Some(Row { at: sample.at, bucket, percent: sample.percent, resets_at: sample.resets_at })
         })
         .collect();
-    print!("{}", if json { history::write_json(&rows) } else { history::write_csv(&rows) });
-    Ok(())
+    print(&if json { history::write_json(&rows) } else { history::write_csv(&rows) })
 }
 
 /// Holds estimators against simulated weeks, or against recorded ones.
@@ -133,12 +133,18 @@ pub fn backtest(seeds: Range<u64>, file: Option<&Path>, json: bool) -> anyhow::R
         Some(file) => backtest::replay(&read(file)?, &Contender::usual()),
         None => backtest::run(seeds, &Mishaps::default(), &Contender::usual()),
     };
-    if json {
-        println!("{}", report.json()?);
-    } else {
-        print!("{report}");
+    print(&if json { format!("{}\n", report.json()?) } else { report.to_string() })
+}
+
+/// Writes to standard output. Whoever reads no further (`| head`) has what they wanted: that is no fault.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("standard output cannot be written")
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<Row>> {

@@ -1,6 +1,8 @@
 //! Every integration test, in one binary: linking matrix-sdk is dear.
 #![expect(clippy::unwrap_used, reason = "all of this is tests, and clippy knows only their functions as such")]
 
+#[path = "integration/alerts.rs"]
+mod alerts;
 #[path = "integration/cluster.rs"]
 mod cluster;
 #[path = "integration/drift.rs"]
@@ -23,6 +25,8 @@ mod init;
 mod logins;
 #[path = "integration/logs.rs"]
 mod logs;
+#[path = "integration/machine.rs"]
+mod machine;
 #[path = "integration/manifests.rs"]
 mod manifests;
 #[path = "integration/network.rs"]

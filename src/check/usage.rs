@@ -1,15 +1,16 @@
-//! The watched accounts: their logins, looked at and not renewed, and how the daemon fared with them. Nothing is asked of
-//! the provider: it counts the questions.
+//! The watched accounts: their logins, looked at and not renewed, and how the daemon fared with each of their sources. Nothing
+//! is asked of the provider: it counts the questions.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::Finding;
+use super::{Finding, guard};
 use crate::cluster::Cluster;
 use crate::config::{Account, Config, UsageSource};
 use crate::daemon;
 use crate::reply::span;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::usage::credential::{Credential, secret};
+use crate::usage::guard::STALE_AFTER;
 use crate::usage::sources;
 
 const AREA: &str = "usage";
@@ -31,6 +32,7 @@ pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
     // Made by the daemon, so that it belongs to the daemon's user.
     let folder = &config.matrix.store;
     let store = folder.join(daemon::DATABASE).is_file().then(|| daemon::open_store_beside(folder).ok()).flatten();
+    let stale_after = config.usage.interval * STALE_AFTER;
     for account in accounts {
         match account.source {
             UsageSource::AnthropicOauth | UsageSource::Push if !applied => {
@@ -39,18 +41,15 @@ pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
             }
             UsageSource::AnthropicOauth => findings.extend(login(account, cluster.as_ref()).await),
             UsageSource::Push => findings.push(token(account)),
-            UsageSource::Command => {
-                findings.push(Finding::good(
-                    AREA,
-                    account.name.clone(),
-                    format!("printed by {}", account.command.first().map_or("", String::as_str)),
-                ));
-            }
+            UsageSource::Command => {}
         }
-        if let Some(store) = &store {
-            findings.extend(told(account, store).await);
-        }
+        let row = match &store {
+            Some(store) => row(account, store).await.unwrap_or_default(),
+            None => store::usage::Account::default(),
+        };
+        findings.push(told(account, &row, stale_after, now()));
     }
+    findings.extend(guard::findings(config, cluster.as_ref(), store.as_ref()).await);
     findings
 }
 
@@ -62,6 +61,7 @@ async fn login(account: &Account, cluster: Option<&Cluster>) -> Vec<Finding> {
         Ok(place) => place.look().await.map_err(|error| error.to_string()),
         Err(error) => Err(format!("{error:#}")),
     };
+    let readable = looked.is_ok();
     let mut findings = vec![match looked {
         Ok(credential) => judge(subject, &credential, now()),
         Err(why) => Finding::failure(
@@ -71,6 +71,17 @@ async fn login(account: &Account, cluster: Option<&Cluster>) -> Vec<Finding> {
             "make an own login (CLAUDE_CONFIG_DIR=/some/folder claude, then /login) and put it there; `pilothouse init` helps",
         ),
     }];
+    if let Some(folder) = account.directory.as_ref().filter(|_| readable) {
+        // It has no name there, so nobody sees it come and go.
+        if let Err(error) = tempfile::tempfile_in(folder) {
+            findings.push(Finding::failure(
+                AREA,
+                format!("{} login", account.name),
+                format!("cannot be renewed: {} cannot be written ({error})", folder.display()),
+                "let the user of pilothouse write there; without that it ends with its access token, after some hours",
+            ));
+        }
+    }
     if let (Some(cluster), Some(name), Some(namespace)) = (cluster, &account.secret, &account.namespace) {
         for access in cluster.secret_access(namespace, name, account.mount.is_some()).await {
             let subject = format!("{} secrets/{name} in {namespace}", access.verb);
@@ -97,6 +108,21 @@ fn judge(subject: String, credential: &Credential, now: Timestamp) -> Finding {
             subject,
             format!("has no scope {SCOPE}, so it may not read usage"),
             "logins of `claude setup-token` never have it: log in with `claude` and `/login`",
+        );
+    }
+    if !credential.can_renew() {
+        let end = match credential.expires_at {
+            Some(at) if at <= now => "has ended and cannot be renewed: it has no refresh token".to_owned(),
+            Some(at) => {
+                format!("cannot be renewed: it has no refresh token and ends in {}", span(at.duration_since(now)))
+            }
+            None => "cannot be renewed: it has no refresh token and ends with its access token".to_owned(),
+        };
+        return Finding::failure(
+            AREA,
+            subject,
+            end,
+            "log in with `claude` and `/login`, and put the whole login there",
         );
     }
     match credential.refresh_expires_at {
@@ -133,21 +159,53 @@ fn token(account: &Account) -> Finding {
     }
 }
 
-/// How the daemon fared with the account, as its store says.
-async fn told(account: &Account, store: &Store) -> Option<Finding> {
-    let row = store.account(&account.name).await.ok()?;
-    let subject = format!("{} answers", account.name);
-    let now = now();
-    if let Some(trouble) = row.trouble {
-        return Some(Finding::warning(AREA, subject, trouble, "see the log; the last numbers stay, with their age"));
+/// The store's row of one source: a program beside the endpoint has its own.
+async fn row(account: &Account, store: &Store) -> Result<store::usage::Account, store::StoreError> {
+    match account.source {
+        UsageSource::Command => store.account(&format!("{}#command", account.name)).await,
+        UsageSource::AnthropicOauth | UsageSource::Push => store.account(&account.name).await,
     }
-    Some(match row.good_at {
-        Some(at) => Finding::good(AREA, subject, format!("the last one {} ago", span(now.duration_since(at)))),
-        None => Finding::skipped(AREA, subject, "none yet; `pilothouse usage` asks once"),
-    })
+}
+
+/// How the daemon fared with one source, as its store says.
+fn told(account: &Account, row: &store::usage::Account, stale_after: SignedDuration, now: Timestamp) -> Finding {
+    let program = account.command.first().map_or("", String::as_str);
+    let (subject, last, none, remedy) = match account.source {
+        UsageSource::AnthropicOauth => (
+            format!("{} answers", account.name),
+            row.good_at,
+            "none yet; `pilothouse usage` asks once".to_owned(),
+            "is Pilothouse running? Its log says how the last question went",
+        ),
+        UsageSource::Command => (
+            format!("{} program", account.name),
+            row.good_at,
+            format!("{program} has answered nothing yet; `pilothouse usage` runs it once"),
+            "is Pilothouse running? Its log says how the program fared",
+        ),
+        UsageSource::Push => (
+            format!("{} pushes", account.name),
+            row.pushed_at,
+            "none yet; the README has the hook for workstations".to_owned(),
+            "does a workstation work, with the hook in its settings, and does it reach usage.listen?",
+        ),
+    };
+    // What is pushed cannot fail here; the row may be that of the endpoint.
+    if let Some(trouble) = row.trouble.as_ref().filter(|_| account.source != UsageSource::Push) {
+        return Finding::warning(AREA, subject, trouble.clone(), "see the log; the last numbers stay, with their age");
+    }
+    let Some(age) = last.map(|at| now.duration_since(at)) else { return Finding::skipped(AREA, subject, none) };
+    if age > stale_after {
+        let detail = format!("the last one {} ago: too old for the usage guard, which does nothing by it", span(age));
+        return Finding::warning(AREA, subject, detail, remedy);
+    }
+    Finding::good(AREA, subject, format!("the last one {} ago", span(age)))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a subcommand happens now")]
 fn now() -> Timestamp {
     Timestamp::now()
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use toml::{Table, Value};
 
 use super::answers::{LoginChoice, Place};
+use super::apply::{self, text};
 use super::credential::{self, Found, Login};
 use super::draft::Draft;
 use super::questions::{Dialogue, Stop};
@@ -24,12 +25,12 @@ pub(super) struct Logins {
     pub(super) advice: Vec<String>,
 }
 
-/// Looks at each account that asks the provider.
+/// Looks at each account that asks the provider. `namespace`: where Pilothouse's own Secret is made.
 pub(super) fn prepare<R: BufRead, W: Write>(
     dialogue: &mut Dialogue<R, W>,
     draft: &Draft,
-    installation: Option<&ClaudeFolder>,
-    choice: Option<LoginChoice>,
+    (installation, choice): (Option<&ClaudeFolder>, Option<LoginChoice>),
+    namespace: &str,
     now: Timestamp,
 ) -> Result<Logins, Stop> {
     let mut offer = Offer { dialogue, installation, choice, now, taken: false };
@@ -50,16 +51,20 @@ pub(super) fn prepare<R: BufRead, W: Write>(
             (None, None) => {}
         }
     }
-    logins.advice.extend(pushes(draft));
+    logins.advice.extend(pushes(draft, namespace));
     Ok(logins)
 }
 
 /// Says where workstations send what they know.
-fn pushes(draft: &Draft) -> Vec<String> {
+fn pushes(draft: &Draft, namespace: &str) -> Vec<String> {
     let listen = draft.keys.get("usage.listen").and_then(Value::as_str).unwrap_or("the address of usage.listen");
     let said = |row: &Table| {
         let (account, token) = (text(row, "name")?, text(row, "push_token_file")?);
-        let token = if draft.tokens.contains_key(token) { draft.paths.secret(token) } else { token.into() };
+        let made = draft.tokens.contains_key(token);
+        if made && draft.paths.place == Place::Cluster {
+            return Some(apply::pushes(account, token, namespace));
+        }
+        let token = if made { draft.paths.secret(token) } else { token.into() };
         Some(format!(
             "Workstations of {account} send to http://{listen}/usage/v1/{account} with the bearer token in {}.",
             token.display()
@@ -157,10 +162,6 @@ fn how_to_make_one(folder: &Path) -> Vec<String> {
     let installation = ClaudeFolder { path: folder.to_owned(), named: true };
     let keychain = cfg!(target_os = "macos").then(|| credential::keychain(&installation, folder));
     std::iter::once(credential::own(folder)).chain(keychain).collect()
-}
-
-fn text<'a>(row: &'a Table, key: &str) -> Option<&'a str> {
-    row.get(key).and_then(Value::as_str)
 }
 
 fn same(a: &Path, b: &Path) -> bool {

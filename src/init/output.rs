@@ -5,15 +5,13 @@ use std::path::Path;
 
 use super::Flags;
 use super::answers::Place;
+use super::apply::{self, SECRET};
 use super::draft::Draft;
 use super::logins::Logins;
 use super::questions::{Dialogue, Stop};
 use super::write::{self, Manifest, Planned, Readers};
 use crate::config::{Secret, Surroundings};
 use crate::shutdown::InterruptHeld;
-
-/// Name and namespace of the Secret in the shipped manifests.
-const SECRET: &str = "pilothouse";
 
 /// Asks whether files that exist may be replaced. Without a terminal only `--overwrite` says so.
 pub(super) fn may_replace<R: BufRead, W: Write>(
@@ -50,8 +48,7 @@ pub(super) fn output<R: BufRead, W: Write>(
     }
     let wanted = draft.paths.place == Place::Cluster || flags.secret_manifest.is_some();
     if wanted && !own.is_empty() {
-        let namespace = flags.namespace.clone().unwrap_or_else(|| SECRET.to_owned());
-        manifests.push(Manifest { namespace, name: SECRET.to_owned(), data: own });
+        manifests.push(Manifest { namespace: flags.namespace().to_owned(), name: SECRET.to_owned(), data: own });
     }
     manifests.extend(logins.manifests);
     let yaml = write::yaml(&manifests);
@@ -93,13 +90,9 @@ pub(super) fn output<R: BufRead, W: Write>(
 
 /// Says what comes next.
 pub(super) fn farewell(draft: &Draft, surroundings: &Surroundings) -> String {
-    let file = draft.paths.file.display();
     let mut text = match draft.paths.place {
-        Place::Here => format!("\nStart it: pilothouse --config {file}"),
-        Place::Cluster => format!(
-            "\nIn the cluster: apply the Secret, put {file} in place of k8s/base/pilothouse.toml, name the same targets in\n\
-             k8s/base/targets.yaml, then kubectl apply -k k8s/base."
-        ),
+        Place::Here => format!("\nStart it: pilothouse --config {}", draft.paths.file.display()),
+        Place::Cluster => apply::words(draft),
     };
     let mut set: Vec<&str> =
         surroundings.variables.values().map(String::as_str).filter(|name| !name.contains(' ')).collect();

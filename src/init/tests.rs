@@ -301,12 +301,62 @@ fn in_the_cluster_the_secrets_are_in_the_manifest_and_nowhere_else() {
         assert!(toml.contains(line), "{line} in {toml}");
     }
     assert_eq!(names(folder.path()), ["given", "pilothouse.toml", "work"]);
+    for line in [
+        "Role pilothouse-usage: get, patch secrets/claude-work in bots",
+        "- ../../components/usage\n- ../../components/push\n",
+        "value: [\"claude-work\"]}",
+        "kubectl apply -k k8s/overlays/own",
+        "https://<your host>/usage/v1/work",
+        "--output 'jsonpath={.data.push-token-work}' | base64 --decode",
+    ] {
+        assert!(ended.said.contains(line), "{line} in {}", ended.said);
+    }
 
     // Written instead of printed.
     let manifest = folder.path().join("secret.yaml");
     let more = Flags { overwrite: true, secret_manifest: Some(manifest.clone()), ..flags(folder.path()) };
     let ended = converse(&more, &[], "", false);
     assert_eq!((ended.code, ended.printed.as_str(), mode(&manifest)), (None, "", 0o600));
+}
+
+#[test]
+fn what_is_applied_fits_what_is_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    for (usage, wanted, unwanted) in [
+        (vec!["none"], vec!["kubectl apply -k k8s/base"], "components"),
+        (vec!["command=claude-usage"], vec!["kubectl apply -k k8s/base"], "components"),
+        (vec!["push"], vec!["kubectl apply -k k8s/overlays/push"], "components"),
+        (
+            vec!["secret"],
+            vec!["kubectl apply -k k8s/overlays/usage", "get, patch secrets/pilothouse-claude in pilothouse"],
+            "components",
+        ),
+        (
+            vec!["secret", "work:secret"],
+            vec!["value: [\"pilothouse-claude\", \"pilothouse-claude-work\"]}", "kubectl apply -k k8s/overlays/own"],
+            "components/push",
+        ),
+        (
+            vec!["secret", "work:secret=bots/claude"],
+            vec!["value: [\"pilothouse-claude\"]}", "a copy for the namespace bots, with resourceNames: [claude]"],
+            "components/push",
+        ),
+        (vec!["secret", "push"], vec!["components/push\n\nThen: kubectl apply -k k8s/overlays/own"], "patches"),
+    ] {
+        let flags = Flags {
+            place: Some(Place::Cluster),
+            usage: usage.iter().map(|&word| word.to_owned()).collect(),
+            login: Some(LoginChoice::Own),
+            overwrite: true,
+            ..flags(folder.path())
+        };
+        let ended = converse(&flags, &[], "", false);
+        assert_eq!(ended.code, None, "{}", ended.said);
+        for words in wanted {
+            assert!(ended.said.contains(words), "{usage:?}: {words} in {}", ended.said);
+        }
+        assert!(!ended.said.contains(unwanted), "{usage:?}: {unwanted} in {}", ended.said);
+    }
 }
 
 #[test]

@@ -170,3 +170,6 @@ pub async fn read(store: &Store, plan: &Plan, now: Timestamp) -> Result<Overview
 pub(super) fn readable<T: serde::de::DeserializeOwned>(json: &str) -> Option<T> {
     serde_json::from_str(json).inspect_err(|error| tracing::warn!(%error, "a stored state cannot be read")).ok()
 }
+
+#[cfg(test)]
+mod tests;

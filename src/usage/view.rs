@@ -105,3 +105,6 @@ pub fn foremost(states: &[BucketState]) -> Option<&BucketState> {
         one.0.cmp(&other.0).then(one.1.total_cmp(&other.1))
     })
 }
+
+#[cfg(test)]
+mod tests;

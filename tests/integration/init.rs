@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
-use crate::support::control_plane::{Namespace, with_namespace};
+use crate::support::control_plane::{Namespace, client_for, with_namespace};
 use crate::support::house::SOON;
 use crate::support::leash::Folder;
+use crate::support::manifests::Manifests;
 use crate::support::person::Person;
 use crate::support::process::{Pilothouse, binary};
 use crate::support::synapse::{Account, Synapse, synapse};
@@ -222,6 +223,7 @@ async fn the_secrets_for_the_cluster_are_taken_by_the_api_server() {
         assert_eq!(login["claudeAiOauth"]["refreshToken"], "sk-ant-ort01-work");
         assert!(login.get("mcpOAuth").is_none());
         assert_eq!(fs::read(work.join(".credentials.json")).expect("a login"), before);
+        what_it_says_gives_the_right_to_the_login(&told.said, &folder, &namespace).await;
 
         // Into a file, and without the login: then how to make one.
         let more = [&flags[..], &["--overwrite", "--secret-manifest", "secret.yaml", "--login=own", "--no-check"]];
@@ -238,6 +240,35 @@ async fn the_secrets_for_the_cluster_are_taken_by_the_api_server() {
         namespace.apply(&manifest).await;
     })
     .await;
+}
+
+/// Does what the last words say: the overlay, the configuration in its place, `kubectl apply`; and asks the API server.
+async fn what_it_says_gives_the_right_to_the_login(said: &str, folder: &Path, namespace: &Namespace) {
+    let role = format!("Role pilothouse-usage: get, patch secrets/claude-work in {}", namespace.name);
+    assert!(said.contains(&role) && said.contains("kubectl apply -k k8s/overlays/own"), "{said}");
+    let from = said.find("apiVersion: kustomize").expect("a kustomization");
+    let to = said[from..].find("\nThen:").expect("what follows");
+    let k8s = folder.join("k8s");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s");
+    let copied = std::process::Command::new("cp").arg("-r").arg(shipped).arg(&k8s).status().expect("cp starts");
+    assert!(copied.success());
+    fs::create_dir(k8s.join("overlays/own")).expect("a folder");
+    fs::write(k8s.join("overlays/own/kustomization.yaml"), &said[from..from + to]).expect("written");
+    fs::copy(folder.join("pilothouse.toml"), k8s.join("base/pilothouse.toml")).expect("copied");
+    let own = Manifests::render(&k8s.join("overlays/own").display().to_string());
+    namespace.apply(&own.moved(&namespace.name, &namespace.name).built_in().yaml()).await;
+    let token = namespace.service_account_token("pilothouse").await;
+    let bot = client_for(&namespace.kubeconfig_for_token(&token)).await;
+    let secrets = kube::Api::<Secret>::namespaced(bot, &namespace.name);
+    let seen = async {
+        // The API server learns of a Role a moment later.
+        while let Err(error) = secrets.get("claude-work").await {
+            assert!(matches!(&error, kube::Error::Api(status) if status.is_forbidden()), "{error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, seen).await.expect("the login may be read");
+    assert!(secrets.get("pilothouse").await.is_err(), "and nothing else");
 }
 
 #[tokio::test(flavor = "multi_thread")]

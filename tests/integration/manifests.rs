@@ -24,8 +24,15 @@ use crate::support::manifests::{Manifests, with_namespaces};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Everything that can be deployed as it stands.
-const FOLDERS: [&str; 6] =
-    ["base", "overlays/restart", "overlays/logs", "overlays/usage", "overlays/prometheus", "overlays/tenant"];
+const FOLDERS: [&str; 7] = [
+    "base",
+    "overlays/restart",
+    "overlays/logs",
+    "overlays/usage",
+    "overlays/push",
+    "overlays/prometheus",
+    "overlays/tenant",
+];
 
 fn file(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -144,6 +151,47 @@ async fn usage_adds_the_one_secret_and_nothing_else() {
         has_exactly(&bot, &own.name, &secret).await;
     })
     .await;
+}
+
+/// What workstations push comes in: from the namespaces with the label, through the Service, to where the daemon listens.
+#[test]
+fn push_opens_the_port_on_which_the_daemon_listens_to_the_labelled_namespaces_alone() {
+    let manifests = Manifests::render("overlays/push");
+    let pod = &manifests.only("Deployment")["spec"]["template"];
+    let container = &pod["spec"]["containers"][0];
+    let named = |list: &Value, name: &str| {
+        let mut items = list.as_array().expect("a list").iter();
+        items.find(|item| item["name"] == name).unwrap_or_else(|| panic!("{name} in {list}")).clone()
+    };
+    let environment: BTreeMap<String, _> =
+        container["env"].as_array().expect("variables").iter().map(text_of).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("pilothouse.toml");
+    let toml = "[matrix]\nuser = \"bot\"\npassword = \"x\"\n[policy]\nusers = [\"@alice:example.org\"]\n\
+                [[usage.accounts]]\nname = \"work\"\nsource = \"push\"\npush_token_file = \"/run/token\"\n";
+    fs::write(&path, toml).expect("a file");
+    let loaded = Config::load(&Sources { argument: Some(path), environment, usual: Vec::new() }).expect("it is valid");
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let listen = pilothouse::usage::sources::listener(&loaded.config.usage).expect("it listens").listen;
+    assert!(listen.ip().is_unspecified(), "{listen}");
+
+    assert_eq!(named(&container["ports"], "push")["containerPort"], listen.port());
+    let service = manifests.only("Service");
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], "push");
+    for (key, value) in service["spec"]["selector"].as_object().expect("a selector") {
+        assert_eq!(&pod["metadata"]["labels"][key], value, "the Service finds the pod");
+    }
+    let policy =
+        manifests.of_kind("NetworkPolicy").into_iter().find(|policy| policy["metadata"]["name"] == "pilothouse-push");
+    let rule = &policy.expect("a policy")["spec"]["ingress"];
+    let from = json!([{"namespaceSelector": {"matchLabels": {"pilothouse-push": "allowed"}}}]);
+    assert_eq!(*rule, json!([{"from": from, "ports": [{"protocol": "TCP", "port": listen.port()}]}]));
+}
+
+/// A variable of a container, but the file, which the test has elsewhere.
+fn text_of(variable: &Value) -> (String, std::ffi::OsString) {
+    let text = |key: &str| variable[key].as_str().expect("text").to_owned();
+    (text("name"), text("value").into())
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use crate::support::provider::Provider;
 
 #[path = "subscription/asking.rs"]
 mod asking;
+#[path = "subscription/killed.rs"]
+mod killed;
 #[path = "subscription/kills.rs"]
 mod kills;
 #[path = "subscription/locks.rs"]

@@ -32,6 +32,8 @@ pub(crate) mod process;
 pub(crate) mod provider;
 #[path = "support/proxy.rs"]
 pub(crate) mod proxy;
+#[path = "support/subscribed.rs"]
+pub(crate) mod subscribed;
 #[path = "support/synapse.rs"]
 pub(crate) mod synapse;
 

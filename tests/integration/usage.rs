@@ -3,46 +3,18 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use jiff::SignedDuration;
+use serde_json::json;
 
 use crate::support::control_plane::with_namespace;
 use crate::support::house::{House, Plan, SOON};
 use crate::support::http;
 use crate::support::person::RoomEvent;
 use crate::support::provider::{Provider, Reply};
+use crate::support::subscribed::{answer, log_in, now};
 
 /// A reset is confirmed by two samples a minute apart.
 const CONFIRMED: Duration = Duration::from_mins(2);
-
-#[expect(clippy::disallowed_methods, reason = "a test happens now")]
-fn now() -> Timestamp {
-    Timestamp::now()
-}
-
-/// An answer of the provider: the 5-hour window, and the week, which ends at `resets_at`.
-fn answer(week: f64, resets_at: Timestamp) -> Value {
-    let limit = |kind: &str, percent: f64, at: Timestamp| {
-        json!({
-            "kind": kind, "group": kind.split('_').next(), "percent": percent, "severity": "normal",
-            "resets_at": at.to_string(), "scope": null, "is_active": true,
-        })
-    };
-    json!({ "limits": [
-        limit("session", 12.0, resets_at - SignedDuration::from_hours(70)),
-        limit("weekly_all", week, resets_at),
-    ] })
-}
-
-/// A login in a folder, as the CLI writes it.
-fn log_in(folder: &std::path::Path) {
-    let until = (now() + SignedDuration::from_hours(8)).as_millisecond();
-    let document = json!({ "claudeAiOauth": {
-        "accessToken": "access-0", "refreshToken": "refresh-0", "expiresAt": until,
-        "scopes": ["user:profile"], "subscriptionType": "max",
-    } });
-    std::fs::write(folder.join(".credentials.json"), document.to_string()).expect("written");
-}
 
 fn plan(provider: &Provider, folder: &std::path::Path) -> Plan {
     let folder = folder.display().to_string();
@@ -73,7 +45,7 @@ async fn a_full_week_stops_the_workload_and_its_confirmed_reset_gives_it_back() 
         // Over a threshold and over the rule's limit: the room reads both, and the workload is stopped.
         provider.says(answer(96.0, week));
         let crossed = house.person.expect(SOON, |event| event.body().contains("week is over 95 %")).await;
-        assert!(crossed.is_notice());
+        assert!(crossed.is_notice() && crossed.encrypted);
         house.person.expect(SOON, |event| event.body().contains("spare the week")).await;
         house.person.expect(SOON, |event| event.body().contains("is stopped")).await;
         namespace.wait_replicas("web", 0, SOON).await;

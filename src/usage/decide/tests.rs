@@ -1,3 +1,5 @@
+mod outages;
+
 use proptest::prelude::*;
 
 use super::*;

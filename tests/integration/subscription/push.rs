@@ -211,20 +211,24 @@ async fn those_who_send_slowly_leave_room_for_nobody_else_and_the_rest_is_told()
     tokio::time::timeout(DEADLINE, free).await.unwrap();
 }
 
-/// Holds the hook in the module's documentation: it is run as it stands there, but for the address.
+/// The hook of the README, which the module's documentation repeats.
+fn hook() -> String {
+    let readme = include_str!("../../../README.md");
+    let hook = readme.split("```sh\n").find(|block| block.starts_with("#!/bin/sh\ninput=")).unwrap();
+    let hook = hook.split("```").next().unwrap().to_owned();
+    let source = include_str!("../../../src/usage/source/push.rs");
+    let lines = source.lines().skip_while(|line| *line != "//! ```sh").skip(1).take_while(|line| *line != "//! ```");
+    let documented: Vec<_> = lines.map(|line| line.trim_start_matches("//! ")).collect();
+    assert_eq!(hook.lines().collect::<Vec<_>>(), documented);
+    hook
+}
+
+/// Holds the hook of the README: it is run as it stands there, but for the address.
 #[tokio::test]
 async fn the_documented_hook_pushes_and_leaves_the_statusline_alone() {
     let mut listener = Listener::start().await;
-    let source = include_str!("../../../src/usage/source/push.rs");
-    let script: Vec<_> = source
-        .lines()
-        .skip_while(|line| *line != "//! ```sh")
-        .skip(1)
-        .take_while(|line| *line != "//! ```")
-        .map(|line| line.trim_start_matches("//! "))
-        .collect();
     // The hook runs beside the statusline; here it is waited for.
-    let script = format!("{}\nwait", script.join("\n"));
+    let script = format!("{}wait", hook());
     let script = script.replace("https://pilothouse.example/usage/v1/work", &listener.url("work"));
     let home = tempfile::tempdir().unwrap();
     let claude = home.path().join(".claude");

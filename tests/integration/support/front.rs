@@ -42,6 +42,8 @@ pub(crate) enum Way {
     Answer(StatusCode, Value),
     /// It is never answered.
     Nowhere,
+    /// It goes on, and its answer is lost.
+    Lost,
 }
 
 /// A reverse proxy before a homeserver; it ends when dropped.
@@ -95,9 +97,13 @@ impl Front {
                 match decide(&asked) {
                     Way::Answer(status, body) => (status, Json(body)).into_response(),
                     Way::Nowhere => std::future::pending().await,
-                    Way::On => {
+                    way @ (Way::On | Way::Lost) => {
                         let url = format!("{behind}{}", head.uri.path_and_query().expect("a path"));
-                        forward(&http, head.method, &url, &head.headers, body).await
+                        let answer = forward(&http, head.method, &url, &head.headers, body).await;
+                        if matches!(way, Way::Lost) {
+                            return std::future::pending().await;
+                        }
+                        answer
                     }
                 }
             }

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) targets: Vec<&'static str>,
     /// More TOML, at the end.
     pub(crate) more: String,
+    /// Base URL of what stands before the homeserver.
+    pub(crate) homeserver: Option<String>,
     /// More keys of `[matrix]`.
     pub(crate) matrix: String,
     /// More allowed people.
@@ -53,7 +55,7 @@ impl Plan {
         users.extend(self.users.iter().map(|user| format!("{user:?}")));
         let mut toml = format!(
             "[matrix]\nhomeserver = {:?}\nuser = {:?}\npassword = {:?}\n{}\n[policy]\nusers = [{}]\n",
-            synapse.url(),
+            self.homeserver.as_deref().unwrap_or(synapse.url()),
             bot.user_id,
             bot.password,
             self.matrix,

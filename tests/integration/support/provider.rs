@@ -3,7 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -56,6 +56,7 @@ impl Reply {
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
+    pub(crate) at: Instant,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
@@ -198,6 +199,13 @@ impl Provider {
         self.inner().token_asked.clone()
     }
 
+    /// Waits until the usage endpoint was asked so often.
+    pub(crate) async fn until_usage_asked(&self, times: usize) {
+        let mut asked = self.shared.asked.subscribe();
+        let reached = asked.wait_for(|(usage, _)| *usage >= times);
+        tokio::time::timeout(DEADLINE, reached).await.expect("it is asked in time").expect("the server runs");
+    }
+
     /// Waits until the token endpoint was asked so often.
     pub(crate) async fn until_token_asked(&self, times: usize) {
         let mut asked = self.shared.asked.subscribe();
@@ -256,7 +264,7 @@ fn said(status: StatusCode, body: &Value) -> Response<Body> {
 async fn usage(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response<Body> {
     let reply = {
         let mut inner = shared.inner();
-        inner.usage_asked.push(Asked { headers: headers.clone(), body: Value::Null });
+        inner.usage_asked.push(Asked { at: Instant::now(), headers: headers.clone(), body: Value::Null });
         inner.usage_replies.pop_front()
     };
     shared.asked.send_modify(|asked| asked.0 += 1);
@@ -280,7 +288,7 @@ async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
     let body: Value = serde_json::from_slice(&body).expect("the question is JSON");
     let reply = {
         let mut inner = shared.inner();
-        inner.token_asked.push(Asked { headers, body: body.clone() });
+        inner.token_asked.push(Asked { at: Instant::now(), headers, body: body.clone() });
         inner.token_replies.pop_front()
     };
     shared.asked.send_modify(|asked| asked.1 += 1);

@@ -1,0 +1,100 @@
+use serde_json::json;
+
+use super::*;
+use crate::usage::bucket::Source;
+use crate::usage::cycle::Sample;
+use crate::usage::decide::{Settings, decide};
+use crate::usage::source::answer;
+
+const INTERVAL: SignedDuration = SignedDuration::from_mins(5);
+
+fn at(minute: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + minute * 60).unwrap()
+}
+
+/// An answer of a source at a minute; the week ends three days after the beginning.
+fn said(source: Source, minute: i64, percent: f64) -> Snapshot {
+    let end = at(3 * 24 * 60).to_string();
+    let week = json!({"kind": "weekly_all", "percent": percent, "resets_at": end, "scope": null});
+    answer::decode("work", source, at(minute), None, &json!({"limits": [week]})).unwrap()
+}
+
+/// What is decided after these answers.
+fn decided(answers: &[Snapshot]) -> Vec<BucketState> {
+    let mut state = BucketState::of(&answers[0].readings[0]);
+    for answer in answers {
+        let sample = Sample::of(answer, &answer.readings[0]).unwrap();
+        decide(&mut state, &sample, &[], &Settings::default(), answer.at);
+    }
+    vec![state]
+}
+
+fn shown(snapshot: &Snapshot, states: &[BucketState]) -> Watched {
+    Watched::new("work", Some(snapshot.clone()), states, &[], (Estimator::Shrunken, INTERVAL))
+}
+
+#[test]
+fn of_two_sources_of_an_account_the_fresher_value_is_shown_with_its_own_age() {
+    let (endpoint, pushed) = (said(Source::AnthropicOauth, 0, 40.0), said(Source::Push, 4, 52.0));
+    let states = decided(&[endpoint.clone(), pushed]);
+    let watched = shown(&endpoint, &states);
+    assert_eq!((watched.buckets[0].reading.used, watched.buckets[0].at), (52.0, at(4)));
+    assert_eq!(watched.age(at(5)), Some(SignedDuration::from_mins(1)));
+    // And the endpoint's, where it is the fresher one.
+    let later = said(Source::AnthropicOauth, 6, 53.0);
+    let states = decided(&[endpoint, said(Source::Push, 4, 52.0), later.clone()]);
+    let watched = shown(&later, &states);
+    assert_eq!((watched.buckets[0].reading.used, watched.buckets[0].at), (53.0, at(6)));
+}
+
+#[test]
+fn what_is_decided_stands_beside_what_was_said() {
+    let answers: Vec<Snapshot> = (0..24)
+        .map(|hour| said(Source::AnthropicOauth, hour * 60, 10.0 + 2.0 * f64::from(i32::try_from(hour).unwrap())))
+        .collect();
+    let watched = shown(answers.last().unwrap(), &decided(&answers));
+    let bucket = &watched.buckets[0];
+    assert!(bucket.outlook.forecast().is_some(), "{bucket:?}");
+    let (pace, burn) = (bucket.pace.unwrap(), bucket.burn.unwrap());
+    assert!((pace.used - 56.0).abs() < 0.01 && (pace.even - 71.0).abs() < 1.5, "of 168 hours 119 are over: {pace:?}");
+    assert!((burn - 2.0).abs() < 0.01, "{burn}");
+    // A bucket of which nothing is decided is shown all the same.
+    let bare = shown(answers.last().unwrap(), &[]);
+    assert_eq!((bare.buckets[0].reading.used, &bare.buckets[0].outlook), (56.0, &Outlook::NoResetKnown));
+    assert!(bare.buckets[0].pace.is_none() && bare.buckets[0].burn.is_none());
+}
+
+#[test]
+fn numbers_are_stale_after_three_intervals_and_none_are_stale_at_once() {
+    let answer = said(Source::AnthropicOauth, 0, 40.0);
+    let watched = shown(&answer, &decided(std::slice::from_ref(&answer)));
+    assert!(!watched.is_stale(at(15)) && watched.is_stale(at(16)));
+    let nothing = Watched::new("work", None, &[], &[], (Estimator::Shrunken, INTERVAL));
+    assert!(nothing.is_stale(at(0)) && nothing.age(at(0)).is_none() && nothing.buckets.is_empty());
+}
+
+#[test]
+fn a_bucket_has_its_own_closed_windows_alone() {
+    let of_work: Bucket = "work/weekly_all".parse().unwrap();
+    let of_home: Bucket = "home/weekly_all".parse().unwrap();
+    let recording = crate::usage::simulate::simulate(1, 2, &crate::usage::simulate::Mishaps::NONE);
+    let mut state = BucketState::new(of_work.clone(), crate::usage::bucket::Reset::Rolling, None);
+    let mut closed = Vec::new();
+    for sample in &recording.samples {
+        for event in decide(&mut state, sample, &[], &Settings::default(), sample.at) {
+            if let crate::usage::decide::News::Closed(window) = event.news {
+                closed.push(ClosedWindow { bucket: of_home.clone(), ..window.clone() });
+                closed.push(window);
+            }
+        }
+    }
+    assert!(of(&of_work, &closed).iter().all(|window| window.bucket == of_work));
+    assert_eq!(of(&of_work, &closed).len() * 2, closed.len());
+}
+
+#[test]
+fn what_a_newer_version_wrote_counts_as_not_there() {
+    assert_eq!(readable::<Snapshot>("{\"another\": \"shape\"}"), None);
+    let answer = said(Source::AnthropicOauth, 0, 40.0);
+    assert_eq!(readable::<Snapshot>(&serde_json::to_string(&answer).unwrap()), Some(answer));
+}
