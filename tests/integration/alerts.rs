@@ -325,7 +325,7 @@ async fn what_a_workstation_pushes_is_told_and_stops_the_workload() {
         let push = async |bearer: &str, percent: f64, ago: i64| -> u16 {
             let limits = json!({ "seven_day": { "used_percentage": percent, "resets_at": end } });
             let body = json!({ "sent_at": now().as_second() - ago, "rate_limits": limits });
-            let request = reqwest::Client::new().post(format!("http://{listen}/usage/v1/desk")).bearer_auth(bearer);
+            let request = crate::support::http().post(format!("http://{listen}/usage/v1/desk")).bearer_auth(bearer);
             request.json(&body).send().await.expect("an answer").status().as_u16()
         };
         assert_eq!(push("another token", 97.0, 200).await, 401);

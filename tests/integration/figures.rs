@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::support::control_plane::{Namespace, with_namespace};
+use crate::support::control_plane::with_namespace;
 use crate::support::environment;
 use crate::support::house::{House, Plan, SOON};
 use crate::support::http;
