@@ -53,12 +53,15 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         tracing::warn!("{warning}");
     }
     let Config { matrix, trust, kubernetes, admin, usage, .. } = loaded.config.clone();
-    let store = open_store(&matrix.store)?;
-    // Before anything is acted on: two operators on one journal would do everything twice.
+    // A volume that cannot be written is told before anybody is waited for.
+    database(&matrix.store)?;
+    // Before anything is acted on: two operators on one journal would do everything twice. And before the journal is brought
+    // up: the process before may be of an older version, and must find it as it was if it goes on.
     let lock = tokio::select! {
         lock = Lock::take(&matrix.store, LOCK_PATIENCE) => lock?,
         () = wishes.end.cancelled() => return Ok(()),
     };
+    let store = open_store(&matrix.store)?;
     let cluster = Cluster::connect(&kubernetes).await.context("building the Kubernetes client")?;
     let metrics = Metrics::default();
     let (book_tx, book) = watch::channel(Arc::new(self::book(&loaded.config)));

@@ -2,7 +2,10 @@
 //! part of it cannot go on, and a subcommand of another version beside it.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use pilothouse::chat::Lock;
 
 use crate::support::control_plane::{control_plane, with_namespace};
 use crate::support::house::{House, Plan, SOON, daemon};
@@ -41,7 +44,8 @@ async fn it_tells_its_missing_rights_answers_probes_and_ends_well_when_interrupt
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_right_it_says_what_it_cannot_do() {
     with_namespace(async |namespace| {
-        let token = namespace.service_account_token("default").await;
+        namespace.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: nobody}}").await;
+        let token = namespace.service_account_token("nobody").await;
         let synapse = synapse().await;
         let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
         let toml = Plan::of(&["web"]).toml(&synapse, &bot, &account.user_id, &namespace.name);
@@ -83,19 +87,42 @@ async fn a_part_that_ends_ends_the_process_and_is_named() {
     assert!(log.contains("the part `admin` failed") && log.contains(&format!("admin.listen = {address}")), "{log}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_subcommand_does_not_bring_up_the_store_of_an_older_daemon() {
-    let pilothouse = alone().await;
+/// Puts the journal of an older version into the store's folder, and gives both.
+fn older(pilothouse: &Pilothouse) -> (PathBuf, PathBuf) {
     let folder = pilothouse.store.path().join("store");
     std::fs::create_dir(&folder).expect("a folder");
     let file = folder.join(pilothouse::daemon::DATABASE);
     let older = format!("{}/tests/fixtures/store-1.sqlite3", env!("CARGO_MANIFEST_DIR"));
     std::fs::copy(older, &file).expect("a store");
+    (folder, file)
+}
+
+fn schema(file: &Path) -> i64 {
+    let database = rusqlite::Connection::open(file).expect("the store");
+    database.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a version")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_of_a_daemon_that_goes_on_is_not_brought_up_by_the_next() {
+    let pilothouse = alone().await;
+    let (folder, file) = older(&pilothouse);
+    let lock = Lock::take(&folder, SOON).await.expect("nobody has it");
+    let mut next = pilothouse.start();
+    assert_eq!(next.end(RUN).await.code(), Some(1), "the other one does not let go");
+    assert_eq!(schema(&file), 1);
+    drop(lock);
+    let next = pilothouse.start();
+    next.line("probes and metrics", SOON).await;
+    assert_eq!(schema(&file), pilothouse::store::SCHEMA_VERSION);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subcommand_does_not_bring_up_the_store_of_an_older_daemon() {
+    let pilothouse = alone().await;
+    let (_, file) = older(&pilothouse);
     for subcommand in ["check", "trust"] {
         let ended = pilothouse.run_with(&[subcommand], RUN).await;
         assert!(ended.said.contains("the store has schema 1"), "{subcommand}: {}", ended.said);
     }
-    let database = rusqlite::Connection::open(&file).expect("the store");
-    let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a version");
-    assert_eq!(version, 1);
+    assert_eq!(schema(&file), 1);
 }
