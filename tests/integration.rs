@@ -19,6 +19,8 @@ mod harness;
 mod image;
 #[path = "integration/init.rs"]
 mod init;
+#[path = "integration/kills.rs"]
+mod kills;
 #[path = "integration/logins.rs"]
 mod logins;
 #[path = "integration/logs.rs"]

@@ -16,6 +16,8 @@ pub(crate) mod control_plane;
 pub(crate) mod front;
 #[path = "support/house.rs"]
 pub(crate) mod house;
+#[path = "support/journal.rs"]
+pub(crate) mod journal;
 #[path = "support/kubelet.rs"]
 pub(crate) mod kubelet;
 #[path = "support/leash.rs"]

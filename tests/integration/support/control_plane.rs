@@ -23,7 +23,7 @@ use kube::api::{DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::watch_object;
+use kube::runtime::watcher::{Config, watch_object, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _, discovery};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -254,9 +254,21 @@ impl Namespace {
         object.spec.and_then(|spec| spec.replicas).unwrap_or(1)
     }
 
+    /// How often what a Deployment is to be was changed, and by whomever: a patch that changes nothing does not count.
+    pub(crate) async fn generation(&self, name: &str) -> i64 {
+        let object = self.api::<Deployment>().get(name).await.expect("the Deployment is there");
+        object.metadata.generation.expect("the API server counts")
+    }
+
     /// Waits until a Deployment is to have so many replicas.
     pub(crate) async fn wait_replicas(&self, name: &str, wanted: i32, deadline: Duration) {
         let so = |object: &Deployment| object.spec.as_ref().and_then(|spec| spec.replicas) == Some(wanted);
+        self.wait::<Deployment>(name, deadline, so).await;
+    }
+
+    /// Waits until so many pods of a Deployment are ready.
+    pub(crate) async fn wait_ready(&self, name: &str, wanted: i32, deadline: Duration) {
+        let so = |object: &Deployment| object.status.as_ref().and_then(|status| status.ready_replicas) == Some(wanted);
         self.wait::<Deployment>(name, deadline, so).await;
     }
 
@@ -295,6 +307,24 @@ impl Namespace {
         found
     }
 
+    /// Waits for the Kubernetes Event with this reason and note, and returns it.
+    pub(crate) async fn event(&self, reason: &str, note: &str, deadline: Duration) -> Event {
+        let events = watcher(self.api::<Event>(), Config::default().fields(&format!("reason={reason}")));
+        let mut events = pin!(events.default_backoff().applied_objects());
+        let found = async {
+            loop {
+                // An error is no end: the watch comes back by itself.
+                if let Some(Ok(event)) = events.next().await
+                    && event.message.as_deref() == Some(note)
+                {
+                    return event;
+                }
+            }
+        };
+        let found = tokio::time::timeout(deadline, found).await;
+        found.unwrap_or_else(|_| panic!("no event {reason} with {note:?} within {deadline:?}"))
+    }
+
     /// Makes a token of a ServiceAccount in this namespace, as a pod would get it.
     pub(crate) async fn service_account_token(&self, account: &str) -> String {
         service_account_token(&self.client, &self.name, account).await
@@ -304,6 +334,13 @@ impl Namespace {
     pub(crate) fn kubeconfig_for_token(&self, token: &str) -> PathBuf {
         let path = self.cluster.folder.join(format!("{}.kubeconfig", unique("token")));
         write_kubeconfig(&path, &self.cluster.url, &self.cluster.ca(), token, &self.name);
+        path
+    }
+
+    /// Writes a kubeconfig of `system:masters` for what stands before the API server at `url`, and returns its path.
+    pub(crate) fn kubeconfig_at(&self, url: &str) -> PathBuf {
+        let path = self.cluster.folder.join(format!("{}.kubeconfig", unique("front")));
+        write_kubeconfig(&path, url, &self.cluster.ca(), "admintoken", &self.name);
         path
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) users: Vec<String>,
     /// Kubeconfig other than the administrator's.
     pub(crate) kubeconfig: Option<std::path::PathBuf>,
+    /// Where the daemon looks for the homeserver, if not at its own address.
+    pub(crate) homeserver: Option<String>,
 }
 
 impl Plan {
@@ -51,7 +53,7 @@ impl Plan {
         users.extend(self.users.iter().map(|user| format!("{user:?}")));
         let mut toml = format!(
             "[matrix]\nhomeserver = {:?}\nuser = {:?}\npassword = {:?}\n{}\n[policy]\nusers = [{}]\n",
-            synapse.url(),
+            self.homeserver.as_deref().unwrap_or_else(|| synapse.url()),
             bot.user_id,
             bot.password,
             self.matrix,
