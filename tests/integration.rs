@@ -31,6 +31,8 @@ mod manifests;
 mod network;
 #[path = "integration/recovery.rs"]
 mod recovery;
+#[path = "integration/refusals.rs"]
+mod refusals;
 #[path = "integration/reload.rs"]
 mod reload;
 #[path = "integration/roles.rs"]
