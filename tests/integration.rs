@@ -37,6 +37,8 @@ mod refusals;
 mod reload;
 #[path = "integration/roles.rs"]
 mod roles;
+#[path = "integration/secrets.rs"]
+mod secrets;
 #[path = "integration/sending.rs"]
 mod sending;
 #[path = "integration/session.rs"]
