@@ -243,7 +243,7 @@ async fn a_change_whose_answer_does_not_come_is_told_as_uncertain_and_status_kno
         let status = house.ask("status").await;
         assert!(status.body().contains("web: stopped"), "{}", status.body());
 
-        front.cut(Method::PATCH, "/deployments/web/scale", Way::Unanswered);
+        front.cut(Method::PATCH, "/deployments/web/scale", Way::Lost);
         house.ask_until("start 2", "nothing is certain").await;
         assert_eq!(namespace.generation("web").await, before + 1, "it arrived, and was not sent again");
         namespace.wait_ready("web", 2, SOON).await;

@@ -189,10 +189,10 @@ async fn killed_while_it_speaks_with_the_api_server_the_order_is_done_once() {
         let cuts = [
             // Nothing is journaled yet but the message.
             (Method::GET, "/deployments/web", Way::Nowhere),
-            (Method::GET, "/deployments/web", Way::Unanswered),
+            (Method::GET, "/deployments/web", Way::Lost),
             // The order is journaled; whether it came through, nobody knows.
             (Method::PATCH, "/deployments/web/scale", Way::Nowhere),
-            (Method::PATCH, "/deployments/web/scale", Way::Unanswered),
+            (Method::PATCH, "/deployments/web/scale", Way::Lost),
         ];
         for (replicas, (method, part, way)) in (1..).zip(cuts) {
             let before = namespace.generation("web").await;
@@ -221,7 +221,7 @@ async fn killed_while_it_speaks_with_the_homeserver_the_room_reads_it_once() {
         let mut cuts = 0;
 
         // The answer: before it is in the room, and before the daemon knows that it is.
-        for (replicas, way) in [(1, Way::Nowhere), (2, Way::Unanswered)] {
+        for (replicas, way) in [(1, Way::Nowhere), (2, Way::Lost)] {
             let before = namespace.generation("web").await;
             front.cut(Method::PUT, "/send/m.room.encrypted/", way);
             let sent = house.say(&format!("start {replicas}")).await;
@@ -236,7 +236,7 @@ async fn killed_while_it_speaks_with_the_homeserver_the_room_reads_it_once() {
 
         // Its last words, done long before they are said.
         kubelet.decide("fine", Fate::Slow);
-        for (replicas, way) in [(3, Way::Nowhere), (4, Way::Unanswered)] {
+        for (replicas, way) in [(3, Way::Nowhere), (4, Way::Lost)] {
             let before = namespace.generation("web").await;
             let sent = house.say(&format!("start {replicas}")).await;
             house.person.expect_reply(&sent, SOON).await;
@@ -257,7 +257,7 @@ async fn killed_while_it_speaks_with_the_homeserver_the_room_reads_it_once() {
         kubelet.decide("fine", Fate::Ready);
         let before = namespace.generation("web").await;
         house.person.rotate(&house.room).await;
-        front.cut(Method::GET, "/sync", Way::Unanswered);
+        front.cut(Method::GET, "/sync", Way::Lost);
         let syncs = front.asked("/sync").len();
         // Ends the sync that is under way.
         house.say("good morning").await;
@@ -280,7 +280,7 @@ async fn killed_while_it_joins_a_room_it_comes_and_answers_there() {
         let front = Front::deciding(&synapse, |_| Way::On).await;
         let plan = Plan { homeserver: Some(front.url().to_owned()), ..Plan::of(&["web"]) };
         let mut house = House::build(&namespace, plan).await;
-        for (cuts, way) in (1..).zip([Way::Nowhere, Way::Unanswered]) {
+        for (cuts, way) in (1..).zip([Way::Nowhere, Way::Lost]) {
             front.cut(Method::POST, "/join", way);
             let room = house.person.create_room(&[&house.bot.user_id]).await;
             front.until_cut(cuts).await;

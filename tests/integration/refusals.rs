@@ -96,22 +96,22 @@ async fn no_key_is_accepted_from_a_plaintext_room() {
         let accept = format!("trust accept {} {key}", bert.user_id);
 
         // In any plaintext room nothing counts.
-        let plain = house.person.create_plain_room(&[&house.bot.user_id]).await;
-        house.person.member(&plain, &house.bot.user_id, "join", SOON).await;
-        let sent = house.person.send_plain(&plain, &accept).await;
+        let clear = house.person.create_plain_room(&[&house.bot.user_id]).await;
+        house.person.member(&clear, &house.bot.user_id, "join", SOON).await;
+        let sent = house.person.send_plain(&clear, &accept).await;
         let refused = house.person.expect_reply(&sent, SOON).await;
         assert!(refused.body().contains("this room is not encrypted"), "{}", refused.body());
 
         // Where commands are taken from it nevertheless, whom to trust is not.
         assert!(house.running.stop(Duration::from_secs(10)).await.success());
-        let plan = Plan { more: format!("[trust]\nplaintext = [{plain:?}]\n"), ..plan() };
+        let plan = Plan { more: format!("[trust]\nplaintext = [{clear:?}]\n"), ..plan() };
         let toml = plan.toml(&house.synapse, &house.bot, &house.person.user_id, &namespace.name);
         house.pilothouse.write_configuration(&toml);
         house.start_again().await;
-        let sent = house.person.send_plain(&plain, "version").await;
+        let sent = house.person.send_plain(&clear, "version").await;
         let told = house.person.expect_reply(&sent, SOON).await;
         assert!(told.body().contains("Pilothouse "), "{}", told.body());
-        let sent = house.person.send_plain(&plain, &accept).await;
+        let sent = house.person.send_plain(&clear, &accept).await;
         let refused = house.person.expect_reply(&sent, SOON).await;
         assert!(refused.body().contains("Whom to trust is not taken from here"), "{}", refused.body());
         bert.rotate(&room).await;

@@ -30,7 +30,7 @@ fn secrets(house: &House, token: &str) -> Vec<(&'static str, String)> {
         secrets.push(("the refresh token", of_session("refresh_token")));
     }
     let key = read("store.key");
-    secrets.push(("the key of the store, as hexadecimal", key.iter().map(|byte| format!("{byte:02x}")).collect()));
+    secrets.push(("the key of the store, as hexadecimal", hexadecimal(&key)));
     secrets.push(("the key of the store, as numbers", format!("{key:?}")));
     let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, &key);
     secrets.push(("the key of the store, as base64", base64));
@@ -39,6 +39,10 @@ fn secrets(house: &House, token: &str) -> Vec<(&'static str, String)> {
         assert!(secret.len() >= 8, "{name} is too short to be looked for");
     }
     secrets
+}
+
+fn hexadecimal(key: &[u8]) -> String {
+    key.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +80,7 @@ async fn nothing_that_it_writes_or_says_holds_a_secret() {
         assert!(status.success(), "{status}");
         said.push(("the log", house.running.log().join("\n")));
         let room = house.person.events(&house.room);
-        said.push(("the room", room.iter().map(|event| format!("{}\n", event.content)).collect()));
+        said.push(("the room", room.iter().map(|event| event.content.to_string()).collect::<Vec<_>>().join("\n")));
 
         let secrets = secrets(&house, &token);
         for (place, text) in &said {

@@ -46,10 +46,10 @@ pub(crate) enum Way {
     On,
     /// It is answered so.
     Answer(StatusCode, Value),
-    /// It does not arrive, and is never answered.
+    /// It is never answered.
     Nowhere,
-    /// It arrives and has its effect, and the answer is lost.
-    Unanswered,
+    /// It goes on, and its answer is lost.
+    Lost,
 }
 
 /// A reverse proxy before a server; it ends when dropped.
@@ -136,7 +136,7 @@ impl Front {
                     Way::Answer(status, body) => (status, Json(body)).into_response(),
                     Way::On => shared.forward(head.method, path, &head.headers, body).await,
                     Way::Nowhere => shared.silence(is_cut).await,
-                    Way::Unanswered => {
+                    Way::Lost => {
                         // To its end: only then it has had its effect.
                         let answer = shared.forward(head.method, path, &head.headers, body).await;
                         axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("an answer");
@@ -178,7 +178,7 @@ impl Front {
         self.until(part, asked).await;
     }
 
-    /// Waits until the way was cut so often, with [`Way::Nowhere`] or [`Way::Unanswered`].
+    /// Waits until the way was cut so often, with [`Way::Nowhere`] or [`Way::Lost`].
     pub(crate) async fn until_cut(&self, times: usize) {
         self.until("no cut", |record| record.cuts >= times).await;
     }

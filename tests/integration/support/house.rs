@@ -31,14 +31,14 @@ pub(crate) struct Plan {
     pub(crate) targets: Vec<&'static str>,
     /// More TOML, at the end.
     pub(crate) more: String,
+    /// Base URL of what stands before the homeserver.
+    pub(crate) homeserver: Option<String>,
     /// More keys of `[matrix]`.
     pub(crate) matrix: String,
     /// More allowed people.
     pub(crate) users: Vec<String>,
     /// Kubeconfig other than the administrator's.
     pub(crate) kubeconfig: Option<std::path::PathBuf>,
-    /// Where the daemon looks for the homeserver, if not at its own address.
-    pub(crate) homeserver: Option<String>,
 }
 
 impl Plan {
@@ -53,7 +53,7 @@ impl Plan {
         users.extend(self.users.iter().map(|user| format!("{user:?}")));
         let mut toml = format!(
             "[matrix]\nhomeserver = {:?}\nuser = {:?}\npassword = {:?}\n{}\n[policy]\nusers = [{}]\n",
-            self.homeserver.as_deref().unwrap_or_else(|| synapse.url()),
+            self.homeserver.as_deref().unwrap_or(synapse.url()),
             bot.user_id,
             bot.password,
             self.matrix,
