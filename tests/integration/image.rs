@@ -224,10 +224,11 @@ async fn the_image_works_as_a_pod_would() {
         elsewhere["matrix"]["store"] = "/elsewhere/crypto_store".into();
         let file = image.volume("/etc/pilothouse", &[("pilothouse.toml", &elsewhere.to_string())]);
         let volumes = [&data, &file, &secrets, &account];
-        let readonly = image.run(&volumes, &environment, &[]);
-        assert_eq!(readonly.status.code(), Some(1), "{}", words(&readonly));
-        let remedy = "it cannot be made or written; mount a writable volume there";
-        assert!(words(&readonly).contains(remedy), "{}", words(&readonly));
+        for arguments in [&[][..], &["check"]] {
+            let readonly = image.run(&volumes, &environment, arguments);
+            assert_eq!(readonly.status.code(), Some(1), "{}", words(&readonly));
+            assert!(words(&readonly).contains("mount a writable volume there"), "{}", words(&readonly));
+        }
 
         // The daemon itself, from its first login to a workload that runs.
         let _kubelet = targets.kubelet();
