@@ -21,6 +21,8 @@ mod harness;
 mod image;
 #[path = "integration/init.rs"]
 mod init;
+#[path = "integration/kills.rs"]
+mod kills;
 #[path = "integration/logins.rs"]
 mod logins;
 #[path = "integration/logs.rs"]
@@ -39,12 +41,16 @@ mod overflow;
 mod parts;
 #[path = "integration/recovery.rs"]
 mod recovery;
+#[path = "integration/refusals.rs"]
+mod refusals;
 #[path = "integration/reload.rs"]
 mod reload;
 #[path = "integration/replies.rs"]
 mod replies;
 #[path = "integration/roles.rs"]
 mod roles;
+#[path = "integration/secrets.rs"]
+mod secrets;
 #[path = "integration/sending.rs"]
 mod sending;
 #[path = "integration/session.rs"]

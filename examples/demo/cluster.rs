@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 #[cfg(test)]
 mod client_tests;
 mod event;
+#[cfg(test)]
+mod kubectl_tests;
 mod ownership;
 mod patch;
 mod pod;

@@ -1,6 +1,7 @@
 //! The homeserver, the store, the own device, the people and the rooms.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::Finding;
 use crate::chat::outside::{Entered, Fault, Outside, Served, is_logged_in};
@@ -75,9 +76,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
 fn store(config: &Config, findings: &mut Vec<Finding>) -> Option<Store> {
     let folder = &config.matrix.store;
     if !folder.join(daemon::DATABASE).is_file() {
-        // Made by the daemon, so that it belongs to the daemon's user.
-        let detail = format!("{} is empty: the first start makes it", folder.display());
-        findings.push(Finding::skipped("store", "journal", detail));
+        findings.push(unmade(folder));
         return None;
     }
     let opened = match daemon::open_store_beside(folder) {
@@ -106,6 +105,23 @@ fn store(config: &Config, findings: &mut Vec<Finding>) -> Option<Store> {
         findings.push(Finding::good("store", "Matrix store", detail));
     }
     Some(opened)
+}
+
+/// Tries whether the first start can make the store, with a file that has no name and leaves nothing: the store itself is
+/// made by the daemon, so that it belongs to the daemon's user.
+fn unmade(folder: &Path) -> Finding {
+    // Folders on the way are made too.
+    let there = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    match tempfile::tempfile_in(there) {
+        Ok(_) => {
+            Finding::skipped("store", "journal", format!("{} is empty: the first start makes it", folder.display()))
+        }
+        Err(error) => {
+            let detail =
+                format!("{} cannot be made: nothing can be written in {}: {error}", folder.display(), there.display());
+            Finding::failure("store", "journal", detail, "mount a writable volume there, or set matrix.store")
+        }
+    }
 }
 
 async fn people(

@@ -1,144 +1,39 @@
-//! What goes wrong, on real parts: kills at every step, servers away, bursts, rules, signals. Nothing is done twice,
-//! nothing is lost silently, and the room reads what happened.
+//! What goes wrong, on real parts: servers away, bursts, rules, signals. Nothing is done twice, nothing is lost silently,
+//! and the room reads what happened. What a kill leaves behind is in `kills.rs`.
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use pilothouse::chat::{Address, Message, Standing};
-use pilothouse::store::Store;
-use pilothouse::store::inbox::{Arrival, Started};
+use http::Method;
+use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::support::control_plane::{ControlPlane, Namespace, with_namespace};
+use crate::support::bot::now;
+use crate::support::control_plane::{ControlPlane, with_namespace};
+use crate::support::front::{Front, Way};
 use crate::support::house::{House, Plan, SOON};
+use crate::support::journal::Journal;
 use crate::support::kubelet::Fate;
-use crate::support::person::Person;
+use crate::support::manifests::Manifests;
+use crate::support::person::{Person, Seen};
 use crate::support::synapse::Synapse;
-
-fn journal(house: &House) -> Store {
-    let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
-    Store::open(&path).expect("the journal can be opened")
-}
-
-fn now() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "a test happens now")]
-    Timestamp::now()
-}
-
-/// A message of the house's person as the inbox keeps it.
-fn message(house: &House, event: &str, text: &str) -> Message {
-    Message {
-        who: house.person.user_id.clone(),
-        room: house.room.clone(),
-        event: event.to_owned(),
-        text: text.to_owned(),
-        sent_at: now(),
-        thread: None,
-        device: None,
-        standing: Standing::Proven,
-        address: Address::Bare,
-    }
-}
-
-async fn write(store: &Store, message: &Message) -> i64 {
-    let arrival = Arrival {
-        event: message.event.clone(),
-        room: message.room.clone(),
-        sender: message.who.clone(),
-        sent_at: message.sent_at,
-        payload: serde_json::to_string(message).expect("JSON"),
-        waiting_for: None,
-    };
-    store.receive(vec![arrival], None, now()).await.expect("written");
-    let entries = store.received(100).await.expect("read");
-    entries.into_iter().find(|entry| entry.event == message.event).expect("it is there").id
-}
-
-/// The order `web` from → to, as the journal keeps it.
-fn work(namespace: &Namespace, from: i32, to: i32) -> String {
-    json!({
-        "target": {
-            "name": "web", "label": "web", "kind": "Deployment", "namespace": namespace.name, "object": "web",
-        },
-        "change": { "scale": { "from": from, "to": to } },
-        "owners": [],
-    })
-    .to_string()
-}
-
-async fn started(store: &Store, namespace: &Namespace, id: i64, from: i32, to: i32) {
-    let target = format!("Deployment/{}/web", namespace.name);
-    let started = Started { id, target, work: work(namespace, from, to), remember: None, progress: None };
-    store.start(started, now()).await.expect("written");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_kill_each_state_of_the_journal_ends_as_it_should() {
-    with_namespace(async |namespace| {
-        let _kubelet = namespace.kubelet();
-        namespace.deployment("web", "fine", 0).await;
-        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
-        // A real event to answer, so that the reply has something to hang on.
-        let anchor = house.say("good morning").await;
-
-        // Received, not looked at: it is done.
-        house.running.kill().await;
-        write(&journal(&house), &message(&house, &anchor.id, "start 2")).await;
-        house.start_again().await;
-        let answer = house.person.expect_reply(&anchor, SOON).await;
-        house.person.expect_text(&answer, "ready: 2/2", SOON).await;
-
-        // Started, and the cluster as before: it is finished.
-        let anchor = house.say("hello again").await;
-        house.running.kill().await;
-        let store = journal(&house);
-        let id = write(&store, &message(&house, &anchor.id, "stop")).await;
-        started(&store, &namespace, id, 2, 0).await;
-        drop(store);
-        house.start_again().await;
-        let answer = house.person.expect(SOON, |event| event.body().contains("is stopped")).await;
-        assert!(answer.is_notice());
-        assert_eq!(namespace.replicas("web").await, 0);
-
-        // Started, and somebody else has moved the replicas since: told, not done.
-        let anchor = house.say("and again").await;
-        house.running.kill().await;
-        let store = journal(&house);
-        let id = write(&store, &message(&house, &anchor.id, "start 3")).await;
-        started(&store, &namespace, id, 1, 3).await;
-        drop(store);
-        house.start_again().await;
-        house.person.expect(SOON, |event| event.body().contains("was interrupted during this start")).await;
-        assert_eq!(namespace.replicas("web").await, 0);
-
-        // Started too long ago: told, not done.
-        let anchor = house.say("once more").await;
-        house.running.kill().await;
-        let store = journal(&house);
-        let old = Message { sent_at: now() - SignedDuration::from_mins(6), ..message(&house, &anchor.id, "start 4") };
-        let id = write(&store, &old).await;
-        started(&store, &namespace, id, 0, 4).await;
-        drop(store);
-        house.start_again().await;
-        let twice = |event: &crate::support::person::RoomEvent| {
-            event.body().contains("was interrupted") && event.replies_to() == Some(&anchor.id)
-        };
-        house.person.expect(SOON, twice).await;
-        assert_eq!(namespace.replicas("web").await, 0);
-    })
-    .await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_200_commands_while_it_is_away_is_answered_once_each() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
-        namespace.deployment("web", "fine", 1).await;
+        namespace.deployment("web", "fine", 0).await;
         let mut house = House::build(&namespace, Plan::of(&["web"])).await;
         house.ask("version").await;
         house.running.kill().await;
-        let texts: Vec<String> =
-            (0..200).map(|n| if n % 2 == 0 { "version" } else { "help stop" }.to_owned()).collect();
+        let before = namespace.generation("web").await;
+        // Every tenth changes something, and what comes next for the target undoes it.
+        let text = |n: usize| match (n % 20, n % 2) {
+            (3, _) => "start 2",
+            (13, _) => "stop",
+            (_, 0) => "version",
+            _ => "help stop",
+        };
+        let texts: Vec<String> = (0..200).map(|n| text(n).to_owned()).collect();
         let sent = house.person.send_burst(&house.room, &texts).await;
         house.start_again().await;
         for sent in &sent {
@@ -150,6 +45,8 @@ async fn a_burst_of_200_commands_while_it_is_away_is_answered_once_each() {
                 answers.iter().filter(|event| event.is_notice() && event.replies_to() == Some(&sent.id)).count();
             assert_eq!(count, 1, "{} was answered {count} times", sent.id);
         }
+        assert_eq!(namespace.generation("web").await, before + 20, "ten starts and ten stops, each done once");
+        assert_eq!(namespace.replicas("web").await, 0);
     })
     .await;
 }
@@ -160,13 +57,11 @@ async fn what_is_too_old_is_told_in_one_line_and_not_done() {
         namespace.deployment("web", "fine", 0).await;
         let mut house = House::build(&namespace, Plan::of(&["web"])).await;
         house.running.kill().await;
-        let store = journal(&house);
+        let journal = Journal::of(&house);
         for (n, text) in ["start 2", "status", "good morning"].into_iter().enumerate() {
-            let event = format!("$stale{n}:test");
-            let old = Message { sent_at: now() - SignedDuration::from_mins(6), ..message(&house, &event, text) };
-            write(&store, &old).await;
+            journal.receive_of(&format!("$stale{n}:test"), text, now() - SignedDuration::from_mins(6)).await;
         }
-        drop(store);
+        drop(journal);
         house.start_again().await;
         let told = house.person.expect(SOON, |event| event.body().contains("Too old to act on")).await;
         assert!(told.body().contains("start 2, status. Nothing was done"), "{}", told.body());
@@ -308,6 +203,59 @@ async fn the_api_server_away_slow_and_unwilling_is_told_as_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_server_forbids_is_named_as_the_permission_that_is_missing() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        // The predecessor's Role, but for the one thing that it is for.
+        let role = Manifests::minimal_role(&namespace.name);
+        let blind = role.replace("verbs: [patch]", "verbs: [get]");
+        assert_ne!(role, blind);
+        namespace.apply(&blind).await;
+        let token = namespace.service_account_token("minimal").await;
+        let kubeconfig = Some(namespace.kubeconfig_for_token(&token));
+        let house = House::build(&namespace, Plan { kubeconfig, ..Plan::of(&["web"]) }).await;
+        let before = namespace.generation("web").await;
+        let missing = format!("may not patch deployments/scale in {}. Nothing was changed.", namespace.name);
+        let refused = house.ask_until("start", &missing).await;
+        assert!(refused.body().contains("can add it to its Role"), "{}", refused.body());
+        assert_eq!(namespace.generation("web").await, before);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_answer_does_not_come_is_told_as_uncertain_and_status_knows() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 0).await;
+        let front = Front::before_api_server(&namespace.cluster).await;
+        let plan = Plan {
+            more: "[kubernetes]\ntimeout = \"3s\"\n".to_owned(),
+            kubeconfig: Some(namespace.kubeconfig_at(front.url())),
+            ..Plan::of(&["web"])
+        };
+        let house = House::build(&namespace, plan).await;
+        let before = namespace.generation("web").await;
+        // The same words, whether it came through or not: nobody here can know.
+        front.cut(Method::PATCH, "/deployments/web/scale", Way::Nowhere);
+        house.ask_until("start 2", "nothing is certain").await;
+        assert_eq!(namespace.generation("web").await, before, "it did not arrive, and was not sent again");
+        let status = house.ask("status").await;
+        assert!(status.body().contains("web: stopped"), "{}", status.body());
+
+        front.cut(Method::PATCH, "/deployments/web/scale", Way::Lost);
+        house.ask_until("start 2", "nothing is certain").await;
+        assert_eq!(namespace.generation("web").await, before + 1, "it arrived, and was not sent again");
+        namespace.wait_ready("web", 2, SOON).await;
+        let status = house.ask("status").await;
+        assert!(status.body().contains("2/2 ready"), "{}", status.body());
+        let history = house.ask("history").await;
+        assert!(history.body().contains("nothing is certain"), "{}", history.body());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_was_away_is_no_end_and_what_was_said_meanwhile_counts() {
     let synapse = std::sync::Arc::new(Synapse::start(json!({})).await);
     with_namespace(async |namespace| {
@@ -335,12 +283,12 @@ async fn a_start_without_the_homeserver_finishes_what_the_journal_holds_and_tell
         let mut house = House::build_on(std::sync::Arc::clone(&synapse), &namespace, Plan::of(&["web"])).await;
         let anchor = house.say("good morning").await;
         house.running.kill().await;
-        write(&journal(&house), &message(&house, &anchor.id, "start 2")).await;
+        Journal::of(&house).receive(&anchor.id, "start 2").await;
         synapse.stop();
         house.running = house.pilothouse.start();
         namespace.wait_replicas("web", 2, SOON).await;
         // The lock comes before the journal: a second process takes nothing from it.
-        write(&journal(&house), &message(&house, "$second:x", "status")).await;
+        Journal::of(&house).receive("$second:x", "status").await;
         let second = house.pilothouse.start();
         second.line("another process holds the Matrix store", SOON).await;
         synapse.restart().await;
@@ -395,17 +343,25 @@ async fn rules_and_targets_are_read_again_on_sighup_or_it_says_why_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_at_once() {
-    with_namespace(async |namespace| {
-        namespace.deployment("web", "fine", 0).await;
-        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
-        // A frozen homeserver would hold a polite end up; the second signal does not ask.
-        house.running.signal("TERM");
-        house.running.signal("TERM");
-        let status = house.running.end(Duration::from_secs(10)).await;
-        // Both may be seen as one where the end was faster than the second.
-        assert!(status.success() || status.code() == Some(143), "{status}");
-    })
-    .await;
+    let cluster = std::sync::Arc::new(ControlPlane::start().await);
+    cluster
+        .with_namespace(async |namespace| {
+            namespace.deployment("web", "fine", 0).await;
+            let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+            namespace.cluster.pause_api_server();
+            house.say("start").await;
+            let bot = house.bot.user_id.clone();
+            let works = |seen: &Seen| matches!(seen, Seen::Typing { users, .. } if users.contains(&bot)).then_some(());
+            house.person.expect_seen(SOON, works).await;
+            // The command in work holds a polite end up for seconds; the second signal does not wait for it.
+            house.running.signal("TERM");
+            house.running.line("a second signal ends at once", SOON).await;
+            house.running.signal("TERM");
+            let status = house.running.end(Duration::from_secs(3)).await;
+            assert_eq!(status.code(), Some(143), "{status}");
+            namespace.cluster.resume_api_server();
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,16 +5,17 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::control_plane::with_namespace;
-use crate::support::environment;
-use crate::support::manifests::Manifests;
+use crate::support::house::SOON;
+use crate::support::leash::Leashed;
+use crate::support::manifests::{Manifests, with_namespaces};
 use crate::support::person::Person;
 use crate::support::synapse::synapse;
+use crate::support::{environment, free_port, unique};
 
 /// Where a pod finds its ServiceAccount.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -63,8 +64,20 @@ impl Image {
         Volume { folder, place: place.to_owned() }
     }
 
-    /// Runs the daemon's binary as the user that the image names, without any capability.
+    /// Runs the daemon's binary to its end as the user that the image names, without any capability.
     fn run(&self, volumes: &[&Volume], environment: &[String], arguments: &[&str]) -> Output {
+        self.command(volumes, environment, arguments).output().expect("buildah runs")
+    }
+
+    /// Starts the daemon in the same way.
+    fn start(&self, volumes: &[&Volume], environment: &[String]) -> Contained {
+        let mark = unique("PILOTHOUSE_TEST");
+        let environment: Vec<String> = environment.iter().cloned().chain([format!("MARK={mark}")]).collect();
+        let buildah = Leashed::start("buildah", &self.command(volumes, &environment, &[]));
+        Contained { buildah, mark }
+    }
+
+    fn command(&self, volumes: &[&Volume], environment: &[String], arguments: &[&str]) -> Command {
         let mut run = command(&self.folder, "buildah");
         run.args(["run", "--isolation", "chroot", "--cap-drop", "all"]);
         for Volume { folder, place } in volumes {
@@ -74,7 +87,58 @@ impl Image {
             run.args(["--env", variable]);
         }
         run.args([&self.container, "--", "/usr/local/bin/pilothouse"]).args(arguments);
-        run.output().expect("buildah runs")
+        run
+    }
+}
+
+/// A daemon that runs in the image.
+struct Contained {
+    buildah: Leashed,
+    /// Stands in its environment and in nobody else's.
+    mark: String,
+}
+
+impl Contained {
+    /// The folder of the daemon's own process in `/proc`.
+    fn process(&self) -> Option<PathBuf> {
+        let is_it = |process: &Path| {
+            let environment = fs::read(process.join("environ")).unwrap_or_default();
+            // Those around it have the mark on their command line or hand it on; it alone runs the binary.
+            fs::read(process.join("cmdline")).is_ok_and(|line| line.starts_with(b"/usr/local/bin/pilothouse"))
+                && String::from_utf8_lossy(&environment).contains(&self.mark)
+        };
+        let processes = fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
+        processes.into_iter().find(|process| is_it(process))
+    }
+
+    /// A line of its `/proc/…/status`.
+    fn status(&self, name: &str) -> String {
+        let status = fs::read_to_string(self.process().expect("it runs").join("status")).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.expect("the kernel says so").split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// Asks it to end, and waits until it has.
+    async fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.buildah.end(SOON).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn signal(&self, name: &str) {
+        if let Some(process) = self.process() {
+            let pid = process.file_name().expect("a process id");
+            let _ = Command::new("kill").arg("-s").arg(name).arg(pid).status();
+        }
+    }
+}
+
+impl Drop for Contained {
+    /// What buildah has started does not end with it.
+    fn drop(&mut self) {
+        self.signal("KILL");
+        if std::thread::panicking() {
+            eprintln!("the daemon in the image{}", self.buildah.tail(60));
+        }
     }
 }
 
@@ -100,8 +164,8 @@ fn words(output: &Output) -> String {
     format!("{}\n{out}{err}", output.status)
 }
 
-#[tokio::test]
-async fn the_image_checks_real_servers_as_a_pod_would() {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_works_as_a_pod_would() {
     let image = tokio::task::spawn_blocking(Image::build).await.expect("the image is built");
 
     let says = image.configuration();
@@ -113,15 +177,15 @@ async fn the_image_checks_real_servers_as_a_pod_would() {
     assert!(version.status.success(), "{}", words(&version));
     assert_eq!(String::from_utf8_lossy(&version.stdout).trim(), concat!("pilothouse ", env!("CARGO_PKG_VERSION")));
 
-    with_namespace(async |namespace| {
+    with_namespaces(async |own, targets| {
         let homeserver = synapse().await;
         let (bot, account) = (homeserver.register("pilothouse").await, homeserver.register("alice").await);
         let person = Person::with_identity(&homeserver, &account).await;
-        let manifests = Manifests::render("base").moved(&namespace.name, &namespace.name);
-        namespace.apply(&manifests.yaml()).await;
-        namespace.deployment("web", "fine", 0).await;
-        let token = namespace.service_account_token("pilothouse").await;
-        let ca = fs::read_to_string(namespace.cluster.ca()).expect("the API server's bundle");
+        let manifests = Manifests::render("base").moved(&own.name, &targets.name);
+        own.apply(&manifests.yaml()).await;
+        targets.deployment("web", "fine", 0).await;
+        let token = own.service_account_token("pilothouse").await;
+        let ca = fs::read_to_string(own.cluster.ca()).expect("the API server's bundle");
 
         // The shipped configuration, with the names of this place.
         let shipped = manifests.only("ConfigMap")["data"]["pilothouse.toml"].as_str().expect("a file");
@@ -129,17 +193,18 @@ async fn the_image_checks_real_servers_as_a_pod_would() {
         config["matrix"]["homeserver"] = homeserver.url().into();
         config["matrix"]["user"] = bot.user_id.clone().into();
         config["policy"]["users"] = vec![person.user_id.clone()].into();
-        let targets = config["targets"].as_array_mut().expect("targets");
-        targets.truncate(1);
-        targets[0]["namespace"] = namespace.name.clone().into();
+        let configured = config["targets"].as_array_mut().expect("targets");
+        configured.truncate(1);
+        configured[0]["namespace"] = targets.name.clone().into();
 
         let data = image.volume("/data", &[]);
         fs::set_permissions(&data.folder, fs::Permissions::from_mode(0o777)).expect("a volume that 65532 may write");
         let secrets = image.volume("/run/secrets/pilothouse", &[("password", &bot.password)]);
-        let account =
-            image.volume(ACCOUNT, &[("token", &token), ("ca.crt", &ca), ("namespace", namespace.name.as_str())]);
-        let url = url::Url::parse(namespace.cluster.url()).expect("a URL");
+        let account = image.volume(ACCOUNT, &[("token", &token), ("ca.crt", &ca), ("namespace", own.name.as_str())]);
+        let url = url::Url::parse(own.cluster.url()).expect("a URL");
+        let port = free_port();
         let environment = [
+            format!("PILOTHOUSE__ADMIN__LISTEN=127.0.0.1:{port}"),
             format!("KUBERNETES_SERVICE_HOST={}", url.host_str().expect("a host")),
             format!("KUBERNETES_SERVICE_PORT={}", url.port().expect("a port")),
         ];
@@ -153,6 +218,38 @@ async fn the_image_checks_real_servers_as_a_pod_would() {
         for seen in [homeserver.url(), &person.user_id, "/data/crypto_store is empty"] {
             assert!(words(&good).contains(seen), "{seen} is not in {}", words(&good));
         }
+
+        // Outside its volumes it can write nothing: the root belongs to somebody else.
+        let mut elsewhere = config.clone();
+        elsewhere["matrix"]["store"] = "/elsewhere/crypto_store".into();
+        let file = image.volume("/etc/pilothouse", &[("pilothouse.toml", &elsewhere.to_string())]);
+        let volumes = [&data, &file, &secrets, &account];
+        for arguments in [&[][..], &["check"]] {
+            let readonly = image.run(&volumes, &environment, arguments);
+            assert_eq!(readonly.status.code(), Some(1), "{}", words(&readonly));
+            assert!(words(&readonly).contains("mount a writable volume there"), "{}", words(&readonly));
+        }
+
+        // The daemon itself, from its first login to a workload that runs.
+        let _kubelet = targets.kubelet();
+        let file = image.volume("/etc/pilothouse", &[("pilothouse.toml", &config.to_string())]);
+        let mut daemon = image.start(&[&data, &file, &secrets, &account], &environment);
+        let room = person.create_room(&[&bot.user_id]).await;
+        person.member(&room, &bot.user_id, "join", SOON).await;
+        let sent = person.send(&room, "start").await;
+        let answer = person.expect_reply(&sent, SOON).await;
+        person.expect_text(&answer, "ready: 1/1", SOON).await;
+        assert_eq!(targets.generation("web").await, 2);
+        for (name, value) in [("Uid", "65532 65532 65532 65532"), ("Gid", "65532 65532 65532 65532")] {
+            assert_eq!(daemon.status(name), value, "{name}");
+        }
+        for capabilities in ["CapEff", "CapPrm"] {
+            assert_eq!(daemon.status(capabilities), "0000000000000000", "{capabilities}");
+        }
+        let ready = reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await.expect("its probes answer");
+        assert_eq!(ready.status(), 200);
+        let status = daemon.stop().await;
+        assert!(status.success(), "{status}");
 
         config["matrix"]["homeserver"] = "http://127.0.0.1:1".into();
         let bad = check(&config);

@@ -1,9 +1,7 @@
 //! The daemon with the rights that people give it: the shipped Role, with and without `restart`, and the predecessor's.
 
-use k8s_openapi::api::apps::v1::Deployment;
-
 use crate::support::control_plane::{Namespace, with_namespace};
-use crate::support::house::{House, Plan};
+use crate::support::house::{House, Plan, SOON};
 use crate::support::manifests::{Manifests, with_namespaces};
 
 /// Builds a house for the Deployment `web` in `targets`, whose daemon is the ServiceAccount `account` of `own`.
@@ -18,11 +16,6 @@ async fn apply(folder: &str, own: &Namespace, targets: &Namespace) {
     own.apply(&Manifests::render(folder).moved(&own.name, &targets.name).built_in().yaml()).await;
 }
 
-async fn generation(namespace: &Namespace) -> i64 {
-    let web = namespace.api::<Deployment>().get("web").await.expect("the Deployment is there");
-    web.metadata.generation.unwrap_or_default()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_shipped_role_everything_works_but_restart() {
     with_namespaces(async |own, targets| {
@@ -32,10 +25,10 @@ async fn with_the_shipped_role_everything_works_but_restart() {
         house.ask_until("start 2", "ready: 2/2").await;
         let status = house.ask("status").await;
         assert!(!status.body().contains("Not seen"), "{}", status.body());
-        let before = generation(targets).await;
+        let before = targets.generation("web").await;
         let refused = house.ask("restart").await;
         assert!(refused.body().contains("k8s/overlays/restart"), "{}", refused.body());
-        assert_eq!(generation(targets).await, before, "nothing was restarted");
+        assert_eq!(targets.generation("web").await, before, "nothing was restarted");
         let help = house.ask("help").await;
         assert!(help.body().contains("start") && !help.body().contains("restart"), "{}", help.body());
         let help = house.ask("help restart").await;
@@ -52,9 +45,11 @@ async fn with_the_overlay_restart_works_too() {
         apply("overlays/restart", own, targets).await;
         let house = house("pilothouse", own, targets).await;
         house.ask_until("start", "ready: 1/1").await;
-        let before = generation(targets).await;
+        let before = targets.generation("web").await;
         house.ask_until("restart", "is restarted").await;
-        assert!(generation(targets).await > before, "the pod template was changed");
+        assert_eq!(targets.generation("web").await, before + 1, "the pod template was changed, once");
+        let note = format!("Restarted for {} in room {}", house.person.user_id, house.room);
+        targets.event("RestartedByChat", &note, SOON).await;
         let help = house.ask("help").await;
         assert!(help.body().contains("restart"), "{}", help.body());
     })

@@ -1,14 +1,24 @@
 //! From the outbox into a real encrypted room, read by a person at an unrelated client.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use http::StatusCode;
 use pilothouse::chat::Gesture;
 use pilothouse::store::Store;
 use serde_json::json;
 
 use crate::support::bot::{Bot, DEADLINE, eventually, join};
+use crate::support::control_plane::with_namespace;
+use crate::support::front::{Front, Way};
+use crate::support::house::{House, Plan, SOON};
+use crate::support::kubelet::Fate;
 use crate::support::person::{Person, RoomEvent, Seen};
 use crate::support::synapse::{Account, Synapse, synapse};
+
+/// Part of the path of every message that is sent.
+const SEND: &str = "/send/m.room.encrypted/";
 
 /// A bot and a person, and a way for both into rooms.
 struct Scene {
@@ -142,6 +152,82 @@ async fn under_a_limit_what_waits_is_told_together_and_nothing_is_lost() {
     assert_eq!(told[0], "answer 0", "the first leaves at once and alone");
     assert!(told.len() < texts.len() / 2, "merged: {told:?}");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_limit_is_waited_for_as_long_as_it_says() {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let mut scene = Scene::on(synapse().await).await;
+    let limited = Arc::new(AtomicBool::new(false));
+    let limit = Arc::clone(&limited);
+    let front = Front::deciding(&scene.synapse, move |asked| {
+        if asked.path.contains(SEND) && limit.swap(false, Ordering::SeqCst) {
+            let error = json!({"errcode": "M_LIMIT_EXCEEDED", "error": "slowly", "retry_after_ms": LIMIT.as_millis()});
+            return Way::Answer(StatusCode::TOO_MANY_REQUESTS, error);
+        }
+        Way::On
+    })
+    .await;
+    scene.bot.matrix.homeserver = front.url().parse().expect("a URL");
+    let room = scene.room().await;
+    let store = scene.bot.store();
+    let running = scene.bot.start().await;
+    // The key of the room is shared with the first words; then every request is one event.
+    scene.bot.say(&store, &room, "before", None).await;
+    scene.reads(&room, "before").await;
+    let earlier = front.asked(SEND).len();
+    limited.store(true, Ordering::SeqCst);
+    scene.bot.say(&store, &room, "limited", None).await;
+    let row = scene.bot.say(&store, &room, "next", None).await;
+    state(&scene.bot, row, "sent").await;
+    scene.reads(&room, "next").await;
+
+    let (at, tries) = (front.asked(SEND).split_off(earlier), front.asked_for(SEND).split_off(earlier));
+    assert_eq!(tries.len(), 3, "the first twice, the second once: {tries:?}");
+    let waited = at[1].duration_since(at[0]);
+    assert!(waited >= LIMIT && waited < LIMIT * 3, "{waited:?}");
+    assert_eq!(tries[0], tries[1], "the same transaction id");
+    assert_ne!(tries[1], tries[2]);
+    assert_eq!(scene.notices(&room), ["before", "limited", "next"], "each once");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_edited_once_in_five_seconds_whatever_happens_meanwhile() {
+    with_namespace(async |namespace| {
+        let kubelet = namespace.kubelet();
+        namespace.deployment("web", "slow", 0).await;
+        let synapse = synapse().await;
+        let front = Front::deciding(&synapse, |_| Way::On).await;
+        let plan = Plan { homeserver: Some(front.url().to_owned()), ..Plan::of(&["web"]) };
+        let house = House::build(&namespace, plan).await;
+        house.ask("version").await;
+        let earlier = front.asked(SEND).len();
+        let sent = house.say("start 2").await;
+        let answer = house.person.expect_reply(&sent, SOON).await;
+        namespace.wait_replicas("web", 2, SOON).await;
+        // More happens than anybody wants to read.
+        let mut changes = tokio::time::interval(Duration::from_millis(700));
+        for fate in [Fate::ImagePull, Fate::Slow, Fate::Crash, Fate::Unready, Fate::Unschedulable].repeat(5) {
+            changes.tick().await;
+            kubelet.decide("slow", fate);
+        }
+        kubelet.decide("slow", Fate::Ready);
+        house.person.expect_text(&answer, "ready: 2/2", SOON).await;
+
+        let mut at = front.asked(SEND).split_off(earlier);
+        // The last words may leave at once, or take the place of progress that waits.
+        at.pop();
+        assert!((3..=5).contains(&at.len()), "the answer and some progress: {at:?}");
+        for pair in at.windows(2) {
+            let pause = pair[1].duration_since(pair[0]);
+            assert!(pause >= Duration::from_millis(4900), "{pause:?} of {at:?}");
+        }
+        let edits = house.person.events(&house.room);
+        let edits: Vec<&RoomEvent> = edits.iter().filter(|event| event.edits() == Some(&answer.id)).collect();
+        assert_eq!(edits.len(), at.len(), "each request was one edit, and the last words another: {edits:#?}");
+    })
+    .await;
 }
 
 #[tokio::test]

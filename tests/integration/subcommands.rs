@@ -58,6 +58,23 @@ async fn check_beside_a_running_daemon_uses_its_login_and_leaves_its_store_alone
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_tells_a_store_that_the_first_start_cannot_make() {
+    with_namespace(async |namespace| {
+        let synapse = synapse().await;
+        let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
+        let toml = Plan::of(&["web"]).toml(&synapse, &bot, &account.user_id, &namespace.name);
+        // Where not even root can make anything.
+        let pilothouse = daemon(&toml, &namespace.cluster.kubeconfig());
+        let pilothouse = pilothouse.variable("PILOTHOUSE__MATRIX__STORE", "/proc/pilothouse/store");
+        let ended = pilothouse.run_with(&["check", "--json"], RUN).await;
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.said);
+        assert_eq!(verdict(&findings(&ended.said), "store", "journal"), "failure");
+        assert!(ended.said.contains("mount a writable volume there"), "{}", ended.said);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_without_a_login_leaves_no_device_behind() {
     with_namespace(async |namespace| {
         let synapse = synapse().await;
@@ -70,6 +87,7 @@ async fn check_without_a_login_leaves_no_device_behind() {
         assert_eq!(verdict(&found, "matrix", "login"), "good");
         assert_eq!(verdict(&found, "trust", &account.user_id), "failure");
         assert_eq!(verdict(&found, "targets", "web"), "failure");
+        assert_eq!(verdict(&found, "store", "journal"), "skipped");
         let login = synapse.login(&bot).await;
         let devices = synapse.call(&login.access_token, http::Method::GET, "/_matrix/client/v3/devices", None).await;
         assert_eq!(devices["devices"].as_array().map(Vec::len), Some(1), "{devices}");

@@ -2,11 +2,7 @@
 //!
 //! Tests share servers by address and never a client: every test has a runtime of its own.
 
-use std::ffi::OsString;
 use std::net::TcpListener;
-use std::path::PathBuf;
-
-use sha2::{Digest as _, Sha256};
 
 #[path = "support/bot.rs"]
 pub(crate) mod bot;
@@ -16,16 +12,22 @@ pub(crate) mod control_plane;
 pub(crate) mod front;
 #[path = "support/house.rs"]
 pub(crate) mod house;
+#[path = "support/journal.rs"]
+pub(crate) mod journal;
 #[path = "support/kubelet.rs"]
 pub(crate) mod kubelet;
 #[path = "support/leash.rs"]
 pub(crate) mod leash;
 #[path = "support/manifests.rs"]
 pub(crate) mod manifests;
+#[path = "support/namespace.rs"]
+pub(crate) mod namespace;
 #[path = "support/node.rs"]
 pub(crate) mod node;
 #[path = "support/person.rs"]
 pub(crate) mod person;
+#[path = "support/places.rs"]
+mod places;
 #[path = "support/process.rs"]
 pub(crate) mod process;
 #[path = "support/provider.rs"]
@@ -37,11 +39,8 @@ pub(crate) mod subscribed;
 #[path = "support/synapse.rs"]
 pub(crate) mod synapse;
 
-/// Reads what tells a test where the real parts are.
-#[expect(clippy::disallowed_methods, reason = "where the machine keeps its parts is no configuration of the daemon")]
-pub(crate) fn environment(name: &str) -> Option<OsString> {
-    std::env::var_os(name).filter(|value| !value.is_empty())
-}
+use places::cached;
+pub(crate) use places::environment;
 
 /// A client for plain HTTP to the servers of the tests, and to the daemon's probes.
 #[expect(
@@ -50,17 +49,6 @@ pub(crate) fn environment(name: &str) -> Option<OsString> {
 )]
 pub(crate) fn http() -> reqwest::Client {
     reqwest::Client::new()
-}
-
-/// The folder in which `make` keeps what it has built once: `<cache>/<kind>-<hash of the pinned versions>`.
-fn cached(kind: &str, pins: &[u8]) -> PathBuf {
-    let cache = environment("PILOTHOUSE_CACHE").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(environment("XDG_CACHE_HOME")?).join("pilothouse")));
-    let cache = cache.or_else(|| Some(PathBuf::from(environment("HOME")?).join(".cache/pilothouse")));
-    let cache = cache.expect("HOME is set");
-    let mut hash = format!("{:x}", Sha256::digest(pins));
-    hash.truncate(16);
-    cache.join(format!("{kind}-{hash}"))
 }
 
 /// Picks a port that nobody listens on, outside the range from which the kernel takes the ports of outgoing connections:

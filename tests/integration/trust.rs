@@ -4,7 +4,8 @@ use pilothouse::chat::{Standing, Why};
 use pilothouse::config::TrustMode;
 
 use crate::support::bot::{DEADLINE, eventually, now};
-use crate::support::person::{Person, Sent};
+use crate::support::person::{Person, RoomEvent, Sent};
+use crate::support::unique;
 use crate::sync::Scene;
 
 impl Scene {
@@ -17,6 +18,14 @@ impl Scene {
             Standing::Unproven(why) => why,
             counts => panic!("{} is {counts:?}", sent.id),
         }
+    }
+
+    /// Lets the bot say something, and gives it as Anna and somebody else see it.
+    async fn seen_by_both(&self, room: &str, other: &Person) -> (RoomEvent, RoomEvent) {
+        let text = unique("words");
+        self.bot.say(&self.store, room, &text, None).await;
+        let read = self.anna.expect(DEADLINE, |event| event.room == room && event.body() == text).await;
+        (read.clone(), other.expect(DEADLINE, |event| event.id == read.id).await)
     }
 
     /// Anna at another client, in the room already.
@@ -215,4 +224,49 @@ async fn without_cross_signing_the_mode_decides() {
         }
         running.stop().await;
     }
+}
+
+#[tokio::test]
+async fn where_identities_count_no_device_gets_a_key_that_its_owner_has_not_signed() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    let thief = scene.anna_again(&room).await;
+    let (_, stolen) = scene.seen_by_both(&room, &thief).await;
+    assert_eq!((stolen.kind.as_str(), stolen.body()), ("m.room.encrypted", ""), "no key for an unsigned device");
+
+    // Once it is signed it reads what is said from then on, in a session that it was given.
+    scene.anna.sign_device(&thief.device_id).await;
+    let store = &scene.store;
+    eventually("the signature is seen", async || {
+        let keys = store.keys(&scene.anna.user_id).await.expect("the store answers");
+        keys.devices.iter().any(|device| device.device == thief.device_id && device.signed).then_some(())
+    })
+    .await;
+    let text = unique("words");
+    scene.bot.say(&scene.store, &room, &text, None).await;
+    thief.expect(DEADLINE, |event| event.body() == text).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn where_nothing_is_proven_everybody_in_the_room_can_read() {
+    let mut scene = Scene::new().await;
+    scene.bot.trust.mode = TrustMode::Any;
+    let carl = Person::log_in(&scene.synapse, &scene.synapse.register("carl").await).await;
+    scene.allow(&[&carl.user_id]);
+    let running = scene.start().await;
+    let room = scene.room().await;
+    scene.anna.invite(&room, &carl.user_id).await;
+    carl.join(&room).await;
+    scene.anna.member(&room, &carl.user_id, "join", DEADLINE).await;
+    let again = scene.anna_again(&room).await;
+    // Who has no identity at all, and a device that nobody has signed.
+    for reader in [&carl, &again] {
+        let text = unique("words");
+        scene.bot.say(&scene.store, &room, &text, None).await;
+        let read = reader.expect(DEADLINE, |event| event.body() == text).await;
+        assert!(read.encrypted);
+    }
+    running.stop().await;
 }

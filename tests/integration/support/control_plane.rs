@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,24 +14,20 @@ use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Event, Namespace as NamespaceObject, Pod, ServiceAccount};
 use kube::api::{DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::NamespaceResourceScope;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::watch_object;
-use kube::{Api, Client, Resource, ResourceExt as _, discovery};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client, ResourceExt as _, discovery};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::kubelet::Kubelet;
 use super::leash::{Folder, Leashed};
-use super::node::Node;
-use super::{cached, environment, free_port, http, unique};
+pub(crate) use super::namespace::Namespace;
+use super::places::control_plane_binary as binary;
+use super::{free_port, http, unique};
 
 /// Three seconds on an idle machine; a busy one takes its time.
 const START: Duration = Duration::from_mins(2);
@@ -57,7 +52,7 @@ pub(crate) struct ControlPlane {
     api_server: Mutex<Option<Leashed>>,
     _etcd: Leashed,
     // Last: the servers in it end first.
-    folder: Folder,
+    pub(super) folder: Folder,
 }
 
 impl ControlPlane {
@@ -186,133 +181,6 @@ impl ControlPlane {
     }
 }
 
-/// A namespace of one test.
-pub(crate) struct Namespace {
-    /// Its random name.
-    pub(crate) name: String,
-    /// A client of `system:masters`.
-    pub(crate) client: Client,
-    /// The control plane it is in.
-    pub(crate) cluster: Arc<ControlPlane>,
-}
-
-impl Namespace {
-    /// The objects of one kind in this namespace.
-    pub(crate) fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope>,
-        K::DynamicType: Default,
-    {
-        Api::namespaced(self.client.clone(), &self.name)
-    }
-
-    /// Starts a kubelet for this namespace; it ends when dropped.
-    pub(crate) fn kubelet(&self) -> Kubelet {
-        Kubelet::start(self.client.clone(), &self.name, None)
-    }
-
-    /// Starts a kubelet with a node, on which every container has written `log`.
-    pub(crate) async fn kubelet_with_logs(&self, log: &str) -> Kubelet {
-        let node = Node::start(self.client.clone(), &self.cluster.folder.join("certs"), log).await;
-        Kubelet::start(self.client.clone(), &self.name, Some(node))
-    }
-
-    /// Applies YAML documents, as `kubectl apply --server-side -n` does: what names no namespace lands in this one.
-    pub(crate) async fn apply(&self, yaml: &str) {
-        apply(&self.client, yaml, &self.name).await;
-    }
-
-    /// Makes a Deployment with one container `main` of `image`; the image says how its pods fare (see the kubelet).
-    pub(crate) async fn deployment(&self, name: &str, image: &str, replicas: i32) -> Deployment {
-        self.workload("Deployment", name, image, replicas).await
-    }
-
-    /// Makes a Deployment or a StatefulSet with one container `main` of `image`.
-    pub(crate) async fn workload<K>(&self, kind: &str, name: &str, image: &str, replicas: i32) -> K
-    where
-        K: Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
-        K::DynamicType: Default,
-    {
-        let object = json!({
-            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": {"app": name}},
-                "template": {
-                    "metadata": {"labels": {"app": name}},
-                    "spec": {"containers": [{"name": "main", "image": image}]},
-                },
-            },
-        });
-        self.apply(&object.to_string()).await;
-        self.api::<K>().get(name).await.expect("what was applied is there")
-    }
-
-    /// The replicas that a Deployment is to have.
-    pub(crate) async fn replicas(&self, name: &str) -> i32 {
-        let object = self.api::<Deployment>().get(name).await.expect("the Deployment is there");
-        object.spec.and_then(|spec| spec.replicas).unwrap_or(1)
-    }
-
-    /// Waits until a Deployment is to have so many replicas.
-    pub(crate) async fn wait_replicas(&self, name: &str, wanted: i32, deadline: Duration) {
-        let so = |object: &Deployment| object.spec.as_ref().and_then(|spec| spec.replicas) == Some(wanted);
-        self.wait::<Deployment>(name, deadline, so).await;
-    }
-
-    /// Waits until the object satisfies `wanted`, and returns it.
-    ///
-    /// # Panics
-    /// With the object as it was last seen, when the deadline passes first.
-    pub(crate) async fn wait<K>(&self, name: &str, deadline: Duration, wanted: impl Fn(&K) -> bool) -> K
-    where
-        K: Resource<Scope = NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned
-            + serde::Serialize
-            + Send
-            + 'static,
-        K::DynamicType: Default,
-    {
-        let mut seen = pin!(watch_object(self.api::<K>(), name).default_backoff());
-        let mut last = None;
-        let found = async {
-            loop {
-                // An error is no end: the watch comes back by itself.
-                if let Some(Ok(Some(object))) = seen.next().await {
-                    if wanted(&object) {
-                        return object;
-                    }
-                    last = Some(object);
-                }
-            }
-        };
-        let Ok(found) = tokio::time::timeout(deadline, found).await else {
-            let last = serde_json::to_string_pretty(&last).expect("an object is JSON");
-            panic!("{name} is not as wanted within {deadline:?}; it is {last}")
-        };
-        found
-    }
-
-    /// Makes a token of a ServiceAccount in this namespace, as a pod would get it.
-    pub(crate) async fn service_account_token(&self, account: &str) -> String {
-        service_account_token(&self.client, &self.name, account).await
-    }
-
-    /// Writes a kubeconfig for `token` with this namespace as its own, and returns its path.
-    pub(crate) fn kubeconfig_for_token(&self, token: &str) -> PathBuf {
-        let path = self.cluster.folder.join(format!("{}.kubeconfig", unique("token")));
-        write_kubeconfig(&path, &self.cluster.url, &self.cluster.ca(), token, &self.name);
-        path
-    }
-
-    /// The state of workloads, pods and events, for people.
-    pub(crate) async fn describe(&self) -> String {
-        describe(&self.client, &self.name).await
-    }
-}
-
 /// Applies YAML documents server-side; `namespace` is for those that need one and name none.
 pub(crate) async fn apply(client: &Client, yaml: &str, namespace: &str) {
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("YAML");
@@ -344,7 +212,7 @@ pub(crate) async fn service_account_token(client: &Client, namespace: &str, acco
 }
 
 /// The state of workloads, pods and events of a namespace, for people.
-async fn describe(client: &Client, namespace: &str) -> String {
+pub(super) async fn describe(client: &Client, namespace: &str) -> String {
     let all = ListParams::default();
     let mut text = format!("namespace {namespace}:\n");
     if let Ok(deployments) = Api::<Deployment>::namespaced(client.clone(), namespace).list(&all).await {
@@ -368,17 +236,6 @@ async fn describe(client: &Client, namespace: &str) -> String {
         }
     }
     text
-}
-
-/// Finds a binary of the control plane.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let ours = environment("PILOTHOUSE_CONTROL_PLANE").map(PathBuf::from);
-    let assets = environment("KUBEBUILDER_ASSETS").map(PathBuf::from);
-    let cache = cached("control-plane", include_bytes!("../../control-plane/go.sum"));
-    let places: Vec<PathBuf> = ours.into_iter().chain(assets).chain([cache]).map(|folder| folder.join(name)).collect();
-    places.iter().find(|path| path.is_file()).cloned().unwrap_or_else(|| {
-        panic!("no {name} in any of {places:?}: build it once with `make control-plane` (five minutes, needs Go)")
-    })
 }
 
 fn api_server(folder: &Path, etcd_url: &str, port: u16) -> Leashed {
@@ -413,7 +270,7 @@ fn write_keys(folder: &Path) {
     fs::write(folder.join("sa.pub"), pem("PUBLIC KEY", public.as_ref())).expect("sa.pub");
 }
 
-fn write_kubeconfig(path: &Path, url: &str, ca: &Path, token: &str, namespace: &str) {
+pub(super) fn write_kubeconfig(path: &Path, url: &str, ca: &Path, token: &str, namespace: &str) {
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
         "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": ca}}],

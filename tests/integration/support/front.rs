@@ -1,11 +1,12 @@
-//! What may stand before a homeserver: a reverse proxy, with TLS of a private CA or with faults, and a forward proxy.
+//! What may stand before a homeserver or an API server: a reverse proxy, with TLS of a private CA or with faults, and a
+//! forward proxy.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -13,20 +14,26 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
+use futures_util::stream;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::control_plane::ControlPlane;
 use super::http;
 use super::leash::Folder;
 use super::synapse::{Synapse, python};
 
-/// A request on its way to the homeserver.
+/// Longest wait for a request on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A request on its way to the server.
 pub(crate) struct Asked {
     /// The path, percent-decoded.
     pub(crate) path: String,
@@ -36,7 +43,7 @@ pub(crate) struct Asked {
 
 /// What becomes of a request.
 pub(crate) enum Way {
-    /// It goes on to the homeserver.
+    /// It goes on to the server.
     On,
     /// It is answered so.
     Answer(StatusCode, Value),
@@ -46,22 +53,42 @@ pub(crate) enum Way {
     Lost,
 }
 
-/// A reverse proxy before a homeserver; it ends when dropped.
+/// A reverse proxy before a server; it ends when dropped.
 pub(crate) struct Front {
     url: String,
-    asked: Arc<Mutex<Vec<(Instant, String)>>>,
+    shared: Arc<Shared>,
     _server: AbortOnDropHandle<()>,
 }
 
+/// What a front knows.
+struct Shared {
+    behind: String,
+    http: reqwest::Client,
+    record: watch::Sender<Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    /// When each request came: its method and path.
+    asked: Vec<(Instant, String)>,
+    /// Where the way is to be cut.
+    cut: Option<Cut>,
+    /// How often it was cut.
+    cuts: usize,
+}
+
+/// The request after whose method and path the way is cut, and which way it goes.
+type Cut = (Method, &'static str, Way);
+
 impl Front {
-    /// One that decides about every request.
+    /// One before a homeserver that decides about every request.
     pub(crate) async fn deciding(
         synapse: &Synapse,
         decide: impl Fn(&Asked) -> Way + Clone + Send + Sync + 'static,
     ) -> Self {
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", tcp.local_addr().expect("bound"));
-        Self::serve(tcp, url, synapse, decide)
+        Self::serve(tcp, url, Shared::new(synapse.url(), http()), decide)
     }
 
     /// One that speaks TLS with the certificate of a CA which nobody knows.
@@ -69,74 +96,144 @@ impl Front {
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://{}", tcp.local_addr().expect("bound"));
         let (certificate, key) = (certificates.folder.join("server.crt"), certificates.folder.join("server.key"));
-        Self::serve(Tls::over(tcp, &certificate, &key), url, synapse, |_| Way::On)
+        let shared = Shared::new(synapse.url(), http());
+        Self::serve(Tls::over(tcp, &certificate, &key), url, shared, |_| Way::On)
+    }
+
+    /// One before an API server; it speaks no TLS, see [`Namespace::kubeconfig_at`](super::control_plane::Namespace).
+    pub(crate) async fn before_api_server(cluster: &ControlPlane) -> Self {
+        let bundle = std::fs::read(cluster.ca()).expect("the API server's bundle");
+        let bundle = reqwest::Certificate::from_pem_bundle(&bundle).expect("certificates");
+        let http = reqwest::Client::builder().tls_certs_only(bundle).build().expect("a client");
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", tcp.local_addr().expect("bound"));
+        Self::serve(tcp, url, Shared::new(cluster.url(), http), |_| Way::On)
     }
 
     fn serve<L>(
         listener: L,
         url: String,
-        synapse: &Synapse,
+        shared: Shared,
         decide: impl Fn(&Asked) -> Way + Clone + Send + Sync + 'static,
     ) -> Self
     where
         L: axum::serve::Listener,
         L::Addr: std::fmt::Debug,
     {
-        let asked = Arc::<Mutex<Vec<(Instant, String)>>>::default();
-        let (seen, behind, http) = (Arc::clone(&asked), synapse.url().to_owned(), http());
+        let shared = Arc::new(shared);
+        let passing = Arc::clone(&shared);
         let pass = move |request: Request| {
-            let (seen, behind, http, decide) = (Arc::clone(&seen), behind.clone(), http.clone(), decide.clone());
+            let (shared, decide) = (Arc::clone(&passing), decide.clone());
             async move {
                 let (head, body) = request.into_parts();
                 let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
                 let path = decoded(head.uri.path());
-                seen.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push((Instant::now(), format!("{} {path}", head.method)));
+                let cut = shared.note(&head.method, &path);
                 let asked = Asked { path, body: serde_json::from_slice(&body).unwrap_or_default() };
-                match decide(&asked) {
+                let is_cut = cut.is_some();
+                let way = cut.unwrap_or_else(|| decide(&asked));
+                let path = head.uri.path_and_query().expect("a path").as_str();
+                match way {
                     Way::Answer(status, body) => (status, Json(body)).into_response(),
-                    Way::Nowhere => std::future::pending().await,
-                    way @ (Way::On | Way::Lost) => {
-                        let url = format!("{behind}{}", head.uri.path_and_query().expect("a path"));
-                        let answer = forward(&http, head.method, &url, &head.headers, body).await;
-                        if matches!(way, Way::Lost) {
-                            return std::future::pending().await;
-                        }
-                        answer
+                    Way::On => shared.forward(head.method, path, &head.headers, body).await,
+                    Way::Nowhere => shared.silence(is_cut).await,
+                    Way::Lost => {
+                        // To its end: only then it has had its effect.
+                        let answer = shared.forward(head.method, path, &head.headers, body).await;
+                        axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("an answer");
+                        shared.silence(is_cut).await
                     }
                 }
             }
         };
         let router = Router::new().fallback(pass);
         let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves for ever") });
-        Self { url, asked, _server: AbortOnDropHandle::new(server) }
+        Self { url, shared, _server: AbortOnDropHandle::new(server) }
     }
 
-    /// Its base URL: the homeserver's, for who does not know better.
+    /// Its base URL: the server's, for who does not know better.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// When a request came whose method and path contain `part`.
     pub(crate) fn asked(&self, part: &str) -> Vec<Instant> {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.iter().filter(|(_, what)| what.contains(part)).map(|(at, _)| *at).collect()
+        let record = self.shared.record.borrow();
+        record.asked.iter().filter(|(_, what)| what.contains(part)).map(|(at, _)| *at).collect()
+    }
+
+    /// The methods and paths that contain `part`, in the order in which they came.
+    pub(crate) fn asked_for(&self, part: &str) -> Vec<String> {
+        let record = self.shared.record.borrow();
+        record.asked.iter().filter(|(_, what)| what.contains(part)).map(|(_, what)| what.clone()).collect()
+    }
+
+    /// Cuts the way once: the next request of this method whose path contains `part` goes this way.
+    pub(crate) fn cut(&self, method: Method, part: &'static str, way: Way) {
+        self.shared.record.send_modify(|record| record.cut = Some((method, part, way)));
+    }
+
+    /// Waits until a request that came after `earlier` others of its kind is here.
+    pub(crate) async fn until_asked(&self, part: &str, earlier: usize) {
+        let asked = |record: &Record| record.asked.iter().filter(|(_, what)| what.contains(part)).count() > earlier;
+        self.until(part, asked).await;
+    }
+
+    /// Waits until the way was cut so often, with [`Way::Nowhere`] or [`Way::Lost`].
+    pub(crate) async fn until_cut(&self, times: usize) {
+        self.until("no cut", |record| record.cuts >= times).await;
+    }
+
+    async fn until(&self, what: &str, wanted: impl Fn(&Record) -> bool) {
+        let mut record = self.shared.record.subscribe();
+        let seen = tokio::time::timeout(PATIENCE, record.wait_for(|record| wanted(record))).await;
+        assert!(
+            seen.is_ok(),
+            "not within {PATIENCE:?}: {what}; the last: {:?}",
+            self.asked_for("").iter().rev().take(20)
+        );
     }
 }
 
-async fn forward(http: &reqwest::Client, method: Method, url: &str, headers: &HeaderMap, body: Bytes) -> Response {
-    let mut request = http.request(method, url).body(body);
-    for (name, value) in headers.iter().filter(|(name, _)| is_end_to_end(name.as_str())) {
-        request = request.header(name, value);
+impl Shared {
+    fn new(behind: &str, http: reqwest::Client) -> Self {
+        Self { behind: behind.to_owned(), http, record: watch::Sender::default() }
     }
-    let Ok(answer) = request.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
-    let mut response = Response::builder().status(answer.status());
-    for (name, value) in answer.headers().iter().filter(|(name, _)| is_end_to_end(name.as_str())) {
-        response = response.header(name, value);
+
+    /// Notes a request; gives its way where it is the one that is cut.
+    fn note(&self, method: &Method, path: &str) -> Option<Way> {
+        let mut way = None;
+        self.record.send_modify(|record| {
+            record.asked.push((Instant::now(), format!("{method} {path}")));
+            way = record.cut.take_if(|(cut, part, _)| cut == method && path.contains(*part)).map(|(_, _, way)| way);
+        });
+        way
     }
-    let body = answer.bytes().await.unwrap_or_default();
-    response.body(Body::from(body)).expect("the homeserver's answer")
+
+    /// Never answers.
+    async fn silence(&self, is_cut: bool) -> Response {
+        if is_cut {
+            self.record.send_modify(|record| record.cuts += 1);
+        }
+        std::future::pending().await
+    }
+
+    async fn forward(&self, method: Method, path: &str, headers: &HeaderMap, body: Bytes) -> Response {
+        let mut request = self.http.request(method, format!("{}{path}", self.behind)).body(body);
+        for (name, value) in headers.iter().filter(|(name, _)| is_end_to_end(name.as_str())) {
+            request = request.header(name, value);
+        }
+        let Ok(answer) = request.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
+        let mut response = Response::builder().status(answer.status());
+        for (name, value) in answer.headers().iter().filter(|(name, _)| is_end_to_end(name.as_str())) {
+            response = response.header(name, value);
+        }
+        // As it comes: a watch has no end.
+        let chunks = stream::try_unfold(answer, |mut answer| async move {
+            Ok::<_, reqwest::Error>(answer.chunk().await?.map(|chunk| (chunk, answer)))
+        });
+        response.body(Body::from_stream(chunks)).expect("the server's answer")
+    }
 }
 
 fn is_end_to_end(header: &str) -> bool {

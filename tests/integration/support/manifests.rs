@@ -5,7 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::control_plane::{Namespace, binary, control_plane, with_namespace};
+use super::control_plane::{Namespace, control_plane, with_namespace};
+use super::places::control_plane_binary;
 
 /// The namespaces of Pilothouse in the shipped manifests, a tenant's among them.
 const OWN: [&str; 2] = ["pilothouse", "tenant"];
@@ -27,7 +28,8 @@ impl Manifests {
     /// When kubectl is missing (with the remedy) or does not render it (with its words).
     pub(crate) fn render(folder: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s").join(folder);
-        let output = Command::new(binary("kubectl")).arg("kustomize").arg(&folder).output().expect("kubectl runs");
+        let output =
+            Command::new(control_plane_binary("kubectl")).arg("kustomize").arg(&folder).output().expect("kubectl runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "kubectl does not render {}: {said}", folder.display());
         assert!(!said.contains("Warning"), "kubectl warns of {}: {said}", folder.display());
