@@ -49,6 +49,8 @@ mod support;
 mod sync;
 #[path = "integration/trust.rs"]
 mod trust;
+#[path = "integration/turns.rs"]
+mod turns;
 #[path = "integration/usage.rs"]
 mod usage;
 #[path = "integration/vouching.rs"]
