@@ -70,6 +70,9 @@ pub fn digest(snapshot: &Snapshot, before: Before<'_>, plan: &Plan, now: Timesta
         }
     }
     switch(&mut after.learned, &switched, snapshot, before, plan, now);
+    if !switched.is_empty() && snapshot.owner.is_some() {
+        forget(&mut after, snapshot);
+    }
     if armed && plan.armed {
         after.learned.alerts.push(watched(snapshot, &after.states, before, plan, now));
     }
@@ -98,6 +101,18 @@ fn switch(
     }
     // Before what is told of the new one.
     learned.alerts.insert(0, alert(bucket, event, &bulletin(bucket, event, plan, now), before, plan, now));
+}
+
+/// Forgets the windows that the new account does not have: they were the earlier one's.
+fn forget(after: &mut After, snapshot: &Snapshot) {
+    let named = |bucket: &Bucket| snapshot.readings.iter().any(|reading| reading.bucket == *bucket);
+    let of = |state: &&mut BucketState| state.bucket.account == snapshot.account && !named(&state.bucket);
+    for state in after.states.iter_mut().filter(of) {
+        *state = BucketState::new(state.bucket.clone(), state.reset, state.length);
+        if let Ok(json) = serde_json::to_string(state) {
+            after.learned.states.push((state.bucket.to_string(), json));
+        }
+    }
 }
 
 fn bulletin(bucket: &Bucket, event: &Event, plan: &Plan, now: Timestamp) -> Bulletin {

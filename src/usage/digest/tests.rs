@@ -192,6 +192,8 @@ fn a_switch_is_told_once_and_ends_what_was_told_of_the_account_before() {
     {
         assert!(over.contains(&alert), "{alert} still stands: {over:#?}");
     }
+    let opus = memory.states.iter().find(|state| state.bucket.scope.is_some()).unwrap();
+    assert_eq!(opus.window(), None, "the new account has no such limit");
     assert!(memory.closed.iter().all(|window| window.shape == Shape::Switched && !window.tells_rate()));
 }
 

@@ -105,7 +105,8 @@ impl<'a> Sight<'a> {
         }
         let fresh: Vec<&View> =
             self.views.iter().filter(|view| rule.watches(&view.bucket) && !self.is_stale(view)).collect();
-        let Seen { due, switched } = state.see(rule, &fresh);
+        let Seen { due, mut switched } = state.see(rule, &fresh);
+        switched.extend(state.drop_held(|bucket| self.is_gone(bucket)));
         // Another account is no reset: nothing says that there is room for what was stopped.
         if let Some(bucket) = switched.first().filter(|_| !state.holds())
             && let Some(left) = state.let_go()
@@ -260,6 +261,13 @@ impl<'a> Sight<'a> {
     fn silent_since(&self, account: &str) -> Option<Timestamp> {
         let last = self.views.iter().filter(|view| view.bucket.account == account).map(|view| view.at).max()?;
         self.settings.is_stale(last, self.now).then_some(last)
+    }
+
+    /// A bucket of which nothing is known any more, of an account that is heard: it was another's, which is gone.
+    fn is_gone(&self, bucket: &str) -> bool {
+        let account = bucket.split('/').next().unwrap_or(bucket);
+        let is_heard = |view: &View| view.bucket.account == account && !self.is_stale(view);
+        self.view(bucket).is_none() && self.views.iter().any(is_heard)
     }
 
     fn is_stale(&self, view: &View) -> bool {

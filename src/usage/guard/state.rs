@@ -153,6 +153,12 @@ impl State {
         self.stop.take_if(|stop| is_over && stop.settled);
     }
 
+    /// Drops the claims of buckets that are gone; gives those that held the target.
+    pub(super) fn drop_held(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<String> {
+        let gone: Vec<String> = self.claims.keys().filter(|bucket| is_gone(bucket)).cloned().collect();
+        gone.into_iter().filter(|bucket| self.claims.remove(bucket).is_some_and(|claim| claim.held.is_some())).collect()
+    }
+
     /// Lets the target go without a start. Gives the stop that took its replicas away, or may yet.
     pub(super) fn let_go(&mut self) -> Option<Asked> {
         let under_way = self.stop.take().filter(|stop| !stop.settled);

@@ -339,6 +339,17 @@ fn another_account_is_no_reset_and_what_was_stopped_stays_so() {
     assert!(world.poll(&[(WEEK, 200, 0.0)]).is_empty());
     assert!(world.replicas == 0 && world.states.is_empty(), "{:?}", world.states);
 
+    // The same where the new account has no such limit at all.
+    let opus = "work/weekly_scoped/Opus";
+    let mut world = World::new(vec![rule("models", "weekly_scoped", 90.0)]);
+    for _ in 0..2 {
+        world.poll(&[(WEEK, 0, 50.0), (opus, 0, 95.0)]);
+    }
+    assert_eq!(world.replicas, 0);
+    world.views.remove(opus);
+    assert_eq!(world.poll(&[(WEEK, 100, 3.0)]), [News::Switched]);
+    assert!(world.replicas == 0 && world.states.is_empty(), "{:?}", world.states);
+
     // Another account's limit that holds the target, too, still gives it back.
     let home = "home/weekly_all";
     let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);

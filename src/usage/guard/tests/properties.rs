@@ -50,8 +50,6 @@ struct Watched {
     /// The stop that took the replicas away last, and those that were let go of.
     stopped_by: String,
     let_go: Vec<String>,
-    /// Starts that were asked for before such a stop was let go of.
-    on_the_way: Vec<String>,
     /// Stops asked for, by rule, bucket and cycle.
     stops: BTreeMap<(String, String, Timestamp), Vec<String>>,
 }
@@ -76,6 +74,9 @@ impl Watched {
                 world.views.insert(BUCKETS[*bucket].to_owned(), new);
             }
             Op::Switch(bucket, percent) => {
+                // What is on its way then has a test of its own.
+                self.operate();
+                let world = &mut self.world;
                 world.minute += 2;
                 let new = View { switched: true, ..view(BUCKETS[*bucket], world.minute, *percent, world.minute) };
                 world.views.insert(BUCKETS[*bucket].to_owned(), new);
@@ -96,6 +97,11 @@ impl Watched {
         }
     }
 
+    /// Another rule has stopped it, too, and gives it back.
+    fn is_owned(&self) -> bool {
+        self.world.states.values().any(|state| state.own.is_some())
+    }
+
     fn operate(&mut self) {
         for n in 0..self.world.rows.len() {
             if self.world.rows[n].course != Course::Open {
@@ -108,13 +114,11 @@ impl Watched {
             match (will, course) {
                 (Will::Stop, Course::Moved) => {
                     let event = self.world.rows[n].event.clone().unwrap_or_default();
-                    self.is_guards = !self.let_go.contains(&event);
+                    self.is_guards = !self.let_go.contains(&event) || self.is_owned();
                     self.stopped_by = event;
                 }
                 (Will::Start, Course::Moved) => {
-                    let event = self.world.rows[n].event.clone().unwrap_or_default();
-                    let asked = self.on_the_way.contains(&event);
-                    assert!(was || asked, "started what it did not stop, or what somebody else has touched");
+                    assert!(was, "started what it did not stop, or what somebody else has touched");
                     self.is_guards = false;
                 }
                 _ => {}
@@ -133,10 +137,7 @@ impl Watched {
                     let own = state.own.as_ref().map(|own| own.event(key, Will::Stop));
                     self.let_go.extend(state.stop_event(key).into_iter().chain(own));
                 }
-                self.is_guards &= !self.let_go.contains(&self.stopped_by);
-                // A start that is on its way was right when it was asked for.
-                let starting = self.world.rows.iter().filter(|row| row.will == Will::Start);
-                self.on_the_way.extend(starting.filter_map(|row| row.event.clone()));
+                self.is_guards &= !self.let_go.contains(&self.stopped_by) || self.is_owned();
             }
             let Action::Request(request) = action else { continue };
             self.hold_request(request, &pasts, &before);
@@ -191,7 +192,6 @@ fn watched() -> Watched {
         is_guards: false,
         stopped_by: String::new(),
         let_go: vec![],
-        on_the_way: vec![],
         stops: BTreeMap::new(),
     }
 }
