@@ -16,7 +16,7 @@ use crate::admin::{self, Admin};
 use crate::chat::{self, Chat, Health, LOCK_PATIENCE, Lock, OpenError};
 use crate::cluster::{Cluster, Target};
 use crate::command::Verb;
-use crate::config::{self, Config, GuardMode, Loaded, Sources, TrustMode, Usage};
+use crate::config::{self, Config, GuardMode, Loaded, Sources, TrustMode, Usage, UsageSource};
 use crate::operator::{self, Book};
 use crate::policy::{Bounds, Grant, Rules};
 use crate::reply::Proof;
@@ -25,7 +25,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::usage::credential::secret;
 use crate::usage::guard::{self, Guarded};
-use crate::usage::plan::Plan;
+use crate::usage::plan::{Hours, Plan};
 use crate::usage::source::push;
 use crate::usage::{sources, watcher};
 
@@ -400,9 +400,15 @@ pub fn guard(config: &Config) -> guard::Settings {
     });
     let usage = &config.usage;
     let zone = usage.timezone.as_deref().and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(TimeZone::system);
+    let is_asked = |name: &String| {
+        usage.accounts.iter().any(|account| account.name == *name && account.source != UsageSource::Push)
+    };
+    let pushed = usage.accounts.iter().map(|account| account.name.clone()).filter(|name| !is_asked(name));
     guard::Settings {
         rules: usage.rules.iter().map(guard::Rule::from).collect(),
         accounts: usage.accounts.iter().map(|account| account.name.clone()).collect(),
+        pushed: pushed.collect(),
+        quiet: usage.quiet_hours.as_deref().and_then(Hours::of),
         targets: targets.collect(),
         interval: usage.interval,
         home_room: config.matrix.home_room.clone(),

@@ -141,12 +141,14 @@ pub enum Report {
         /// Days.
         days: u8,
     },
-    /// An account cannot be asked until somebody does something.
+    /// An account cannot be asked until somebody does something, or could not for a long time.
     UsageTrouble {
         /// The account.
         account: String,
         /// Why, and what to do.
         why: String,
+        /// For how long there was no good answer, where that is the news.
+        age: Option<SignedDuration>,
     },
     /// The order is written and on its way.
     Underway {
@@ -361,7 +363,7 @@ pub fn words(report: &Report) -> Words {
         Report::UsageMuted { until, now, zone } => usage::muted(*until, *now, zone),
         Report::UsageUnreadable { account, windows } => usage::unreadable(account, windows),
         Report::LoginDies { account, days } => usage::dying(account, *days),
-        Report::UsageTrouble { account, why } => usage::trouble(account, why),
+        Report::UsageTrouble { account, why, age } => usage::trouble(account, why, *age),
         Report::Underway { target, deed, owners } => rollout::underway(target, *deed, owners),
         Report::AlreadySo { target, replicas, ready, current } => rollout::already(target, *replicas, *ready, *current),
         Report::Overtaken { target, verb } => Text::new()

@@ -66,13 +66,20 @@ struct OfBucket {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfAccount {
+struct OfSource {
     account: String,
+    source: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfKey {
     key: String,
+}
+
+impl OfSource {
+    fn new(account: &str, source: &str) -> Self {
+        Self { account: account.to_owned(), source: source.to_owned() }
+    }
 }
 
 type Real = Gauge<f64, AtomicU64>;
@@ -84,8 +91,8 @@ struct Usage {
     resets: Family<OfBucket, Gauge>,
     forecast: Family<OfBucket, Real>,
     polls: Family<Polled, Counter>,
-    blocked: Family<OfAccount, Gauge>,
-    seen: Family<OfAccount, Gauge>,
+    blocked: Family<OfSource, Gauge>,
+    seen: Family<OfSource, Gauge>,
     unknown: Family<OfKey, Counter>,
 }
 
@@ -104,7 +111,11 @@ impl Usage {
             "Until when the provider wants to be left alone; 0 where it does not",
             self.blocked.clone(),
         );
-        registry.register("usage_last_good_timestamp_seconds", "Time of the last good answer", self.seen.clone());
+        registry.register(
+            "usage_last_good_timestamp_seconds",
+            "Time of the last good answer; where there was none, the start",
+            self.seen.clone(),
+        );
         registry.register(
             "usage_unknown_keys",
             "Keys of answers that this version does not know",
@@ -227,13 +238,13 @@ impl Metrics {
     }
 
     /// Notes until when a provider wants to be left alone.
-    pub fn usage_blocked(&self, account: &str, until: Option<i64>) {
-        self.usage.blocked.get_or_create(&OfAccount { account: account.to_owned() }).set(until.unwrap_or(0));
+    pub fn usage_blocked(&self, account: &str, source: &str, until: Option<i64>) {
+        self.usage.blocked.get_or_create(&OfSource::new(account, source)).set(until.unwrap_or(0));
     }
 
     /// Notes the time of the last good answer.
-    pub fn usage_seen(&self, account: &str, at: i64) {
-        self.usage.seen.get_or_create(&OfAccount { account: account.to_owned() }).set(at);
+    pub fn usage_seen(&self, account: &str, source: &str, at: i64) {
+        self.usage.seen.get_or_create(&OfSource::new(account, source)).set(at);
     }
 
     /// Counts a key that this version does not know.
@@ -265,6 +276,13 @@ mod tests {
         metrics.dropped(1);
         metrics.depths(1, 2);
         metrics.health(Some(0.5), true);
+        metrics.usage("work/weekly_all", 42.5, Some(1_800_000_000));
+        metrics.usage_forecast("work/weekly_all", Some(0.25));
+        metrics.usage_polled("work", "anthropic-oauth", "good");
+        metrics.usage_blocked("work", "anthropic-oauth", Some(1_800_000_500));
+        metrics.usage_blocked("work", "command", None);
+        metrics.usage_seen("desk", "push", 1_799_999_000);
+        metrics.usage_unknown("novel");
         let text = metrics.text();
         for line in [
             "pilothouse_commands_total{verb=\"start\",outcome=\"done\"} 1",
@@ -274,9 +292,20 @@ mod tests {
             "pilothouse_outbox_depth 2",
             "pilothouse_sync_age_seconds 0.5",
             "pilothouse_ready 1",
+            "pilothouse_usage_percent{bucket=\"work/weekly_all\"} 42.5",
+            "pilothouse_usage_reset_timestamp_seconds{bucket=\"work/weekly_all\"} 1800000000",
+            "pilothouse_usage_exhaustion_probability{bucket=\"work/weekly_all\"} 0.25",
+            "pilothouse_usage_polls_total{account=\"work\",source=\"anthropic-oauth\",outcome=\"good\"} 1",
+            "pilothouse_usage_blocked_until_timestamp_seconds{account=\"work\",source=\"anthropic-oauth\"} 1800000500",
+            "pilothouse_usage_blocked_until_timestamp_seconds{account=\"work\",source=\"command\"} 0",
+            "pilothouse_usage_last_good_timestamp_seconds{account=\"desk\",source=\"push\"} 1799999000",
+            "pilothouse_usage_unknown_keys_total{key=\"novel\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
         }
+        metrics.usage_forecast("work/weekly_all", None);
+        assert!(!metrics.text().contains("exhaustion_probability{"), "of last week's probability nothing is left");
+        assert!(text.contains("pilothouse_build_info{version="), "{text}");
     }
 
     /// The names in the text of the metrics, each with its labels: `name{label,label}`.
@@ -299,8 +328,8 @@ mod tests {
         metrics.usage("bucket", 1.0, Some(1));
         metrics.usage_forecast("bucket", Some(0.5));
         metrics.usage_polled("account", "source", "good");
-        metrics.usage_blocked("account", None);
-        metrics.usage_seen("account", 1);
+        metrics.usage_blocked("account", "source", None);
+        metrics.usage_seen("account", "source", 1);
         metrics.usage_unknown("key");
         let shown = shown(&metrics.text());
         let rows = include_str!("../README.md").lines().filter(|line| line.starts_with("| `pilothouse_"));

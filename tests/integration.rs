@@ -67,6 +67,8 @@ mod support;
 mod sync;
 #[path = "integration/trust.rs"]
 mod trust;
+#[path = "integration/turns.rs"]
+mod turns;
 #[path = "integration/typing.rs"]
 mod typing;
 #[path = "integration/usage.rs"]

@@ -54,7 +54,7 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
             let text = text.strong(&notice.rule).say(&format!(" will not start {them} after the reset. "));
             text.code(&command("start")).say(" does.").words()
         }
-        News::Silent => {
+        News::Silent { .. } => {
             let text = Text::new().say("🔇 Nothing was heard of ").code(&notice.bucket).say(" since ");
             let text = text
                 .say(&time(notice.cycle, zone))
@@ -62,6 +62,11 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
                 .strong(&notice.rule)
                 .say(" neither stops nor starts ");
             targets(text, notice).say(" until there is fresh data.").words()
+        }
+        News::Switched => {
+            let text = Text::new().say("⚠️ Another account is behind ").code(&notice.bucket);
+            let text = text.say(" now, which is no reset: the rule ").strong(&notice.rule).say(" will not start ");
+            targets(text, notice).say(", which it had stopped. ").code(&command("start")).say(" does.").words()
         }
         News::Released => {
             let text = Text::new().say("⚠️ The configuration has changed: the rule ").strong(&notice.rule);
@@ -184,9 +189,14 @@ mod tests {
                  start llama does.",
             ),
             (
-                News::Silent,
+                News::Silent { asked: true },
                 "🔇 Nothing was heard of work/weekly_all since Sat 2026-11-14 15:00 CET: the rule night neither stops nor \
                  starts Llama <70b> and gpu until there is fresh data.",
+            ),
+            (
+                News::Switched,
+                "⚠️ Another account is behind work/weekly_all now, which is no reset: the rule night will not start Llama <70b> \
+                 and gpu, which it had stopped. start llama does.",
             ),
             (
                 News::Released,

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Text, Words, span};
 use crate::usage::accuracy::Record;
-use crate::usage::bucket::{Bucket, Kind, Reset, Unit, blocking};
+use crate::usage::bucket::{Bucket, Kind, Reading, Reset, Unit, blocking};
 use crate::usage::cycle::{Shape, When};
 use crate::usage::decide::News;
 use crate::usage::forecast::{Estimator, Forecast, Outlook};
@@ -81,7 +81,9 @@ impl Bulletin {
         match &self.news {
             News::Crossed { threshold, .. } => Severity::of_percent(*threshold),
             News::Escalated { within, .. } if *within <= SignedDuration::from_hours(6) => Severity::Critical,
-            News::Alarm { .. } | News::Escalated { .. } => Severity::Warning,
+            News::Alarm { .. } | News::Escalated { .. } | News::Reset { shape: Shape::Switched, .. } => {
+                Severity::Warning
+            }
             _ => Severity::Notice,
         }
     }
@@ -151,6 +153,14 @@ fn amount(minor: f64, currency: &str, exponent: u8) -> String {
     format!("{value:.*} {currency}", usize::from(exponent))
 }
 
+/// What is spent, and of how much; `None` for what is no money.
+fn money(reading: &Reading) -> Option<String> {
+    let Unit::Money { currency, exponent } = &reading.unit else { return None };
+    let of =
+        reading.limit.map_or(" (no limit)".to_owned(), |limit| format!(" of {}", amount(limit, currency, *exponent)));
+    Some(format!("{}{of}", amount(reading.used, currency, *exponent)))
+}
+
 /// `usage`: what binds now, then every bucket of every account.
 pub(super) fn overview(overview: &Overview) -> Words {
     if overview.accounts.is_empty() {
@@ -179,6 +189,17 @@ fn blocked(text: Text, watched: &Watched, several: bool, now: Timestamp, zone: &
     let full = blocking(watched.buckets.iter().map(|shown| &shown.reading), now);
     let Some(binding) = full.first() else { return text };
     let who = if several { format!("{}: ", watched.name) } else { String::new() };
+    let paying = watched.buckets.iter().map(|shown| &shown.reading).find(|reading| reading.pays());
+    if let Some((reading, spent)) = paying.and_then(|reading| Some((reading, money(reading)?))) {
+        let until = binding
+            .resets_at
+            .map_or(String::new(), |at| format!(" until {} ({})", moment(at, now, zone), until(at, now)));
+        return text
+            .say("💳 ")
+            .coloured(Severity::Warning.colour(), &format!("{who}the {} is used up", name(&binding.bucket)))
+            .say(&format!(": {} pays{until}, {spent}.", name(&reading.bucket)))
+            .line();
+    }
     let when = binding.resets_at.map_or("when, the provider does not say".to_owned(), |at| {
         format!("back {} ({})", moment(at, now, zone), until(at, now))
     });
@@ -240,16 +261,12 @@ fn age(text: Text, watched: &Watched, now: Timestamp, zone: &TimeZone) -> Text {
 fn bucket(text: Text, shown: &Shown, now: Timestamp, zone: &TimeZone) -> Text {
     let reading = &shown.reading;
     let mut text = text;
-    text = match (&reading.unit, reading.percent()) {
-        (Unit::Money { currency, exponent }, used) => {
-            let spent = amount(reading.used, currency, *exponent);
-            let of = reading
-                .limit
-                .map_or(" (no limit)".to_owned(), |limit| format!(" of {}", amount(limit, currency, *exponent)));
+    text = match (money(reading), reading.percent()) {
+        (Some(spent), used) => {
             let bar = used.map_or(String::new(), |used| format!("{} ", bar(used)));
-            text.code(&bar).strong(&name(&reading.bucket)).say(&format!(" {spent}{of}"))
+            text.code(&bar).strong(&name(&reading.bucket)).say(&format!(" {spent}"))
         }
-        (_, Some(used)) => {
+        (None, Some(used)) => {
             let severity = Severity::of_percent(used);
             text.code(&bar(used))
                 .say(" ")
@@ -257,7 +274,7 @@ fn bucket(text: Text, shown: &Shown, now: Timestamp, zone: &TimeZone) -> Text {
                 .say(" ")
                 .coloured(severity.colour(), &percent(used))
         }
-        (_, None) => text.strong(&name(&reading.bucket)).say(&format!(" {}", reading.used)),
+        (None, None) => text.strong(&name(&reading.bucket)).say(&format!(" {}", reading.used)),
     };
     text = match (reading.resets_at, reading.reset) {
         (Some(at), Reset::OneTimeExpiry) => text.say(&format!(", expires {}", moment(at, now, zone))),
@@ -318,11 +335,19 @@ pub(super) fn bulletin(bulletin: &Bulletin) -> Words {
         News::Armed { percent: used, resets_at } => {
             head(text).say(" is watched: ").code(&bar(*used)).say(&format!(" {}.{}", percent(*used), back(resets_at)))
         }
-        News::Crossed { threshold, percent: used, resets_at } if *threshold >= 100.0 => {
+        News::Crossed { threshold, percent: used, resets_at, .. } if *threshold >= 100.0 => {
             head(text).say(" is used up: ").code(&bar(*used)).say(&format!(" {}.{}", percent(*used), back(resets_at)))
         }
-        News::Crossed { threshold, percent: used, resets_at } => head(text)
+        News::Crossed { threshold, percent: used, resets_at, .. } => head(text)
             .say(&format!(" is over {}: ", percent(*threshold)))
+            .code(&bar(*used))
+            .say(&format!(" {}.{}", percent(*used), back(resets_at))),
+        News::Reset { shape: Shape::Switched, percent: used, resets_at, .. } => text
+            .say("🔄 ")
+            .say(severity.mark())
+            .say(" ")
+            .coloured(severity.colour(), &bucket.account)
+            .say(&format!(" belongs to another account now, and no limit was reset: its {} is at ", name(bucket)))
             .code(&bar(*used))
             .say(&format!(" {}.{}", percent(*used), back(resets_at))),
         News::Reset { shape, when, before, percent: used, resets_at, .. } => {
@@ -331,7 +356,8 @@ pub(super) fn bulletin(bulletin: &Bulletin) -> Words {
                 Shape::EarlyMoved | Shape::EarlyUnchanged | Shape::EarlyNull => "was reset before its time",
                 Shape::Late => "has been reset, late",
                 Shape::Offline => "was reset while nobody watched",
-                Shape::Switched => "belongs to another account now",
+                Shape::Monthly => "begins a new month",
+                Shape::Switched => "belongs to another account",
             };
             let at = match when {
                 When::At(at) => moment(*at, *now, zone),
@@ -353,6 +379,7 @@ pub(super) fn bulletin(bulletin: &Bulletin) -> Words {
         News::Cleared { percent: used, forecast, .. } => head(text)
             .say(" is no longer likely to run out: ")
             .say(&format!("{}. {}.", percent(*used), foretold(forecast, *now, zone))),
+        News::Raised { .. } => head(text).say(": its limit was raised."),
         News::ResetConfirmed | News::Closed(_) | News::Predicted { .. } => head(text).say(" is unchanged."),
     }
     .words()
@@ -373,7 +400,7 @@ pub(super) fn armed(overview: &Overview) -> Words {
 pub(super) fn accuracy(records: &[Record]) -> Words {
     if records.is_empty() {
         return Text::new()
-            .say("No window with a forecast has closed yet: there is nothing to hold forecasts against. The first week will tell.")
+            .say("No week with a forecast has closed yet: there is nothing to hold forecasts against. The first week will tell.")
             .words();
     }
     let mut text = Text::new();
@@ -384,7 +411,7 @@ pub(super) fn accuracy(records: &[Record]) -> Words {
             ": {windows} closed {}, {ran_out} ran out, {caught} of them foretold at least 2 h ahead; \
              {false_alarms} false {} in {lasted} that lasted. \
              Brier score {:.3} (0 is perfect; always saying the base rate gives {:.3}).",
-            plural("window", *windows),
+            plural("week", *windows),
             plural("alarm", *false_alarms),
             record.brier,
             record.brier_of_base_rate
@@ -392,7 +419,7 @@ pub(super) fn accuracy(records: &[Record]) -> Words {
         text = text.line();
     }
     if records.iter().all(|record| record.windows < 10) {
-        text = text.say("Fewer than ten windows say little.");
+        text = text.say("Fewer than ten weeks say little.");
     }
     text.words()
 }
@@ -456,9 +483,12 @@ pub(super) fn dying(account: &str, days: u8) -> Words {
         .words()
 }
 
-/// An account cannot be asked until a person does something.
-pub(super) fn trouble(account: &str, why: &str) -> Words {
-    Text::new().say("⚠️ ").strong(account).say(": the subscription cannot be read: ").say(why).say(".").words()
+/// An account cannot be asked until a person does something, or could not for a long time.
+pub(super) fn trouble(account: &str, why: &str, age: Option<SignedDuration>) -> Words {
+    let since = age.map_or(": ".to_owned(), |age| format!(" for {}: ", long(age)));
+    let text = Text::new().say("⚠️ ").strong(account).say(": the subscription cannot be read").say(&since).say(why);
+    text.say(if age.is_some() { ". The last numbers stay, and nothing is stopped or started by them." } else { "." })
+        .words()
 }
 
 #[cfg(test)]

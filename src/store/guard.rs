@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Transaction};
 
 use super::inbox::{Arrival, COLUMNS, Entry, entry, put_arrival, rows};
-use super::outbox::{Draft, Speech, put_speech};
+use super::outbox::Draft;
+use super::samples::put_words;
 use super::{Store, StoreError};
 
 /// The guard's view of the store, within one transaction.
@@ -114,11 +115,12 @@ impl Ledger<'_> {
         Ok(put_arrival(self.tx, arrival, now)? > 0)
     }
 
-    /// Puts words into the outbox; those of a transaction id that is there already are the same event.
+    /// Puts words into the outbox that may not go out before a time; those of a transaction id that is there already are
+    /// the same event. Where their room is empty they wait for the first that is known.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
-    pub fn say(&self, draft: &Draft, now: Timestamp) -> Result<(), StoreError> {
-        put_speech(self.tx, None, &Speech::New(draft.clone()), now).map(drop)
+    pub fn say(&self, draft: Draft, not_before: Option<Timestamp>, now: Timestamp) -> Result<(), StoreError> {
+        put_words(self.tx, draft, not_before, now).map(drop)
     }
 }

@@ -185,6 +185,23 @@ fn put_samples(tx: &Transaction<'_>, samples: &[Sample]) -> Result<usize, StoreE
     Ok(new)
 }
 
+/// Puts words into the outbox that may not go out before a time; gives their row.
+pub(super) fn put_words(
+    tx: &Transaction<'_>,
+    draft: Draft,
+    not_before: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    let row = put_speech(tx, None, &Speech::New(draft), now)?;
+    if let Some(until) = not_before {
+        tx.execute(
+            "UPDATE outbox SET not_before = ?2 WHERE id = ?1 AND state = 'queued'",
+            (row, until.as_millisecond()),
+        )?;
+    }
+    Ok(row)
+}
+
 fn put_alert(tx: &Transaction<'_>, alert: &Alert, now: Timestamp) -> Result<(), StoreError> {
     let at = now.as_millisecond();
     // What speaks of a moment is over as soon as it is told.
@@ -195,10 +212,7 @@ fn put_alert(tx: &Transaction<'_>, alert: &Alert, now: Timestamp) -> Result<(), 
         (&alert.bucket, alert.cycle.as_millisecond(), &alert.name, at, &alert.payload, over_at),
     )?;
     let Some(draft) = alert.draft.clone().filter(|_| new > 0) else { return Ok(()) };
-    let row = put_speech(tx, None, &Speech::New(draft), now)?;
-    if let Some(until) = alert.not_before {
-        tx.execute("UPDATE outbox SET not_before = ?2 WHERE id = ?1", (row, until.as_millisecond()))?;
-    }
+    let row = put_words(tx, draft, alert.not_before, now)?;
     tx.execute(
         "UPDATE usage_alert SET outbox = ?4 WHERE bucket = ?1 AND cycle = ?2 AND name = ?3",
         (&alert.bucket, alert.cycle.as_millisecond(), &alert.name, row),
@@ -264,7 +278,7 @@ impl Store {
         .await
     }
 
-    /// Says something at most once in `every` under a key; both or neither is written.
+    /// Says something at most once in `every` under a key, and not before a time; both or neither is written.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written: it was not said.
@@ -273,13 +287,14 @@ impl Store {
         key: &str,
         every: SignedDuration,
         draft: Draft,
+        not_before: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let key = key.to_owned();
         self.call(move |tx| {
             let due = super::claim(tx, &key, now, every)?;
             if due {
-                put_speech(tx, None, &Speech::New(draft), now)?;
+                put_words(tx, draft, not_before, now)?;
             }
             Ok(due)
         })

@@ -264,7 +264,7 @@ async fn a_notice_is_due_once_in_its_time() {
     let store = place.open();
     let say = async |key: &str, second: i64| {
         let draft = Draft { txn: format!("{key}{second}"), room: "!room:hs".to_owned(), payload: "{}".to_owned() };
-        store.say_once(key, SignedDuration::from_mins(10), draft, at(second)).await.unwrap()
+        store.say_once(key, SignedDuration::from_mins(10), draft, None, at(second)).await.unwrap()
     };
     assert!(say("k", 0).await);
     assert!(!say("k", 599).await);

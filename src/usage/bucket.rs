@@ -152,7 +152,8 @@ pub struct Reading {
     pub resets_at: Option<Timestamp>,
     /// How it becomes empty again.
     pub reset: Reset,
-    /// The provider marks it as the one that binds now.
+    /// The provider says that it counts now: of several limits the one that binds, of extra usage that it is turned on.
+    #[serde(default)]
     pub active: bool,
     /// The provider's own word for how bad it is.
     pub severity: Option<String>,
@@ -167,6 +168,12 @@ impl Reading {
             (_, Some(limit)) if limit > 0.0 => Some(self.used / limit * 100.0),
             _ => None,
         }
+    }
+
+    /// Says whether this is money that pays on when the plan's own limits are used up.
+    #[must_use]
+    pub fn pays(&self) -> bool {
+        self.bucket.kind == Kind::Extra && self.active && self.limit.is_none_or(|limit| self.used < limit)
     }
 }
 
@@ -194,11 +201,16 @@ pub enum Source {
 }
 
 impl Source {
-    /// Says whether this source sees the whole account, so that its lower value proves a reset. What is pushed is one
-    /// client's own last answer.
+    /// Says whether this source's lower value proves a reset. The endpoint's does. A program's does where the account has
+    /// no endpoint beside it (`endpoint` is false): it prints the provider's own answer, and there is nobody to ask who
+    /// knows better. What is pushed is one client's own last answer, and proves nothing.
     #[must_use]
-    pub fn confirms(self) -> bool {
-        matches!(self, Self::AnthropicOauth | Self::Command)
+    pub fn confirms(self, endpoint: bool) -> bool {
+        match self {
+            Self::AnthropicOauth => true,
+            Self::Command => !endpoint,
+            Self::Push | Self::Import => false,
+        }
     }
 
     /// The word in configuration, store and metrics.
@@ -222,6 +234,9 @@ pub struct Snapshot {
     pub source: Source,
     /// When the source answered (for `push`: when the workstation sent it).
     pub at: Timestamp,
+    /// Whose it is, where the source says it: an organisation's id.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// Every bucket that could be read.
     pub readings: Vec<Reading>,
     /// What burned the week, where the answer says so.
@@ -284,11 +299,24 @@ mod tests {
     }
 
     #[test]
+    fn only_the_endpoint_confirms_where_it_is_and_a_program_where_it_is_not() {
+        for (source, alone, beside) in [
+            (Source::AnthropicOauth, true, true),
+            (Source::Command, true, false),
+            (Source::Push, false, false),
+            (Source::Import, false, false),
+        ] {
+            assert_eq!((source.confirms(false), source.confirms(true)), (alone, beside), "{source:?}");
+        }
+    }
+
+    #[test]
     fn the_cap_that_ends_last_binds() {
         let snapshot = Snapshot {
             account: "work".to_owned(),
             source: Source::AnthropicOauth,
             at: Timestamp::from_second(100).unwrap(),
+            owner: None,
             readings: vec![
                 reading("session", 100.0, Some(500)),
                 reading("weekly_scoped/Fable", 100.0, Some(900)),

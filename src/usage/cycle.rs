@@ -14,7 +14,7 @@ pub use self::window::{ClosedWindow, Point, Window};
 
 use self::meaning::{Meaning, meaning, push_meaning};
 use self::window::to_the_minute;
-use super::bucket::{Reading, Reset, Snapshot, Source};
+use super::bucket::{Reading, Reset, Snapshot, Source, Unit};
 
 /// What one source said of one bucket at one time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Sample {
     pub source: Source,
     /// Whose it is, where the source says it: an organisation's id. Two that differ are two accounts.
     pub owner: Option<String>,
+    /// What is used in the bucket's own unit, where that is money: it falls when a month begins, and not when the limit is
+    /// raised.
+    pub amount: Option<f64>,
 }
 
 impl Sample {
@@ -40,8 +43,16 @@ impl Sample {
             percent,
             resets_at: reading.resets_at,
             source: snapshot.source,
-            owner: None,
+            owner: snapshot.owner.clone(),
+            amount: matches!(reading.unit, Unit::Money { .. }).then_some(reading.used),
         })
+    }
+
+    /// Says whether it tells of a window that was over when it was sent: a client that has not asked since goes on to push
+    /// the last it heard, and nothing of that is about the window that goes on.
+    #[must_use]
+    pub fn is_of_a_past_window(&self) -> bool {
+        self.source == Source::Push && self.resets_at.is_some_and(|end| end <= self.at)
     }
 
     /// An end that has passed is none: some providers go on to tell it until the next use.
@@ -69,6 +80,8 @@ pub struct Frame {
     pub apart: SignedDuration,
     /// After a longer silence nobody watched: what happened in it is told as such.
     pub offline: SignedDuration,
+    /// The usage endpoint is asked for this account, so that nobody else's word proves a reset.
+    pub endpoint: bool,
 }
 
 impl Default for Frame {
@@ -80,7 +93,14 @@ impl Default for Frame {
             drop: 5.0,
             apart: SignedDuration::from_secs(60),
             offline: SignedDuration::from_hours(1),
+            endpoint: false,
         }
+    }
+}
+
+impl Frame {
+    fn confirms(&self, sample: &Sample) -> bool {
+        sample.source.confirms(self.endpoint)
     }
 }
 
@@ -100,19 +120,22 @@ pub enum Shape {
     Late,
     /// While nobody watched.
     Offline,
+    /// With the month that it counted: what is spent begins at nothing.
+    Monthly,
     /// Not at all: another account is behind the name now.
     Switched,
 }
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Scheduled,
         Self::EarlyMoved,
         Self::EarlyUnchanged,
         Self::EarlyNull,
         Self::Late,
         Self::Offline,
+        Self::Monthly,
         Self::Switched,
     ];
 
@@ -126,6 +149,7 @@ impl Shape {
             Self::EarlyNull => "early-null",
             Self::Late => "late",
             Self::Offline => "offline",
+            Self::Monthly => "monthly",
             Self::Switched => "switched",
         }
     }
@@ -226,7 +250,7 @@ impl Cycle {
     #[must_use]
     pub fn found(sample: &Sample, frame: &Frame) -> Self {
         let sample = sample.without_a_past_end();
-        let mut cycle = Self { window: Window::found(&sample, frame.length), pending: None, heard: None, pushed: None };
+        let mut cycle = Self { window: Window::found(&sample, frame), pending: None, heard: None, pushed: None };
         cycle.hear(&sample);
         cycle
     }
@@ -234,6 +258,9 @@ impl Cycle {
     /// Takes a sample. Sources are heard in the order of their own clocks: one that is not newer than the last of its
     /// sort is ignored, so a repetition does nothing.
     pub fn take(&mut self, sample: &Sample, frame: &Frame) -> Step {
+        if sample.is_of_a_past_window() {
+            return Step::Ignored;
+        }
         let last = if sample.source == Source::Push { self.pushed } else { self.heard };
         if last.is_some_and(|last| sample.at <= last) {
             return Step::Ignored;
@@ -279,13 +306,14 @@ impl Cycle {
         }
         let window = &mut self.window;
         match (&meaning, sample.resets_at) {
-            (Meaning::Anchored | Meaning::Drifted, Some(ends_at)) => window.anchor(ends_at, frame.length),
+            (Meaning::Anchored | Meaning::Drifted, Some(ends_at)) => window.anchor(ends_at, frame.length, sample.at),
             (Meaning::Overdue, _) => window.overdue_at = Some(sample.at),
+            (Meaning::Rebased, _) => window.rebase(sample),
             _ => {}
         }
-        window.see(sample);
+        window.see(sample, frame);
         let proven = window.confirming_since.is_some_and(|since| sample.at.duration_since(since) >= frame.apart);
-        if !window.confirmed && proven && sample.source.confirms() {
+        if !window.confirmed && proven && frame.confirms(sample) {
             window.confirmed = true;
             return Step::Confirmed;
         }
@@ -312,16 +340,19 @@ impl Cycle {
         }
         let Pending { turn, first } = pending;
         let turn = turn.after(&self.window);
-        let mut window = Window::begun(turn.started_at, &first);
+        let mut window = Window::begun(turn.started_at, &first, frame);
         // An announced time says since when it counts from nothing; without one it counts from what was seen.
         if matches!(turn.shape, Shape::EarlyUnchanged | Shape::EarlyNull) {
             window.baseline = first.percent;
+            // The end is the old one, so nothing else tells a push of before from one of after.
+            window.given_back = Some(self.window.latest().percent);
         }
+        window.switched = turn.shape == Shape::Switched;
         if let (None, Some(ends_at)) = (window.ends_at, sample.resets_at) {
-            window.anchor(ends_at, frame.length);
+            window.anchor(ends_at, frame.length, sample.at);
         }
-        window.see(sample);
-        window.confirmed = first.source.confirms() && sample.source.confirms();
+        window.see(sample, frame);
+        window.confirmed = frame.confirms(&first) && frame.confirms(sample);
         let confirmed = window.confirmed;
         let old = Box::new(std::mem::replace(&mut self.window, window));
         Step::Turned { old, turn, confirmed }

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::bucket::{Bucket, Reading, Reset};
+use super::cycle::meaning::Meaning;
 use super::cycle::{ClosedWindow, Cycle, Frame, Point, Sample, Shape, Step, When, Window};
 use super::forecast::alarm::{Alarm, Change, Rule};
 use super::forecast::projection::Projection;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub apart: SignedDuration,
     /// A forecast is put on record so often.
     pub record: SignedDuration,
+    /// The usage endpoint is asked for this account, so that nobody else's word proves a reset.
+    pub endpoint: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             drop,
             apart,
             record: SignedDuration::from_hours(1),
+            endpoint: false,
         }
     }
 }
@@ -62,10 +66,16 @@ pub struct BucketState {
     /// Its windows; none before the first sample.
     pub cycle: Option<Cycle>,
     /// Which thresholds were told in this window.
+    #[serde(default)]
     pub crossed: Crossed,
+    /// How often the limit was raised: what is crossed under another limit is another crossing.
+    #[serde(default)]
+    pub raises: u32,
     /// The alarm of this window.
+    #[serde(default)]
     pub alarm: Alarm,
     /// What was seen in the last six hours.
+    #[serde(default)]
     pub burn: Vec<Point>,
     /// When a forecast was last put on record.
     pub recorded_at: Option<Timestamp>,
@@ -82,6 +92,7 @@ impl BucketState {
             length,
             cycle: None,
             crossed: Crossed::default(),
+            raises: 0,
             alarm: Alarm::default(),
             burn: Vec::new(),
             recorded_at: None,
@@ -143,14 +154,19 @@ impl BucketState {
             jitter: settings.jitter,
             drop: settings.drop,
             apart: settings.apart,
+            endpoint: settings.endpoint,
             ..Frame::default()
         }
     }
 
-    /// Begins a window that is so full: nothing was told in it yet. `hysteresis` is for what the window before has told.
-    fn begin(&mut self, percent: f64, hysteresis: f64, settings: &Settings) {
-        let list = settings.thresholds.of(&self.bucket.kind);
-        self.crossed = Crossed::beginning(percent, list, hysteresis);
+    /// Goes on, so full, after a window of the same account: what that has told is not told again at once.
+    fn told_before(&self, percent: f64, settings: &Settings) -> Crossed {
+        Crossed::beginning(percent, settings.thresholds.of(&self.bucket.kind), settings.thresholds.hysteresis)
+    }
+
+    /// Begins a window, of which so much was told already.
+    fn begin(&mut self, crossed: Crossed) {
+        self.crossed = crossed;
         self.alarm = Alarm::default();
         self.burn.clear();
         self.recorded_at = None;
@@ -190,7 +206,10 @@ impl Event {
     pub fn name(&self) -> String {
         match &self.news {
             News::Armed { .. } => "armed".to_owned(),
-            News::Crossed { threshold, .. } => format!("crossed-{threshold}"),
+            News::Crossed { threshold, raises: 0, .. } => format!("crossed-{threshold}"),
+            News::Crossed { threshold, raises, .. } => format!("crossed-{threshold}-raised-{raises}"),
+            News::Raised { raises } => format!("raised-{raises}"),
+            News::Reset { shape: Shape::Switched, .. } => "switched".to_owned(),
             News::Reset { .. } => "reset".to_owned(),
             News::ResetConfirmed => "reset-confirmed".to_owned(),
             News::Alarm { .. } => "alarm".to_owned(),
@@ -223,8 +242,15 @@ pub enum News {
         percent: f64,
         /// When it ends, as announced.
         resets_at: Option<Timestamp>,
+        /// How often the limit was raised before.
+        raises: u32,
     },
-    /// The window has ended and a new one has begun.
+    /// The limit was raised: what was crossed under the old one is over.
+    Raised {
+        /// How often, with this time.
+        raises: u32,
+    },
+    /// The window has ended and a new one has begun, or another account has come.
     Reset {
         /// In which way.
         shape: Shape,
@@ -295,14 +321,17 @@ pub fn decide(
     }
     let frame = state.frame(settings);
     let Some(cycle) = &mut state.cycle else {
+        if sample.is_of_a_past_window() {
+            return Vec::new();
+        }
         let cycle = Cycle::found(sample, &frame);
         let event = Event {
             cycle: cycle.window.started_at,
             news: News::Armed { percent: sample.percent, resets_at: sample.resets_at },
         };
         state.cycle = Some(cycle);
-        state.begin(sample.percent, 0.0, settings);
         let mut events = vec![event];
+        cross(state, settings, &mut events);
         look_ahead(state, closed, settings, &mut events);
         return events;
     };
@@ -311,6 +340,13 @@ pub fn decide(
     let mut learned = Vec::new();
     match cycle.take(sample, &frame) {
         Step::Ignored | Step::Waits(_) => return events,
+        Step::GoesOn(Meaning::Rebased) => {
+            let window = &cycle.window;
+            let (begun, percent) = (window.started_at, window.latest().percent);
+            state.raises += 1;
+            state.crossed = state.told_before(percent, settings);
+            events.push(Event { cycle: begun, news: News::Raised { raises: state.raises } });
+        }
         Step::GoesOn(_) => {}
         Step::Confirmed => {
             events.push(Event { cycle: cycle.window.started_at, news: News::ResetConfirmed });
@@ -322,15 +358,12 @@ pub fn decide(
             let before = old.latest().percent;
             let over = old.close(state.bucket.clone(), &turn);
             events.push(Event { cycle: old.started_at, news: News::Closed(over.clone()) });
-            if turn.shape == Shape::Switched {
-                events.push(Event { cycle: next, news: News::Armed { percent, resets_at } });
-                state.begin(percent, 0.0, settings);
-            } else {
-                let (shape, when) = (turn.shape, turn.when);
-                let news = News::Reset { shape, when, before, percent, resets_at, next, confirmed };
-                events.push(Event { cycle: old.started_at, news });
-                state.begin(baseline, settings.thresholds.hysteresis, settings);
-            }
+            let (shape, when) = (turn.shape, turn.when);
+            let news = News::Reset { shape, when, before, percent, resets_at, next, confirmed };
+            events.push(Event { cycle: old.started_at, news });
+            // Of another account nothing was told yet.
+            let switched = shape == Shape::Switched;
+            state.begin(if switched { Crossed::default() } else { state.told_before(baseline, settings) });
             // The window that has just closed teaches too, whether or not the caller has stored it already.
             learned = closed.iter().filter(|window| window.started_at != over.started_at).cloned().collect();
             learned.push(over);
@@ -343,10 +376,10 @@ pub fn decide(
 
 fn cross(state: &mut BucketState, settings: &Settings, events: &mut Vec<Event>) {
     let Some(window) = state.cycle.as_ref().map(|cycle| &cycle.window) else { return };
-    let (percent, resets_at) = (window.latest().percent, window.ends_at);
+    let (percent, resets_at, raises) = (window.latest().percent, window.ends_at, state.raises);
     let list = settings.thresholds.of(&state.bucket.kind);
     if let Some(threshold) = state.crossed.step(percent, list, settings.thresholds.step) {
-        events.push(Event { cycle: window.started_at, news: News::Crossed { threshold, percent, resets_at } });
+        events.push(Event { cycle: window.started_at, news: News::Crossed { threshold, percent, resets_at, raises } });
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Before<'a> {
     pub states: &'a [BucketState],
     /// Windows that have ended.
     pub closed: &'a [ClosedWindow],
-    /// Alerts that the room has and that are not over.
+    /// Alerts that the room has of the account and that are not over, by bucket.
     pub told: &'a [(Bucket, Vec<Told>)],
     /// The room for alerts; empty while none is known: the words wait for the first.
     pub room: &'a str,
@@ -44,18 +44,24 @@ pub struct After {
 #[must_use]
 pub fn digest(snapshot: &Snapshot, before: Before<'_>, plan: &Plan, now: Timestamp) -> After {
     let mut after = After { states: before.states.to_vec(), learned: Learned::default(), events: Vec::new() };
-    let mut armed = false;
+    let settings = plan.settings_of(&snapshot.account);
+    let (mut armed, mut switched) = (false, Vec::new());
     for reading in &snapshot.readings {
         let Some(sample) = Sample::of(snapshot, reading) else { continue };
-        after.learned.samples.push(stored(&reading.bucket, &sample));
+        if !sample.is_of_a_past_window() {
+            after.learned.samples.push(stored(&reading.bucket, &sample));
+        }
         let place = after.states.iter().position(|state| state.bucket == reading.bucket).unwrap_or_else(|| {
             after.states.push(BucketState::of(reading));
             after.states.len() - 1
         });
         let closed = overview::of(&reading.bucket, before.closed);
-        let events = decide(&mut after.states[place], &sample, &closed, &plan.settings, now);
+        let events = decide(&mut after.states[place], &sample, &closed, &settings, now);
         for event in events {
             armed |= matches!(event.news, News::Armed { .. });
+            if matches!(event.news, News::Reset { shape: Shape::Switched, .. }) {
+                switched.push((&reading.bucket, event.clone()));
+            }
             follow(&mut after.learned, &reading.bucket, &event, before, plan, now);
             after.events.push((reading.bucket.clone(), event));
         }
@@ -63,21 +69,60 @@ pub fn digest(snapshot: &Snapshot, before: Before<'_>, plan: &Plan, now: Timesta
             after.learned.states.push((reading.bucket.to_string(), state));
         }
     }
+    switch(&mut after.learned, &switched, snapshot, before, plan, now);
+    if !switched.is_empty() && snapshot.owner.is_some() {
+        forget(&mut after, snapshot);
+    }
     if armed && plan.armed {
         after.learned.alerts.push(watched(snapshot, &after.states, before, plan, now));
     }
     after
 }
 
+/// Another account is behind the name: told once, and whatever was told of the one before is over.
+fn switch(
+    learned: &mut Learned,
+    switched: &[(&Bucket, Event)],
+    snapshot: &Snapshot,
+    before: Before<'_>,
+    plan: &Plan,
+    now: Timestamp,
+) {
+    let foremost = |(bucket, _): &&(&Bucket, Event)| (bucket.kind == Kind::WeeklyAll, bucket.kind.is_weekly());
+    let Some((bucket, event)) = switched.iter().max_by_key(foremost) else { return };
+    let end = "another account is behind it now";
+    for (told, _) in before.told {
+        let named = snapshot.readings.iter().any(|reading| reading.bucket == *told);
+        let turned = switched.iter().find(|(bucket, _)| *bucket == told).map(|(_, event)| event.cycle);
+        // What the new account does not have is over, too.
+        if let Some(cycle) = turned.or((!named).then_some(Timestamp::MAX)) {
+            learned.over.extend(over(told, cycle, before, plan, now, end, |_| true));
+        }
+    }
+    // Before what is told of the new one.
+    learned.alerts.insert(0, alert(bucket, event, &bulletin(bucket, event, plan, now), before, plan, now));
+}
+
+/// Forgets the windows that the new account does not have: they were the earlier one's.
+fn forget(after: &mut After, snapshot: &Snapshot) {
+    let named = |bucket: &Bucket| snapshot.readings.iter().any(|reading| reading.bucket == *bucket);
+    let of = |state: &&mut BucketState| state.bucket.account == snapshot.account && !named(&state.bucket);
+    for state in after.states.iter_mut().filter(of) {
+        *state = BucketState::new(state.bucket.clone(), state.reset, state.length);
+        if let Ok(json) = serde_json::to_string(state) {
+            after.learned.states.push((state.bucket.to_string(), json));
+        }
+    }
+}
+
+fn bulletin(bucket: &Bucket, event: &Event, plan: &Plan, now: Timestamp) -> Bulletin {
+    let (bucket, news, zone) = (bucket.clone(), event.news.clone(), plan.zone.clone());
+    Bulletin { bucket, several: plan.several(), news, zone, now }
+}
+
 /// What one event writes and says.
 fn follow(learned: &mut Learned, bucket: &Bucket, event: &Event, before: Before<'_>, plan: &Plan, now: Timestamp) {
-    let bulletin = || Bulletin {
-        bucket: bucket.clone(),
-        several: plan.several(),
-        news: event.news.clone(),
-        zone: plan.zone.clone(),
-        now,
-    };
+    let bulletin = || bulletin(bucket, event, plan, now);
     match &event.news {
         News::Closed(window) => learned.closed.push(closed(window)),
         News::Predicted { at, percent, forecast } => learned.foretold.push(Foretold {
@@ -91,10 +136,14 @@ fn follow(learned: &mut Learned, bucket: &Bucket, event: &Event, before: Before<
             median: forecast.median,
             high: forecast.high,
         }),
-        News::Armed { .. } | News::ResetConfirmed => {}
-        News::Reset { shape, .. } => {
-            let end = if *shape == Shape::Switched { "another account is behind it now" } else { "it was reset" };
-            let ended = over(bucket, event, before, plan, now, end, |_| true);
+        // A switch is told of the account, once for all its buckets.
+        News::Armed { .. } | News::ResetConfirmed | News::Reset { shape: Shape::Switched, .. } => {}
+        News::Raised { .. } => {
+            let crossed = |name: &str| name.starts_with("crossed");
+            learned.over.extend(over(bucket, event.cycle, before, plan, now, "its limit was raised", crossed));
+        }
+        News::Reset { .. } => {
+            let ended = over(bucket, event.cycle, before, plan, now, "it was reset", |_| true);
             // The 5-hour window is reset several times a day: that is news only for whoever was told that it is full.
             if bucket.kind != Kind::Session || !ended.is_empty() {
                 learned.alerts.push(alert(bucket, event, &bulletin(), before, plan, now));
@@ -103,7 +152,8 @@ fn follow(learned: &mut Learned, bucket: &Bucket, event: &Event, before: Before<
         }
         News::Cleared { .. } => {
             let alarm = |name: &str| name == "alarm" || name.starts_with("escalated");
-            learned.over.extend(over(bucket, event, before, plan, now, "it is no longer likely to run out", alarm));
+            let end = "it is no longer likely to run out";
+            learned.over.extend(over(bucket, event.cycle, before, plan, now, end, alarm));
             learned.alerts.push(alert(bucket, event, &bulletin(), before, plan, now));
         }
         News::Crossed { .. } | News::Alarm { .. } | News::Escalated { .. } => {
@@ -118,7 +168,7 @@ fn txn(bucket: &Bucket, cycle: Timestamp, name: &str) -> String {
 }
 
 /// A transaction id of these words.
-pub(super) fn hashed(words: &[&str]) -> String {
+pub(in crate::usage) fn hashed(words: &[&str]) -> String {
     let digest =
         words.iter().fold(Sha256::new(), |digest, word| digest.chain_update(word).chain_update([0])).finalize();
     digest.iter().take(16).fold("us".to_owned(), |txn, byte| format!("{txn}{byte:02x}"))
@@ -151,7 +201,7 @@ fn alert(
 /// Edits of what was told of the window that this event ends or clears.
 fn over(
     bucket: &Bucket,
-    event: &Event,
+    cycle: Timestamp,
     before: Before<'_>,
     plan: &Plan,
     now: Timestamp,
@@ -159,7 +209,7 @@ fn over(
     which: impl Fn(&str) -> bool,
 ) -> Vec<Over> {
     let told = before.told.iter().filter(|(of, _)| of == bucket).flat_map(|(_, told)| told);
-    told.filter(|told| told.cycle <= event.cycle && which(&told.name))
+    told.filter(|told| told.cycle <= cycle && which(&told.name))
         .map(|told| {
             let said = serde_json::from_str::<serde_json::Value>(&told.payload).ok();
             let said = said.and_then(|said| said["plain"].as_str().map(str::to_owned)).unwrap_or_default();

@@ -29,6 +29,7 @@ pub use notice::{Action, News, Notice, Reason, Request};
 pub use rule::{Rule, View};
 pub use state::{Key, State};
 
+use super::plan::Hours;
 use crate::chat::{self, Address, GUARD, Message, Outgoing, Standing};
 use crate::reply::{self, Report};
 use crate::store::guard::Ledger;
@@ -49,6 +50,10 @@ pub struct Settings {
     pub rules: Vec<Rule>,
     /// The watched accounts: what was stored of others does not count any more. Without any, nothing is left out.
     pub accounts: Vec<String>,
+    /// Those of them for which nobody is asked: their workstations push, and sleep.
+    pub pushed: Vec<String>,
+    /// What is not urgent waits for the end of these hours.
+    pub quiet: Option<Hours>,
     /// The targets that rules may name, by that name.
     pub targets: BTreeMap<String, Guarded>,
     /// Between two polls of one account.
@@ -74,6 +79,10 @@ impl Settings {
     /// Too old to act on, or from a clock that was ahead.
     pub(crate) fn is_stale(&self, at: Timestamp, now: Timestamp) -> bool {
         now.duration_since(at) > self.interval * STALE_AFTER || at.duration_since(now) > AHEAD
+    }
+
+    fn is_asked(&self, account: &str) -> bool {
+        self.pushed.iter().all(|name| name != account)
     }
 
     fn is_watched(&self, account: &str) -> bool {
@@ -110,8 +119,9 @@ impl Guard {
     /// # Errors
     /// [`StoreError`]: nothing was written, and the next call decides the same.
     pub async fn step(&self, store: &Store, views: Vec<View>, now: Timestamp) -> Result<Stepped, StoreError> {
-        // Without a room there is nobody to tell, but the limit is no less near: the request is made all the same.
+        // Without a room the words wait for the first, but the limit is no less near: the request is made all the same.
         let room = chat::home_room(store, self.settings.home_room.as_deref()).await?.unwrap_or_default();
+        let muted = store.muted_until(now).await?.is_some();
         let settings = self.settings.clone();
         store
             .guard(move |ledger| {
@@ -120,7 +130,7 @@ impl Guard {
                 let pasts = read_pasts(ledger, &states, &settings)?;
                 let actions = judge(&mut states, &pasts, &views, &settings, now);
                 write_states(ledger, &stored, &states, now)?;
-                write_actions(ledger, &actions, &room, &settings, now)
+                write_actions(ledger, &actions, (&room, muted), &settings, now)
             })
             .await
     }
@@ -182,7 +192,7 @@ fn write_states(
 fn write_actions(
     ledger: &Ledger<'_>,
     actions: &[Action],
-    room: &str,
+    (room, muted): (&str, bool),
     settings: &Settings,
     now: Timestamp,
 ) -> Result<Stepped, StoreError> {
@@ -195,10 +205,14 @@ fn write_actions(
             }
             Action::Say(notice) => {
                 tracing::info!(rule = notice.rule, news = notice.news.word(), "the usage guard says something");
-                if !room.is_empty() {
-                    ledger.say(&draft(notice, room, settings), now)?;
-                    stepped.notices += 1;
+                let Notice { news, .. } = notice;
+                if muted && !news.is_deed() {
+                    continue;
                 }
+                let urgent = news.is_deed() || news.is_grave();
+                let quiet = settings.quiet.filter(|_| !urgent).and_then(|hours| hours.until(&settings.zone, now));
+                ledger.say(draft(notice, room, settings), quiet, now)?;
+                stepped.notices += 1;
             }
         }
     }

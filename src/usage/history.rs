@@ -34,7 +34,7 @@ impl Row {
     #[must_use]
     pub fn sample(&self) -> Sample {
         let Self { at, percent, resets_at, .. } = *self;
-        Sample { at, percent, resets_at, source: Source::Import, owner: None }
+        Sample { at, percent, resets_at, source: Source::Import, owner: None, amount: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::bucket::{Bucket, Reading, Snapshot};
+use super::bucket::{Bucket, Reading, Snapshot, Source};
 use super::cycle::ClosedWindow;
 use super::decide::{BucketState, Pace};
 use super::digest;
@@ -67,14 +67,16 @@ impl Watched {
         closed: &[ClosedWindow],
         (estimator, interval): (Estimator, SignedDuration),
     ) -> Self {
-        let shown = |reading: &Reading, at: Timestamp| {
+        let shown = |reading: &Reading, source: Source, at: Timestamp| {
             let state = states.iter().find(|state| state.bucket == reading.bucket);
             let closed = of(&reading.bucket, closed);
-            // Where two sources speak of one account, what is decided stands on the fresher value.
+            // Where two sources speak of one account, what is decided stands on the fresher value; of one client's word
+            // it stands on the fullest, and on none that is about a window of the past.
             let latest = state.and_then(|state| state.window()).map(super::cycle::Window::latest);
             let mut reading = reading.clone();
             let mut at = at;
-            if let Some(latest) = latest.filter(|latest| latest.at > at && reading.limit.is_none()) {
+            let fresher = |latest: &super::cycle::Point| latest.at > at || source == Source::Push;
+            if let Some(latest) = latest.filter(|latest| fresher(latest) && reading.limit.is_none()) {
                 (reading.used, at) = (latest.percent, latest.at);
                 reading.resets_at =
                     state.and_then(|state| state.window()).and_then(|window| window.ends_at).or(reading.resets_at);
@@ -89,7 +91,7 @@ impl Watched {
         };
         let buckets = snapshot
             .iter()
-            .flat_map(|snapshot| snapshot.readings.iter().map(|reading| shown(reading, snapshot.at)))
+            .flat_map(|snapshot| snapshot.readings.iter().map(|reading| shown(reading, snapshot.source, snapshot.at)))
             .collect();
         Self {
             name: name.to_owned(),

@@ -12,11 +12,44 @@ use super::forecast::Estimator;
 use super::guard;
 use crate::config;
 
+/// Hours of the day, local; they may span midnight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hours {
+    /// They begin then,
+    pub from: Time,
+    /// and end then.
+    pub to: Time,
+}
+
+impl Hours {
+    /// Reads `23:00-07:00`.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        config::quiet_hours(text).map(|(from, to)| Self { from, to })
+    }
+
+    /// When they end, if it is one of them now.
+    #[must_use]
+    pub fn until(self, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
+        let Self { from, to } = self;
+        let local = now.to_zoned(zone.clone());
+        let time = local.time();
+        let within = if from <= to { (from..to).contains(&time) } else { time >= from || time < to };
+        if !within {
+            return None;
+        }
+        let date = if time < to { local.date() } else { local.date().checked_add(1.day()).ok()? };
+        Some(date.to_datetime(to).to_zoned(zone.clone()).ok()?.timestamp())
+    }
+}
+
 /// What is watched and what is told of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// Names of the accounts, each once, in the order of the configuration.
     pub accounts: Vec<String>,
+    /// Those of them for which the usage endpoint is asked.
+    pub endpoints: Vec<String>,
     /// Between two polls of one account.
     pub interval: SignedDuration,
     /// How to decide.
@@ -25,8 +58,8 @@ pub struct Plan {
     pub zone: TimeZone,
     /// Says at the first sample what is watched.
     pub armed: bool,
-    /// Alerts that are not critical wait for the end of these hours.
-    pub quiet: Option<(Time, Time)>,
+    /// What is not urgent waits for the end of these hours.
+    pub quiet: Option<Hours>,
     /// Whom an alert of a severity notifies, by the severity's word.
     pub mention: BTreeMap<String, String>,
     /// Room for alerts: an id or an alias.
@@ -45,6 +78,7 @@ impl Plan {
                 accounts.push(account.name.clone());
             }
         }
+        let asked = usage.accounts.iter().filter(|account| account.source == config::UsageSource::AnthropicOauth);
         let estimator = match usage.forecast {
             config::Estimator::Shrunken => Estimator::Shrunken,
             config::Estimator::Ols6h => Estimator::Ols6h,
@@ -54,18 +88,24 @@ impl Plan {
         settings.thresholds.session.clone_from(&usage.thresholds.session);
         settings.thresholds.weekly.clone_from(&usage.thresholds.weekly);
         settings.thresholds.extra.clone_from(&usage.thresholds.extra);
-        settings.thresholds.other.clone_from(&usage.thresholds.extra);
         Self {
             accounts,
+            endpoints: asked.map(|account| account.name.clone()).collect(),
             interval: usage.interval,
             settings,
             zone: guard.zone.clone(),
             armed: usage.armed,
-            quiet: usage.quiet_hours.as_deref().and_then(config::quiet_hours),
+            quiet: usage.quiet_hours.as_deref().and_then(Hours::of),
             mention: usage.mention.clone(),
             home_room,
             guard,
         }
+    }
+
+    /// How to decide what is said of an account.
+    #[must_use]
+    pub fn settings_of(&self, account: &str) -> Settings {
+        Settings { endpoint: self.endpoints.iter().any(|name| name == account), ..self.settings.clone() }
     }
 
     /// Says whether more than one account is watched, so that their names say something.
@@ -83,15 +123,7 @@ impl Plan {
     /// When the quiet hours end, if they are on.
     #[must_use]
     pub fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let (from, to) = self.quiet?;
-        let local = now.to_zoned(self.zone.clone());
-        let time = local.time();
-        let quiet = if from <= to { (from..to).contains(&time) } else { time >= from || time < to };
-        if !quiet {
-            return None;
-        }
-        let date = if time < to { local.date() } else { local.date().checked_add(1.day()).ok()? };
-        Some(date.to_datetime(to).to_zoned(self.zone.clone()).ok()?.timestamp())
+        self.quiet?.until(&self.zone, now)
     }
 
     /// Older than this, numbers are not acted on.
@@ -118,6 +150,7 @@ pub(super) mod tests {
         let interval = SignedDuration::from_mins(5);
         Plan {
             accounts: vec![],
+            endpoints: vec![],
             interval,
             settings: Settings::default(),
             zone: TimeZone::UTC,
@@ -128,6 +161,8 @@ pub(super) mod tests {
             guard: guard::Settings {
                 rules: vec![],
                 accounts: vec![],
+                pushed: vec![],
+                quiet: None,
                 targets: BTreeMap::new(),
                 interval,
                 home_room: None,
@@ -137,7 +172,8 @@ pub(super) mod tests {
         }
     }
 
-    fn plan(quiet: (Time, Time)) -> Plan {
+    fn plan((from, to): (Time, Time)) -> Plan {
+        let quiet = Hours { from, to };
         Plan { zone: TimeZone::get("Europe/Berlin").unwrap(), quiet: Some(quiet), ..bare() }
     }
 

@@ -247,6 +247,7 @@ impl World {
             resets_at: Some(ends_at),
             source: Source::AnthropicOauth,
             owner: None,
+            amount: None,
         });
     }
 

@@ -12,10 +12,8 @@ pub struct Thresholds {
     pub session: Vec<f64>,
     /// Weekly windows, all and scoped.
     pub weekly: Vec<f64>,
-    /// Money or credits beyond the plan.
+    /// Money or credits beyond the plan, and whatever else a provider names.
     pub extra: Vec<f64>,
-    /// Whatever else a provider names.
-    pub other: Vec<f64>,
     /// A new window that begins with a part already used tells a threshold only if it begins so far below it, in
     /// percentage points: what was just given back is not told again at once.
     pub hysteresis: f64,
@@ -29,7 +27,6 @@ impl Default for Thresholds {
             session: vec![100.0],
             weekly: vec![50.0, 80.0, 95.0, 100.0],
             extra: vec![80.0, 100.0],
-            other: vec![95.0, 100.0],
             hysteresis: 2.0,
             step: 2.0,
         }
@@ -43,14 +40,14 @@ impl Thresholds {
         match kind {
             Kind::Session => &self.session,
             Kind::WeeklyAll | Kind::WeeklyScoped => &self.weekly,
-            Kind::Extra => &self.extra,
-            Kind::Other(_) => &self.other,
+            Kind::Extra | Kind::Other(_) => &self.extra,
         }
     }
 }
 
 /// What was told in one window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Crossed {
     /// The highest threshold that was told, or that the window began at or above: nothing up to it is told again.
     pub highest: Option<f64>,
@@ -59,8 +56,8 @@ pub struct Crossed {
 }
 
 impl Crossed {
-    /// Begins a window that is so full at its start. What it has passed then was told in the window before, or is in the
-    /// message that says that the watch has begun.
+    /// Goes on from a window before that has told what this one begins above. Where nothing was told before, a window
+    /// begins with the default, so that the highest threshold that it is found above is told.
     #[must_use]
     pub fn beginning(percent: f64, list: &[f64], hysteresis: f64) -> Self {
         let near = |threshold: &f64| percent > 0.0 && *threshold - hysteresis < percent && *threshold < 100.0;

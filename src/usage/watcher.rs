@@ -1,5 +1,7 @@
 //! The loop that asks, takes in what comes, and says what follows. The only place of this module that reads a clock.
 
+mod telling;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -9,7 +11,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::bucket::{Snapshot, Source};
-use super::credential::days_left;
 use super::cycle::ClosedWindow;
 use super::decide::BucketState;
 use super::digest::{self, Before};
@@ -19,23 +20,16 @@ use super::overview::{self, readable};
 use super::plan::Plan;
 use super::source::{Adapter, SourceError};
 use crate::chat;
-use crate::reply::Report;
-use crate::store::outbox::Draft;
+use crate::store::usage::Account;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
-/// Trouble that a person must end is told once in this time.
-const TROUBLE_PAUSE: SignedDuration = SignedDuration::from_hours(24);
-/// Something that is told once for ever is told once in this time.
-const ONCE: SignedDuration = SignedDuration::from_hours(24 * 365);
 /// Between two clearings of what is old.
 const PRUNE: std::time::Duration = std::time::Duration::from_hours(6);
 /// How long a question that is on its way is waited for at the end.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(7);
 /// Words that found no room for so long are not news any more.
 const NEWS: SignedDuration = SignedDuration::from_hours(24);
-/// Keys of answers that are told and counted; who sends more of them sends nonsense.
-const MOST_UNKNOWN: usize = 256;
 /// The loop looks at least this often at clocks that were set and accounts that became stale.
 const LOOK: std::time::Duration = std::time::Duration::from_mins(1);
 
@@ -95,25 +89,39 @@ pub async fn run(doors: Doors, end: CancellationToken) -> anyhow::Result<()> {
                 watcher.answered(index, answer, now()).await;
             }
             Some(snapshot) = pushed.recv() => {
-                watcher.take(snapshot, now()).await;
-                watcher.guard(now()).await;
+                let known = watcher.take(snapshot, now()).await;
+                watcher.guard(known, now()).await;
             }
             Some(question) = questions.recv() => watcher.question(question, now()),
             _ = prune.tick() => if let Err(error) = watcher.store.prune_usage(now()).await {
                 tracing::warn!(%error, "old samples could not be forgotten");
             },
-            () = tokio::time::sleep(nap) => watcher.guard(now()).await,
+            () = tokio::time::sleep(nap) => watcher.guard(None, now()).await,
         }
     }
 }
 
 type Answered = (usize, Result<Snapshot, SourceError>);
 
+/// What is decided, as the store has it: read once for each answer.
+struct Known {
+    states: Vec<BucketState>,
+    closed: Vec<ClosedWindow>,
+}
+
+impl Known {
+    async fn read(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self { states: overview::states(store).await?, closed: overview::weeks(store).await? })
+    }
+}
+
 struct Watcher {
     store: Store,
     plan: watch::Receiver<Arc<Plan>>,
     adapters: Vec<Arc<Adapter>>,
     gates: Vec<Gate>,
+    /// When each has last answered, earlier processes included; `None`: never, as far as is known.
+    good: Vec<Option<Timestamp>>,
     busy: HashSet<usize>,
     asking: JoinSet<Answered>,
     /// Who waits for the answers that are on their way.
@@ -138,16 +146,18 @@ impl Watcher {
     ) -> Result<Self, StoreError> {
         let (now, interval) = (now(), plan.borrow().interval);
         let count = u32::try_from(adapters.len()).unwrap_or(u32::MAX);
-        let mut gates = Vec::new();
+        let (mut gates, mut good) = (Vec::new(), Vec::new());
         for (index, adapter) in (0..).zip(&adapters) {
             let row = store.account(&adapter.row()).await?;
             gates.push(Gate::begin(interval, (index, count), Kept::from(&row), now));
+            good.push(answered_at(&row, adapter.kind()));
         }
-        Ok(Self {
+        let watcher = Self {
             store,
             plan,
             adapters: adapters.into_iter().map(Arc::new).collect(),
             gates,
+            good,
             busy: HashSet::new(),
             asking: JoinSet::new(),
             waiting: Vec::new(),
@@ -157,7 +167,27 @@ impl Watcher {
             inbox,
             outbox,
             metrics,
-        })
+        };
+        watcher.show_kept(now).await?;
+        Ok(watcher)
+    }
+
+    /// Shows what an earlier process has left, so that a restart neither hides how old the numbers are nor that nobody may
+    /// ask. Where there was no answer yet, the age counts from the start.
+    async fn show_kept(&self, now: Timestamp) -> Result<(), StoreError> {
+        let plan = Arc::clone(&self.plan.borrow());
+        for ((adapter, gate), good) in self.adapters.iter().zip(&self.gates).zip(&self.good) {
+            let (account, source) = (adapter.account(), adapter.kind().word());
+            self.metrics.usage_seen(account, source, good.unwrap_or(self.since).as_second());
+            self.metrics.usage_blocked(account, source, gate.blocked_until(now).map(Timestamp::as_second));
+        }
+        for account in &plan.accounts {
+            if let Some(at) = self.store.account(account).await?.pushed_at {
+                self.metrics.usage_seen(account, Source::Push.word(), at.as_second());
+            }
+        }
+        self.show(&Known::read(&self.store).await?, &plan);
+        Ok(())
     }
 
     /// Asks whoever is due and not being asked.
@@ -209,22 +239,29 @@ impl Watcher {
         let word = answer.as_ref().map_or_else(SourceError::word, |_| "good");
         let asked = self.gates[index].hear(&answer, now, rand::random());
         self.metrics.usage_polled(account, adapter.kind().word(), word);
-        self.metrics.usage_blocked(account, asked.blocked_until.map(Timestamp::as_second));
+        let until = asked.blocked_until.map(Timestamp::as_second);
+        self.metrics.usage_blocked(account, adapter.kind().word(), until);
         if let Err(error) = self.store.note_asked(&adapter.row(), asked, now).await {
             tracing::error!(%error, account, "how asking went could not be written");
         }
-        match answer {
-            Ok(snapshot) => self.take(snapshot, now).await,
+        let known = match answer {
+            Ok(snapshot) => {
+                self.good[index] = Some(now);
+                self.take(snapshot, now).await
+            }
             Err(error) => {
                 tracing::warn!(account, source = adapter.kind().word(), %error, "usage was not read");
                 if error.needs_a_person() {
                     self.tell_trouble(account, &error, now).await;
+                } else {
+                    self.tell_outage(account, &error, now).await;
                 }
+                None
             }
-        }
+        };
         self.tell_dying(&adapter, now).await;
         self.looked.insert(index);
-        self.guard(now).await;
+        self.guard(known, now).await;
         // Only now: who waits for it may ask again with its answer.
         self.busy.remove(&index);
         if self.busy.is_empty() {
@@ -234,26 +271,27 @@ impl Watcher {
         }
     }
 
-    /// Takes an answer in: everything that follows from it is written in one transaction.
-    async fn take(&mut self, snapshot: Snapshot, now: Timestamp) {
+    /// Takes an answer in: everything that follows from it is written in one transaction. Gives what is decided then.
+    async fn take(&mut self, snapshot: Snapshot, now: Timestamp) -> Option<Known> {
         self.note_unknown(&snapshot, now).await;
-        if let Err(error) = self.learn(&snapshot, now).await {
-            // Nothing counts as told: the next answer says it again.
+        self.metrics.usage_seen(&snapshot.account, snapshot.source.word(), snapshot.at.as_second());
+        // Where it fails, nothing counts as told: the next answer says it again.
+        let failed = |error: &StoreError| {
             tracing::error!(%error, account = snapshot.account, "what usage says could not be written");
-        }
-        self.metrics.usage_seen(&snapshot.account, snapshot.at.as_second());
+        };
+        self.learn(&snapshot, now).await.inspect_err(failed).ok()
     }
 
-    async fn learn(&self, snapshot: &Snapshot, now: Timestamp) -> Result<(), StoreError> {
+    async fn learn(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Known, StoreError> {
         let plan = Arc::clone(&self.plan.borrow());
         if snapshot.source != Source::AnthropicOauth {
             self.note_told(snapshot, &plan, now).await?;
         }
-        let states = overview::states(&self.store).await?;
-        let closed = overview::weeks(&self.store).await?;
+        let Known { states, mut closed } = Known::read(&self.store).await?;
+        let known = states.iter().map(|state| &state.bucket).filter(|bucket| bucket.account == snapshot.account);
         let mut told = Vec::new();
-        for reading in &snapshot.readings {
-            told.push((reading.bucket.clone(), self.store.open_alerts(&reading.bucket.to_string()).await?));
+        for bucket in known {
+            told.push((bucket.clone(), self.store.open_alerts(&bucket.to_string()).await?));
         }
         let room = chat::home_room(&self.store, plan.home_room.as_deref()).await?;
         if let Some(room) = &room
@@ -271,13 +309,15 @@ impl Watcher {
         if room.is_none() && !after.learned.alerts.is_empty() {
             tracing::warn!("an alert waits for a room: set matrix.home_room, or say something to Pilothouse in one");
         }
+        closed.extend(after.learned.closed.iter().filter_map(digest::window));
+        let known = Known { states: after.states, closed };
         let speaks = !after.learned.alerts.is_empty() || !after.learned.over.is_empty();
         self.store.learn(after.learned, now).await?;
         if speaks {
             self.outbox.notify_one();
         }
-        self.foretell(&after.states, &closed, &plan);
-        Ok(())
+        self.show(&known, &plan);
+        Ok(known)
     }
 
     /// Keeps the answer of another source as the account's, unless the endpoint's own is there and not stale: it says the
@@ -293,8 +333,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Lets the guard look at everything that is known.
-    async fn guard(&self, now: Timestamp) {
+    /// Lets the guard look at everything that is known; without it, at what the store has.
+    async fn guard(&self, known: Option<Known>, now: Timestamp) {
         let plan = Arc::clone(&self.plan.borrow());
         let asked = |index| self.looked.contains(&index) || self.gates[index].blocked_until(now).is_some();
         let early = now.duration_since(self.since) < plan.interval;
@@ -302,14 +342,16 @@ impl Watcher {
             return;
         }
         let step = async {
-            let states = overview::states(&self.store).await?;
-            let states: Vec<BucketState> = states.into_iter().filter(|state| plan.watches(&state.bucket)).collect();
-            let closed = overview::weeks(&self.store).await?;
+            let Known { states, closed } = match known {
+                Some(known) => known,
+                None => Known::read(&self.store).await?,
+            };
+            let states = states.iter().filter(|state| plan.watches(&state.bucket));
             let view = |state: &BucketState| {
                 let outlook = state.outlook(plan.settings.estimator, &overview::of(&state.bucket, &closed));
                 View::of(state, &outlook)
             };
-            Guard::new(plan.guard.clone()).step(&self.store, states.iter().filter_map(view).collect(), now).await
+            Guard::new(plan.guard.clone()).step(&self.store, states.filter_map(view).collect(), now).await
         };
         match step.await {
             Ok(Stepped { requests, notices }) => {
@@ -325,7 +367,7 @@ impl Watcher {
     }
 
     /// Shows what is decided as metrics: the freshest value of each bucket, whoever said it.
-    fn foretell(&self, states: &[BucketState], closed: &[ClosedWindow], plan: &Plan) {
+    fn show(&self, Known { states, closed }: &Known, plan: &Plan) {
         for state in states.iter().filter(|state| plan.watches(&state.bucket)) {
             let name = state.bucket.to_string();
             if let Some(window) = state.window() {
@@ -335,60 +377,18 @@ impl Watcher {
             self.metrics.usage_forecast(&name, outlook.forecast().map(|forecast| forecast.probability));
         }
     }
+}
 
-    /// Says once which keys this version does not know, and tells the room where a window cannot be read.
-    async fn note_unknown(&mut self, snapshot: &Snapshot, now: Timestamp) {
-        for key in &snapshot.unknown {
-            if self.unknown.len() < MOST_UNKNOWN && self.unknown.insert(key.clone()) {
-                tracing::info!(
-                    key,
-                    account = snapshot.account,
-                    "the provider says something that this version does not know"
-                );
-                self.metrics.usage_unknown(key);
-            }
-        }
-        if !snapshot.unreadable.is_empty() {
-            let (account, windows) = (snapshot.account.clone(), snapshot.unreadable.clone());
-            let key = format!("usage/unreadable/{account}/{}", windows.join(","));
-            self.tell_once(&key, ONCE, &Report::UsageUnreadable { account, windows }, now).await;
-        }
-    }
-
-    async fn tell_trouble(&self, account: &str, error: &SourceError, now: Timestamp) {
-        let report = Report::UsageTrouble { account: account.to_owned(), why: error.to_string() };
-        self.tell_once(&format!("usage/trouble/{account}/{}", error.word()), TROUBLE_PAUSE, &report, now).await;
-    }
-
-    async fn tell_dying(&self, adapter: &Adapter, now: Timestamp) {
-        let Adapter::Anthropic(anthropic) = adapter else { return };
-        let ends_at = anthropic.login().ends_at();
-        let (Some(days), Some(at)) = (days_left(ends_at, now), ends_at) else { return };
-        let account = adapter.account().to_owned();
-        // To half a day: each renewal may say it a second later.
-        let key = format!("usage/login/{account}/{}/{days}", (at.as_second() + 43_200) / 86_400);
-        self.tell_once(&key, ONCE, &Report::LoginDies { account, days }, now).await;
-    }
-
-    /// Says something in the room for alerts, at most once in `every`.
-    async fn tell_once(&self, key: &str, every: SignedDuration, report: &Report, now: Timestamp) {
-        let tell = async {
-            let plan = Arc::clone(&self.plan.borrow());
-            let Some(room) = chat::home_room(&self.store, plan.home_room.as_deref()).await? else { return Ok(()) };
-            let txn = digest::hashed(&[key, &now.as_millisecond().to_string()]);
-            let draft = Draft { txn, room, payload: digest::payload(report, vec![]) };
-            if self.store.say_once(key, every, draft, now).await? {
-                self.outbox.notify_one();
-            }
-            Ok::<_, StoreError>(())
-        };
-        if let Err(error) = tell.await {
-            tracing::warn!(%error, key, "a notice could not be written");
-        }
-    }
+/// When this source has last answered for an account, by the account's row: another one may have written there since.
+fn answered_at(row: &Account, source: Source) -> Option<Timestamp> {
+    let snapshot: Snapshot = readable(row.snapshot.as_deref()?)?;
+    row.good_at.filter(|_| snapshot.source == source)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the loop reads the clock")]
 fn now() -> Timestamp {
     Timestamp::now()
 }
+
+#[cfg(test)]
+mod tests;

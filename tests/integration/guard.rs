@@ -52,6 +52,7 @@ impl Beside {
             bucket: BUCKET.parse().expect("a bucket"),
             cycle: Timestamp::from_second(cycle * 3600).expect("a time"),
             confirmed: true,
+            switched: false,
             percent,
             probability: None,
             at: now(),

@@ -32,6 +32,7 @@ fn watched(name: &str, readings: &[(Reading, Outlook)]) -> Watched {
         account: name.to_owned(),
         source: Source::AnthropicOauth,
         at: at("2026-09-15T09:36:00Z"),
+        owner: None,
         readings: readings.iter().map(|(reading, _)| reading.clone()).collect(),
         shares: vec![
             Share { name: "Claude Code".to_owned(), percent: 89.0 },
@@ -132,6 +133,100 @@ fn a_bar_is_full_only_at_the_limit() {
     {
         assert_eq!(bar(percent), expected);
     }
+}
+
+#[test]
+fn what_is_used_up_blocks_nothing_while_extra_usage_pays() {
+    let week = reading("work/weekly_all", 100.0, Some("2026-09-17T12:00:00Z"));
+    let unit = Unit::Money { currency: "EUR".to_owned(), exponent: 2 };
+    let extra =
+        |used, limit, active| Reading { unit: unit.clone(), used, limit, active, ..reading("work/extra", 0.0, None) };
+    let first = |extra: Reading| {
+        let both = [(week.clone(), Outlook::Exhausted), (extra, Outlook::NoResetKnown)];
+        told(vec![watched("work", &both)]).plain.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(
+        first(extra(2152.0, Some(5000.0), true)),
+        "💳 the week is used up: extra usage pays until Thu 14:00 (in 2 d 2 h), 21.52 EUR of 50.00 EUR."
+    );
+    assert!(first(extra(2152.0, None, true)).contains("pays until Thu 14:00 (in 2 d 2 h), 21.52 EUR (no limit)."));
+    for none in [extra(5000.0, Some(5000.0), true), extra(2152.0, Some(5000.0), false)] {
+        assert!(first(none).starts_with("⛔ blocked now, back Thu 14:00"));
+    }
+}
+
+#[test]
+fn what_is_counted_is_said_as_it_is() {
+    let seats = |limit| Reading { unit: Unit::Count, limit, ..reading("work/seats", 12.0, None) };
+    let plain = |limit| told(vec![watched("work", &[(seats(limit), Outlook::NoResetKnown)])]).plain;
+    assert!(plain(Some(48.0)).contains("▓▓░░░░░░░░ seats 25 %."), "{}", plain(Some(48.0)));
+    assert!(plain(None).contains("seats 12."), "{}", plain(None));
+}
+
+#[test]
+fn the_end_of_a_month_and_another_account_have_their_own_words() {
+    let said = |bucket: &str, shape| {
+        let news = News::Reset {
+            shape,
+            when: When::At(at("2026-09-15T09:00:00Z")),
+            before: 43.0,
+            percent: 2.0,
+            resets_at: None,
+            next: at("2026-09-15T09:00:00Z"),
+            confirmed: true,
+        };
+        let bulletin =
+            Bulletin { bucket: bucket.parse().unwrap(), several: false, news, zone: TimeZone::UTC, now: at(NOW) };
+        (bulletin.severity(), bulletin_words(&bulletin))
+    };
+    assert_eq!(
+        said("work/extra", Shape::Monthly),
+        (Severity::Notice, "🔄 🟢 extra usage begins a new month: 09:00, 43 % → 2 %.".to_owned())
+    );
+    assert_eq!(
+        said("work/weekly_all", Shape::Switched),
+        (
+            Severity::Warning,
+            "🔄 🟡 work belongs to another account now, and no limit was reset: its week is at ░░░░░░░░░░ 2 %."
+                .to_owned()
+        )
+    );
+}
+
+fn bulletin_words(bulletin: &Bulletin) -> String {
+    super::bulletin(bulletin).plain
+}
+
+#[test]
+fn an_outage_is_told_with_its_age_and_cause() {
+    let hours = |hours| Some(SignedDuration::from_hours(hours));
+    assert_eq!(
+        trouble("work", "the usage endpoint: no such host; it is asked again later", hours(30)).plain,
+        "⚠️ work: the subscription cannot be read for 1 d 6 h: the usage endpoint: no such host; it is asked again later. \
+         The last numbers stay, and nothing is stopped or started by them."
+    );
+    assert_eq!(trouble("work", "log in again", None).plain, "⚠️ work: the subscription cannot be read: log in again.");
+}
+
+#[test]
+fn accuracy_is_counts_of_weeks_with_what_they_are_worth() {
+    let record = |windows, ran_out, false_alarms| Record {
+        estimator: "shrunken".to_owned(),
+        windows,
+        ran_out,
+        caught: 1,
+        false_alarms,
+        brier: 0.1604,
+        brier_of_base_rate: 0.25,
+    };
+    assert_eq!(
+        accuracy(&[record(3, 2, 1)]).plain,
+        "shrunken: 3 closed weeks, 2 ran out, 1 of them foretold at least 2 h ahead; 1 false alarm in 1 that lasted. \
+         Brier score 0.160 (0 is perfect; always saying the base rate gives 0.250).\nFewer than ten weeks say little."
+    );
+    let many = accuracy(&[record(12, 2, 0)]).plain;
+    assert!(many.contains("0 false alarms in 10 that lasted") && !many.contains("say little"), "{many}");
+    assert!(accuracy(&[]).plain.contains("nothing to hold forecasts against"));
 }
 
 #[test]

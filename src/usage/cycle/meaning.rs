@@ -12,6 +12,9 @@
 //! | moved on by a window | any | yes | reset on time, late, or while nobody watched |
 //! | same or none | any drop, or empty | yes | the same |
 //! | same | no drop | yes | the reset is late |
+//!
+//! Another owner is another account, whatever else is said. What is spent by the month has no end that is announced: there a
+//! month begins where the amount falls, and a limit was raised where only the percentage does.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -33,6 +36,8 @@ pub enum Meaning {
     Drifted,
     /// A little was given back.
     Corrected,
+    /// The limit was raised: the same amount is a smaller part of it.
+    Rebased,
     /// It should be over and is not.
     Overdue,
     /// A new window seems to have begun.
@@ -71,15 +76,19 @@ fn anchor(window: &Window, sample: &Sample, jitter: SignedDuration) -> Anchor {
 pub fn meaning(window: &Window, sample: &Sample, frame: &Frame) -> Meaning {
     let before = window.proven;
     let drop = before.map_or(0.0, |before| before.percent - sample.percent);
-    if frame.reset == Reset::OneTimeExpiry {
-        return if drop > 0.0 { Meaning::Corrected } else { Meaning::Same };
-    }
-    let last = before.unwrap_or_else(|| window.latest());
-    let seen = (last.at, sample.at);
     if let (Some(old), Some(new)) = (&window.owner, &sample.owner)
         && old != new
     {
         return switched(sample, frame);
+    }
+    let last = before.unwrap_or_else(|| window.latest());
+    let seen = (last.at, sample.at);
+    match frame.reset {
+        Reset::OneTimeExpiry => return if drop > 0.0 { Meaning::Corrected } else { Meaning::Same },
+        Reset::Calendar if window.ends_at.is_none() && sample.resets_at.is_none() => {
+            return spent(window, drop, seen, sample, frame);
+        }
+        _ => {}
     }
     if let Some(end) = window.ends_at.filter(|end| sample.at >= minus(*end, SLACK)) {
         return due(window, end, last, sample, frame);
@@ -106,6 +115,17 @@ pub fn meaning(window: &Window, sample: &Sample, frame: &Frame) -> Meaning {
         Anchor::Appeared => Meaning::Anchored,
         Anchor::Same | Anchor::Vanished if drop > 0.0 => Meaning::Corrected,
         Anchor::Same | Anchor::Vanished => Meaning::Same,
+    }
+}
+
+/// Money by the month, whose end is not announced.
+fn spent(window: &Window, drop: f64, seen: (Timestamp, Timestamp), sample: &Sample, frame: &Frame) -> Meaning {
+    let began = |(before, now): (f64, f64)| now < before && (drop >= frame.drop || now <= before / 2.0);
+    match window.amount.zip(sample.amount) {
+        Some(amounts) if began(amounts) => early(Shape::Monthly, seen),
+        _ if drop >= frame.drop => Meaning::Rebased,
+        _ if drop > 0.0 => Meaning::Corrected,
+        _ => Meaning::Same,
     }
 }
 
@@ -160,6 +180,9 @@ fn turned(window: &Window, end: Timestamp, last: Point, sample: &Sample, frame: 
 /// What a push says: one client's own last answer. `alone`: no better source has spoken for a while. `None`: nothing.
 #[must_use]
 pub fn push_meaning(window: &Window, sample: &Sample, frame: &Frame, alone: bool) -> Option<Meaning> {
+    if window.may_be_of_before(sample.percent) {
+        return None;
+    }
     let last = window.latest();
     let due = frame.reset != Reset::OneTimeExpiry && window.ends_at.is_some_and(|end| sample.at >= end);
     match anchor(window, sample, frame.jitter) {

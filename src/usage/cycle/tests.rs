@@ -13,7 +13,7 @@ fn minute(minute: i64) -> Timestamp {
 
 fn sample(at: i64, percent: f64, resets_at: Option<i64>) -> Sample {
     let resets_at = resets_at.map(minute);
-    Sample { at: minute(at), percent, resets_at, source: Source::AnthropicOauth, owner: None }
+    Sample { at: minute(at), percent, resets_at, source: Source::AnthropicOauth, owner: None, amount: None }
 }
 
 fn push(at: i64, percent: f64, resets_at: i64) -> Sample {
@@ -64,6 +64,14 @@ fn a_rolling_window_that_waits_for_its_first_use_begins_with_it() {
         turn(&[sample(WEEK - 3, 60.0, Some(WEEK)), sample(WEEK + 200, 3.0, next), sample(WEEK + 205, 3.0, next)]);
     assert_eq!((turned.shape, turned.when), (Shape::Offline, When::At(minute(WEEK))));
     assert_eq!(waiting.window.started_at, minute(WEEK + 190));
+}
+
+#[test]
+fn no_window_begins_after_it_was_seen() {
+    let far = Some(WEEK + 1441);
+    let (cycle, told) = steps(&[sample(0, 0.0, None), sample(60, 0.0, far), sample(61, 70.0, None)]);
+    assert_eq!(told[0], Step::GoesOn(Meaning::Anchored));
+    assert_eq!(cycle.window.started_at, minute(60));
 }
 
 #[test]
@@ -146,6 +154,12 @@ fn another_account_closes_the_window_without_a_reset() {
         owned("b", sample(3010, 59.0, Some(WEEK))),
     ]);
     assert_eq!(turned.shape, Shape::Switched);
+    // What never resets belongs to somebody, too.
+    let once = Frame { reset: Reset::OneTimeExpiry, ..frame() };
+    let mut cycle = Cycle::found(&owned("a", sample(0, 60.0, Some(WEEK))), &once);
+    assert!(matches!(cycle.take(&owned("b", sample(5, 60.0, Some(WEEK))), &once), Step::Waits(_)));
+    assert!(matches!(cycle.take(&owned("b", sample(10, 60.0, Some(WEEK))), &once), Step::Turned { .. }));
+    assert!(cycle.window.switched);
 }
 
 #[test]
@@ -189,6 +203,84 @@ fn of_pushes_the_fullest_counts_and_none_resets_early() {
     let next = 2 * WEEK;
     let (_, told) = steps(&[push(WEEK - 9, 40.0, WEEK), push(WEEK + 5, 0.0, next), push(WEEK + 7, 0.0, next)]);
     assert!(matches!(told[..], [Step::Waits(_), Step::Turned { confirmed: false, .. }]), "{told:#?}");
+}
+
+#[test]
+fn a_push_of_the_window_before_says_nothing_of_the_new_one() {
+    let next = Some(2 * WEEK);
+    let joined = [sample(WEEK - 3, 60.0, Some(WEEK)), sample(WEEK + 2, 0.0, next), sample(WEEK + 7, 1.0, next)];
+    let alone = [push(WEEK - 9, 96.0, WEEK), push(WEEK + 5, 0.0, 2 * WEEK), push(WEEK + 7, 1.0, 2 * WEEK)];
+    for samples in [&joined, &alone] {
+        let (mut cycle, _) = steps(samples);
+        assert_eq!(cycle.window.started_at, minute(WEEK));
+        let before = cycle.clone();
+        for (at, percent) in [(WEEK + 20, 96.0), (WEEK + 30, 100.0)] {
+            assert_eq!(cycle.take(&push(at, percent, WEEK), &frame()), Step::Ignored);
+        }
+        assert_eq!(cycle, before);
+        assert_eq!(cycle.window.exhausted_at, None);
+        // The same client, when it has asked again.
+        assert_eq!(cycle.take(&push(WEEK + 40, 2.0, 2 * WEEK), &frame()), Step::GoesOn(Meaning::Same));
+        assert!((cycle.window.latest().percent - 2.0).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn what_was_given_back_is_not_pushed_in_again() {
+    let end = Some(WEEK);
+    let (mut cycle, told) = steps(&[sample(100, 60.0, end), sample(105, 20.0, end), sample(110, 20.0, end)]);
+    assert!(matches!(told[1], Step::Turned { confirmed: true, .. }));
+    // A client that has not asked since then.
+    for (at, percent) in [(111, 60.0), (112, 40.0)] {
+        assert_eq!(cycle.take(&push(at, percent, WEEK), &frame()), Step::Ignored);
+        assert!((cycle.window.latest().percent - 20.0).abs() < 1e-9);
+    }
+    // More than there ever was cannot be of before, and once that much is proven every push counts again.
+    assert_eq!(cycle.take(&push(113, 61.0, WEEK), &frame()), Step::GoesOn(Meaning::Same));
+    let (mut cycle, _) = steps(&[sample(100, 60.0, end), sample(105, 20.0, end), sample(110, 20.0, end)]);
+    cycle.take(&sample(500, 60.0, end), &frame());
+    assert_eq!(cycle.take(&push(501, 60.0, WEEK), &frame()), Step::GoesOn(Meaning::Same));
+}
+
+#[test]
+fn a_program_confirms_where_it_is_the_only_one_and_not_beside_the_endpoint() {
+    let said = |at, percent, end| Sample { source: Source::Command, ..sample(at, percent, Some(end)) };
+    let samples = [said(WEEK - 3, 60.0, WEEK), said(WEEK + 2, 0.0, 2 * WEEK), said(WEEK + 7, 0.0, 2 * WEEK)];
+    for endpoint in [false, true] {
+        let frame = Frame { endpoint, ..frame() };
+        let mut cycle = Cycle::found(&samples[0], &frame);
+        assert!(matches!(cycle.take(&samples[1], &frame), Step::Waits(_)));
+        let Step::Turned { confirmed, .. } = cycle.take(&samples[2], &frame) else { panic!("it has turned") };
+        assert_eq!(confirmed, !endpoint);
+        // The endpoint's word proves it then.
+        let told = [12, 17].map(|at| cycle.take(&sample(WEEK + at, 0.0, Some(2 * WEEK)), &frame));
+        assert_eq!(told.contains(&Step::Confirmed), endpoint, "{told:?}");
+    }
+}
+
+#[test]
+fn of_money_a_month_ends_where_the_amount_falls_and_not_where_the_limit_is_raised() {
+    let monthly = Frame { length: None, reset: Reset::Calendar, ..frame() };
+    let spent =
+        |at, amount: f64, limit: f64| Sample { amount: Some(amount), ..sample(at, amount / limit * 100.0, None) };
+    let mut cycle = Cycle::found(&spent(0, 4000.0, 5000.0), &monthly);
+    let begun = cycle.window.started_at;
+    assert_eq!(cycle.take(&spent(5, 4000.0, 10_000.0), &monthly), Step::GoesOn(Meaning::Rebased));
+    assert_eq!(cycle.take(&spent(10, 4100.0, 10_000.0), &monthly), Step::GoesOn(Meaning::Same));
+    // A little is refunded.
+    assert_eq!(cycle.take(&spent(15, 4050.0, 10_000.0), &monthly), Step::GoesOn(Meaning::Corrected));
+    assert_eq!((cycle.window.started_at, cycle.window.peak), (begun, 41.0));
+    assert!(matches!(cycle.take(&spent(20, 0.0, 10_000.0), &monthly), Step::Waits(_)));
+    let Step::Turned { turn, confirmed: true, .. } = cycle.take(&spent(25, 10.0, 10_000.0), &monthly) else {
+        panic!("it has turned")
+    };
+    assert_eq!((turn.shape, turn.when), (Shape::Monthly, When::Between(minute(15), minute(20))));
+    // Of so little a month is seen only in the amount.
+    cycle.take(&spent(30, 20.0, 10_000.0), &monthly);
+    assert!(matches!(cycle.take(&spent(35, 0.0, 10_000.0), &monthly), Step::Waits(_)));
+    // A state from before amounts were kept knows none: that is no month.
+    cycle.window.amount = None;
+    assert_eq!(cycle.take(&spent(40, 0.0, 10_000.0), &monthly), Step::GoesOn(Meaning::Corrected));
 }
 
 #[test]

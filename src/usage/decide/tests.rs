@@ -104,6 +104,7 @@ fn sample(hour: i64, percent: f64) -> Sample {
         resets_at: Some(start + SignedDuration::from_hours(168)),
         source: Source::AnthropicOauth,
         owner: None,
+        amount: None,
     }
 }
 
@@ -125,8 +126,52 @@ fn a_week_reads_as_a_story() {
 
 #[test]
 fn a_watch_that_begins_just_below_a_threshold_tells_it() {
-    let samples = [sample(160, 79.0), sample(161, 80.0)];
-    assert_eq!(names(&told(&samples, &Settings::default())), ["armed", "crossed-80"]);
+    let samples = [sample(160, 79.0), sample(161, 81.0)];
+    assert_eq!(names(&told(&samples, &Settings::default())), ["armed", "crossed-50", "crossed-80"]);
+}
+
+#[test]
+fn a_watch_that_begins_above_thresholds_tells_the_highest_once() {
+    let samples = [sample(160, 96.0), sample(161, 96.0), sample(162, 97.0), sample(163, 100.0)];
+    assert_eq!(names(&told(&samples, &Settings::default())), ["armed", "crossed-95", "crossed-100"]);
+    let mut state = BucketState::new("work/session".parse().unwrap(), Reset::Rolling, None);
+    let events = decide(&mut state, &sample(160, 96.0), &[], &Settings::default(), sample(160, 0.0).at);
+    assert_eq!(names(&events), ["armed"], "a session is quiet until it is full");
+}
+
+#[test]
+fn a_first_push_of_a_window_that_is_over_begins_nothing() {
+    let mut state = state();
+    let old = Sample { source: Source::Push, ..sample(170, 96.0) };
+    assert_eq!(decide(&mut state, &old, &[], &Settings::default(), old.at), []);
+    assert_eq!(state.cycle, None);
+}
+
+#[test]
+fn a_raised_limit_is_no_reset_and_its_thresholds_are_told_anew() {
+    let mut state = BucketState::new("work/extra".parse().unwrap(), Reset::Calendar, None);
+    let mut events = Vec::new();
+    for (hour, amount, limit) in [(1, 10.0, 50.0), (2, 42.0, 50.0), (3, 42.0, 100.0), (4, 85.0, 100.0)] {
+        let percent = amount / limit * 100.0;
+        let sample = Sample { resets_at: None, amount: Some(amount), ..sample(hour, percent) };
+        events.extend(decide(&mut state, &sample, &[], &Settings::default(), sample.at));
+    }
+    assert_eq!(names(&events), ["armed", "crossed-80", "raised-1", "crossed-80-raised-1"]);
+}
+
+#[test]
+fn a_state_of_an_earlier_version_is_read() {
+    let mut now = state();
+    decide(&mut now, &sample(1, 60.0), &[], &Settings::default(), sample(1, 0.0).at);
+    let mut earlier = serde_json::to_value(&now).unwrap();
+    let window = earlier["cycle"]["window"].as_object_mut().unwrap();
+    for later in ["switched", "given_back", "amount", "owner", "baseline"] {
+        window.remove(later).expect("it is kept");
+    }
+    earlier.as_object_mut().unwrap().remove("raises").expect("it is kept");
+    let alarm = earlier["alarm"].as_object_mut().unwrap();
+    alarm.remove("steps").expect("it is kept");
+    assert_eq!(serde_json::from_value::<BucketState>(earlier).unwrap(), now);
 }
 
 #[test]
@@ -134,7 +179,11 @@ fn a_part_given_back_closes_the_window_and_tells_nothing_twice() {
     let values = [(150, 60.0), (151, 82.0), (152, 79.0), (153, 74.5), (154, 74.5), (155, 81.0)];
     let samples: Vec<_> = values.iter().map(|(hour, percent)| sample(*hour, *percent)).collect();
     let events = told(&samples, &Settings::default());
-    assert_eq!(names(&events), ["armed", "crossed-80"], "79 and 74.5 are each a correction of less than 5 points");
+    assert_eq!(
+        names(&events),
+        ["armed", "crossed-50", "crossed-80"],
+        "79 and 74.5 are each a correction of less than 5 points"
+    );
     let values = [(150, 60.0), (151, 82.0), (153, 76.0), (154, 76.0), (155, 81.0)];
     let samples: Vec<_> = values.iter().map(|(hour, percent)| sample(*hour, *percent)).collect();
     let events = told(&samples, &Settings::default());
@@ -160,7 +209,7 @@ fn a_session_is_quiet_until_it_blocks_and_nothing_is_foretold() {
 }
 
 #[test]
-fn another_account_is_armed_and_not_reset() {
+fn another_account_is_told_and_is_no_reset() {
     let owned = |owner: &str, sample: Sample| Sample { owner: Some(owner.to_owned()), ..sample };
     let samples = [
         owned("a", sample(1, 60.0)),
@@ -169,7 +218,7 @@ fn another_account_is_armed_and_not_reset() {
         owned("b", sample(4, 82.0)),
     ];
     let events = told(&samples, &Settings::default());
-    assert_eq!(names(&events), ["armed", "closed", "armed"]);
+    assert_eq!(names(&events), ["armed", "crossed-50", "closed", "switched", "crossed-80"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::usage::bucket::{Reading, Reset, Source, Unit};
+use crate::usage::forecast::Estimator;
 use crate::usage::plan;
 use crate::usage::simulate::{Mishaps, simulate};
 
@@ -45,8 +46,7 @@ impl Memory {
     }
 
     fn take(&mut self, snapshot: &Snapshot, plan: &Plan) {
-        let told: Vec<_> =
-            snapshot.readings.iter().map(|reading| (reading.bucket.clone(), self.told(&reading.bucket))).collect();
+        let told: Vec<_> = self.states.iter().map(|state| (state.bucket.clone(), self.told(&state.bucket))).collect();
         let before = Before { states: &self.states, closed: &self.closed, told: &told, room: "!room:x", muted: false };
         let after = digest(snapshot, before, plan, snapshot.at);
         self.states = after.states;
@@ -75,6 +75,7 @@ fn snapshot(sample: &Sample) -> Snapshot {
         account: "work".to_owned(),
         source: Source::AnthropicOauth,
         at: sample.at,
+        owner: sample.owner.clone(),
         readings: vec![Reading {
             bucket: Bucket { account: "work".to_owned(), kind: Kind::WeeklyAll, scope: None },
             unit: Unit::Percent,
@@ -126,6 +127,7 @@ fn a_critical_alert_notifies_whom_the_configuration_names_and_silence_still_coun
         resets_at: Some(at(168)),
         source: Source::AnthropicOauth,
         owner: None,
+        amount: None,
     };
     let plan = plan();
     let states = digest(&snapshot(&sample(1, 60.0)), empty(false), &plan, at(1)).states;
@@ -140,6 +142,85 @@ fn a_critical_alert_notifies_whom_the_configuration_names_and_silence_still_coun
             assert!(outgoing.html.contains("data-mx-color") && !outgoing.plain.contains('<'), "{outgoing:?}");
         }
     }
+}
+
+#[test]
+fn a_switch_is_told_once_and_ends_what_was_told_of_the_account_before() {
+    let at = |hour: i64| Timestamp::from_second(1_800_000_000 + hour * 3600).unwrap();
+    let answer = |hour: i64, owner: &str, percent: f64| {
+        let sample = Sample {
+            at: at(hour),
+            percent,
+            resets_at: Some(at(168)),
+            source: Source::AnthropicOauth,
+            owner: Some(owner.to_owned()),
+            amount: None,
+        };
+        let mut snapshot = snapshot(&sample);
+        let week = snapshot.readings[0].clone();
+        let bucket =
+            |kind, scope: Option<&str>| Bucket { kind, scope: scope.map(str::to_owned), ..week.bucket.clone() };
+        snapshot.readings.insert(0, Reading { bucket: bucket(Kind::Session, None), used: 10.0, ..week.clone() });
+        if owner == "a" {
+            let opus = bucket(Kind::WeeklyScoped, Some("Opus"));
+            snapshot.readings.push(Reading { bucket: opus, ..week });
+        }
+        snapshot
+    };
+    let (mut memory, plan) = (Memory::default(), Plan { armed: false, ..plan() });
+    for answer in [answer(1, "a", 60.0), answer(2, "a", 96.0), answer(3, "b", 82.0), answer(4, "b", 83.0)] {
+        memory.take(&answer, &plan);
+    }
+    let said: Vec<&str> = memory.said.iter().map(|(_, words)| words.as_str()).collect();
+    let of_switch: Vec<_> = said.iter().filter(|words| words.contains("another account")).collect();
+    let [switched] = of_switch[..] else { panic!("{said:#?}") };
+    assert!(
+        switched.starts_with(
+            "🔄 🟡 work belongs to another account now, and no limit was reset: its week is at ▓▓▓▓▓▓▓▓░░ 83 %."
+        ),
+        "{switched}"
+    );
+    assert!(said.last().unwrap().contains("week is over 80 %"), "of the new account nothing was told yet: {said:#?}");
+    assert!(
+        !said.iter().any(|words| words.contains("week has been reset") || words.contains("week was reset")),
+        "{said:#?}"
+    );
+    let over: Vec<_> = memory.over.iter().map(|(bucket, _, name)| format!("{bucket} {name}")).collect();
+    for alert in ["crossed-50", "crossed-95"]
+        .into_iter()
+        .flat_map(|name| ["work/weekly_all", "work/weekly_scoped/Opus"].map(|bucket| format!("{bucket} {name}")))
+    {
+        assert!(over.contains(&alert), "{alert} still stands: {over:#?}");
+    }
+    let opus = memory.states.iter().find(|state| state.bucket.scope.is_some()).unwrap();
+    assert_eq!(opus.window(), None, "the new account has no such limit");
+    assert!(memory.closed.iter().all(|window| window.shape == Shape::Switched && !window.tells_rate()));
+}
+
+#[test]
+fn what_a_client_pushes_of_a_window_that_is_over_is_not_kept() {
+    let at = |hour: i64| Timestamp::from_second(1_800_000_000 + hour * 3600).unwrap();
+    let sample = |hour: i64, percent: f64, end: i64| Sample {
+        at: at(hour),
+        percent,
+        resets_at: Some(at(end)),
+        source: Source::Push,
+        owner: None,
+        amount: None,
+    };
+    let pushed = |sample: &Sample| Snapshot { source: Source::Push, ..snapshot(sample) };
+    let (mut memory, plan) = (Memory::default(), Plan { armed: false, ..plan() });
+    memory.take(&pushed(&sample(200, 96.0, 168)), &plan);
+    memory.take(&pushed(&sample(201, 5.0, 336)), &plan);
+    memory.take(&pushed(&sample(202, 96.0, 168)), &plan);
+    assert!(memory.said.is_empty(), "{:#?}", memory.said);
+    let stale = pushed(&sample(203, 96.0, 168));
+    let learned = digest(&stale, Before { states: &memory.states, ..empty(false) }, &plan, at(203)).learned;
+    assert_eq!(learned.samples, []);
+    // What is shown is what is decided, with its own age.
+    let shown = overview::Watched::new("work", Some(stale), &memory.states, &[], (Estimator::Shrunken, plan.interval));
+    assert!((shown.buckets[0].reading.used - 5.0).abs() < 1e-9);
+    assert_eq!((shown.buckets[0].at, shown.buckets[0].reading.resets_at), (at(201), Some(at(336))));
 }
 
 fn empty(muted: bool) -> Before<'static> {

@@ -46,6 +46,7 @@ pub enum Change {
 
 /// The alarm of one window. A new window begins with a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Alarm {
     /// Since when the probability is at the threshold without a break.
     pub high_since: Option<Timestamp>,

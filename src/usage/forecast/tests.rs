@@ -73,6 +73,7 @@ fn window(hours: i64, percent: f64) -> Window {
         resets_at: Some(start + SignedDuration::from_hours(168)),
         source: crate::usage::Source::AnthropicOauth,
         owner: None,
+        amount: None,
     };
     let frame = crate::usage::cycle::Frame { length: Some(SignedDuration::from_hours(168)), ..Default::default() };
     crate::usage::cycle::Cycle::found(&sample, &frame).window

@@ -8,7 +8,7 @@ use super::Settings;
 use super::deed::{Course, Past, Will};
 use super::notice::{Action, News, Notice, Reason, Request, gather};
 use super::rule::{Rule, View};
-use super::state::{Asked, Key, Meddled, State};
+use super::state::{Asked, Key, Meddled, Seen, State};
 use crate::usage::bucket::Bucket;
 
 /// A request that failed is made again after one interval, then two, four and so on; after so many doublings the pause
@@ -105,7 +105,14 @@ impl<'a> Sight<'a> {
         }
         let fresh: Vec<&View> =
             self.views.iter().filter(|view| rule.watches(&view.bucket) && !self.is_stale(view)).collect();
-        let due = state.see(rule, &fresh).due;
+        let Seen { due, mut switched } = state.see(rule, &fresh);
+        switched.extend(state.drop_held(|bucket| self.is_gone(bucket)));
+        // Another account is no reset: nothing says that there is room for what was stopped.
+        if let Some(bucket) = switched.first().filter(|_| !state.holds())
+            && let Some(left) = state.let_go()
+        {
+            self.say(key, bucket, left.cycle, News::Switched);
+        }
         self.tell_silence(rule, key, state);
         if due.is_empty() {
             self.try_again(rule, key, state, past, &fresh);
@@ -213,17 +220,25 @@ impl<'a> Sight<'a> {
         let mut silences = BTreeMap::new();
         let accounts = self.accounts(rule);
         for account in &accounts {
-            silences.extend(self.silent_since(account).map(|since| (account.clone(), since)));
+            let since = self.silent_since(account);
+            if self.settings.is_asked(account) {
+                silences.extend(since.map(|since| (account.clone(), since)));
+            } else if state.holds_for(account) {
+                // A workstation sleeps every night. That matters while it holds a target, and once in that time.
+                let told = state.silences.get(account).copied();
+                silences.extend(told.or(since).map(|since| (account.clone(), since)));
+            }
         }
         for bucket in state.claims.iter().filter(|(_, claim)| claim.held.is_some()).map(|(bucket, _)| bucket) {
             let Some(view) = self.view(bucket).filter(|view| self.is_stale(view)) else { continue };
-            if !silences.contains_key(&view.bucket.account) {
+            if self.settings.is_asked(&view.bucket.account) && !silences.contains_key(&view.bucket.account) {
                 silences.insert(bucket.clone(), view.at);
             }
         }
         for (name, since) in &silences {
             if !state.silences.contains_key(name) {
-                self.say(key, name, *since, News::Silent);
+                let account = name.split('/').next().unwrap_or(name);
+                self.say(key, name, *since, News::Silent { asked: self.settings.is_asked(account) });
             }
         }
         state.silences = silences;
@@ -246,6 +261,13 @@ impl<'a> Sight<'a> {
     fn silent_since(&self, account: &str) -> Option<Timestamp> {
         let last = self.views.iter().filter(|view| view.bucket.account == account).map(|view| view.at).max()?;
         self.settings.is_stale(last, self.now).then_some(last)
+    }
+
+    /// A bucket of which nothing is known any more, of an account that is heard: it was another's, which is gone.
+    fn is_gone(&self, bucket: &str) -> bool {
+        let account = bucket.split('/').next().unwrap_or(bucket);
+        let is_heard = |view: &View| view.bucket.account == account && !self.is_stale(view);
+        self.view(bucket).is_none() && self.views.iter().any(is_heard)
     }
 
     fn is_stale(&self, view: &View) -> bool {

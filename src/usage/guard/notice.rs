@@ -75,7 +75,12 @@ pub enum News {
         who: String,
     },
     /// Nothing was heard for so long that the guard neither stops nor starts.
-    Silent,
+    Silent {
+        /// Somebody is asked for the account, and should have answered; else its workstations sleep, perhaps.
+        asked: bool,
+    },
+    /// Another account is behind the bucket: what was stopped is left stopped, because no limit was reset.
+    Switched,
     /// The rule does not act on the target any more, and leaves it stopped.
     Released,
 }
@@ -91,7 +96,8 @@ impl News {
             Self::WouldStart => "would-start",
             Self::Overridden { .. } => "overridden",
             Self::HandedOver { .. } => "handed-over",
-            Self::Silent => "silent",
+            Self::Silent { .. } => "silent",
+            Self::Switched => "switched",
             Self::Released => "released",
         }
     }
@@ -99,7 +105,13 @@ impl News {
     /// Whether people are notified of it by name.
     #[must_use]
     pub fn is_grave(&self) -> bool {
-        matches!(self, Self::Stops(_) | Self::Silent)
+        matches!(self, Self::Stops(_) | Self::Silent { asked: true })
+    }
+
+    /// Whether it is about what was done, or is left undone: that is told whatever is muted.
+    #[must_use]
+    pub fn is_deed(&self) -> bool {
+        !matches!(self, Self::WouldStop(_) | Self::WouldStart | Self::Silent { .. })
     }
 }
 

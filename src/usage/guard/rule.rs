@@ -70,6 +70,8 @@ pub struct View {
     pub cycle: Timestamp,
     /// Whether it is proven that this window has begun: two samples agree, or it was there from the first.
     pub confirmed: bool,
+    /// It began because another account came: no limit was reset.
+    pub switched: bool,
     /// Used part of the limit, in per cent.
     pub percent: f64,
     /// How likely it is to run out before the reset, where that is known.
@@ -94,6 +96,7 @@ impl View {
             bucket: state.bucket.clone(),
             cycle: window.started_at,
             confirmed: window.confirmed,
+            switched: window.switched,
             percent: latest.percent,
             probability,
             at: latest.at,

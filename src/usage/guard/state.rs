@@ -105,8 +105,8 @@ impl Asked {
 pub(super) struct Seen {
     /// Buckets that hold the target, and for which nothing was asked yet in this cycle.
     pub(super) due: Vec<String>,
-    /// Buckets that held it until their reset.
-    pub(super) over: Vec<String>,
+    /// Buckets that held it, and behind which another account is now.
+    pub(super) switched: Vec<String>,
 }
 
 /// What people did to the guard's work.
@@ -137,6 +137,12 @@ impl State {
         self.claims.values().any(|claim| claim.held.is_some())
     }
 
+    /// Says whether a bucket of this account holds the target.
+    pub(super) fn holds_for(&self, account: &str) -> bool {
+        let of = |bucket: &str| bucket.split('/').next() == Some(account);
+        self.claims.iter().any(|(bucket, claim)| claim.held.is_some() && of(bucket))
+    }
+
     fn rests(&self) -> bool {
         self.claims.values().any(|claim| claim.rests.is_some())
     }
@@ -145,6 +151,19 @@ impl State {
     pub(super) fn forget(&mut self) {
         let is_over = !self.holds() && !self.rests() && self.own.is_none() && self.start.is_none();
         self.stop.take_if(|stop| is_over && stop.settled);
+    }
+
+    /// Drops the claims of buckets that are gone; gives those that held the target.
+    pub(super) fn drop_held(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<String> {
+        let gone: Vec<String> = self.claims.keys().filter(|bucket| is_gone(bucket)).cloned().collect();
+        gone.into_iter().filter(|bucket| self.claims.remove(bucket).is_some_and(|claim| claim.held.is_some())).collect()
+    }
+
+    /// Lets the target go without a start. Gives the stop that took its replicas away, or may yet.
+    pub(super) fn let_go(&mut self) -> Option<Asked> {
+        let under_way = self.stop.take().filter(|stop| !stop.settled);
+        (self.start, self.would) = (None, None);
+        self.own.take().or(under_way)
     }
 
     /// Learns how the own requests went.
@@ -198,8 +217,9 @@ impl State {
         let mut seen = Seen::default();
         for view in fresh {
             let claim = self.claims.entry(view.bucket.to_string()).or_default();
-            if claim.see(view, rule.is_met(view)) {
-                seen.over.push(view.bucket.to_string());
+            let held = claim.see(view, rule.is_met(view));
+            if held && view.switched {
+                seen.switched.push(view.bucket.to_string());
             }
         }
         // A person has overridden the rule, not one of its buckets: it rests until that one's reset.
@@ -220,7 +240,7 @@ impl State {
 }
 
 impl Claim {
-    /// Looks at the bucket; gives whether the reset that ends what it held is proven.
+    /// Looks at the bucket; gives whether it held the target and the window in which it did is proven to be over.
     fn see(&mut self, view: &View, is_met: bool) -> bool {
         let is_over = |cycle: &mut Timestamp| view.confirmed && *cycle != view.cycle;
         self.rests.take_if(is_over);

@@ -29,6 +29,8 @@ fn settings(rules: Vec<Rule>) -> Settings {
         |name: &str| (name.to_owned(), Guarded { label: name.to_uppercase(), key: format!("Deployment/apps/{name}") });
     Settings {
         accounts: vec![],
+        pushed: vec![],
+        quiet: None,
         rules,
         targets: [guarded(LLAMA), guarded("gpu")].into(),
         interval: SignedDuration::from_mins(5),
@@ -44,6 +46,7 @@ fn view(bucket: &str, cycle: i64, percent: f64, minute: i64) -> View {
         bucket: bucket.parse().unwrap(),
         cycle: at(cycle),
         confirmed: true,
+        switched: false,
         percent,
         probability: None,
         at: at(minute),
@@ -306,6 +309,78 @@ fn an_order_that_may_have_arrived_counts_as_the_guards_until_the_cluster_says_ot
     world.poll(&[(WEEK, 0, 95.0)]);
     assert_eq!(world.rows[1].course, Course::Unmoved);
     assert_eq!(words(&world.poll(&[(WEEK, 100, 0.0)])), ["starts"]);
+}
+
+#[test]
+fn another_account_is_no_reset_and_what_was_stopped_stays_so() {
+    let switched = |minute| View { switched: true, ..view(WEEK, 100, 3.0, minute) };
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    assert_eq!(world.replicas, 0);
+    world.minute += 5;
+    world.views.insert(WEEK.to_owned(), switched(world.minute));
+    assert_eq!(said(&world.judge()), [News::Switched]);
+    world.operate();
+    // Nor is it started later, not even after a reset of the new account.
+    assert!(world.poll(&[(WEEK, 200, 0.0)]).is_empty());
+    assert!(world.replicas == 0 && world.states.is_empty(), "{:?}", world.states);
+
+    // The same where the stop is still on its way.
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.minute += 5;
+    world.views.insert(WEEK.to_owned(), view(WEEK, 0, 95.0, world.minute));
+    assert_eq!(words(&said(&world.judge())), ["stops"]);
+    world.minute += 5;
+    world.views.insert(WEEK.to_owned(), switched(world.minute));
+    assert_eq!(said(&world.judge()), [News::Switched]);
+    world.operate();
+    assert!(world.poll(&[(WEEK, 200, 0.0)]).is_empty());
+    assert!(world.replicas == 0 && world.states.is_empty(), "{:?}", world.states);
+
+    // The same where the new account has no such limit at all.
+    let opus = "work/weekly_scoped/Opus";
+    let mut world = World::new(vec![rule("models", "weekly_scoped", 90.0)]);
+    for _ in 0..2 {
+        world.poll(&[(WEEK, 0, 50.0), (opus, 0, 95.0)]);
+    }
+    assert_eq!(world.replicas, 0);
+    world.views.remove(opus);
+    assert_eq!(world.poll(&[(WEEK, 100, 3.0)]), [News::Switched]);
+    assert!(world.replicas == 0 && world.states.is_empty(), "{:?}", world.states);
+
+    // Another account's limit that holds the target, too, still gives it back.
+    let home = "home/weekly_all";
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    for _ in 0..2 {
+        world.poll(&[(WEEK, 0, 95.0), (home, 0, 95.0)]);
+    }
+    world.minute += 5;
+    world.views.insert(WEEK.to_owned(), switched(world.minute));
+    world.views.insert(home.to_owned(), view(home, 0, 95.0, world.minute));
+    assert!(world.judge().is_empty());
+    assert_eq!(words(&world.poll(&[(home, 100, 0.0)])), ["starts"]);
+    assert_eq!(world.replicas, 2);
+}
+
+#[test]
+fn a_workstation_that_sleeps_is_told_of_once_while_it_holds_a_target() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.settings.pushed = vec!["work".to_owned()];
+    world.poll(&[(WEEK, 0, 50.0)]);
+    world.minute += 8 * 60;
+    assert!(world.judge().is_empty(), "nothing is held: its silence is nobody's matter");
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    let mut told = Vec::new();
+    for _night in 0..3 {
+        world.minute += 8 * 60;
+        told.extend(said(&world.judge()));
+        told.extend(world.poll(&[(WEEK, 0, 95.0)]));
+    }
+    assert_eq!(told, [News::Silent { asked: false }]);
+    assert!(!told[0].is_grave(), "nobody is woken for it");
 }
 
 #[test]

@@ -248,6 +248,7 @@ impl Found {
             account: account.to_owned(),
             source,
             at,
+            owner: None,
             readings: self.readings,
             shares: self.shares,
             plan: plan.map(shortened).filter(|plan| !plan.is_empty()),

@@ -26,6 +26,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 const BETA: &str = "oauth-2025-04-20";
 /// A token that is refused although it is new is tried again after this time: the provider may have erred.
 const REPEAT: SignedDuration = SignedDuration::from_hours(1);
+/// The header that says whose login it was; an id has 36 characters.
+const OWNER: &str = "anthropic-organization-id";
+const LONGEST_ID: usize = 64;
 /// Answers have about 3 KiB.
 const LONGEST_BODY: usize = 256 * 1024;
 
@@ -113,11 +116,12 @@ impl Anthropic {
             Err(_) => known(&credential, &refused),
         };
         *refused = refusal.map(|refusal| (digest(credential.access_token.expose()), refusal));
-        let body = answer?;
-        answer::decode(self.account(), Source::AnthropicOauth, now, credential.plan.as_deref(), &body)
+        let Answer { body, owner } = answer?;
+        let snapshot = answer::decode(self.account(), Source::AnthropicOauth, now, credential.plan.as_deref(), &body)?;
+        Ok(Snapshot { owner, ..snapshot })
     }
 
-    async fn request(&self, credential: &Credential, now: Timestamp) -> Result<Value, SourceError> {
+    async fn request(&self, credential: &Credential, now: Timestamp) -> Result<Answer, SourceError> {
         let token = credential.access_token.expose();
         if token.is_empty() {
             // An empty bearer is not refused but punished, for an hour.
@@ -134,6 +138,7 @@ impl Anthropic {
         let answer = request.send().await.map_err(|error| transient(failure(&error)))?;
         let status = answer.status();
         let wait = retry_after(&answer, now);
+        let owner = owner(answer.headers());
         if status == StatusCode::TOO_MANY_REQUESTS {
             return Err(SourceError::RateLimited { retry_after: wait });
         }
@@ -143,6 +148,7 @@ impl Anthropic {
         };
         match status {
             StatusCode::OK => serde_json::from_slice(&body)
+                .map(|body| Answer { body, owner })
                 .map_err(|_| transient("the answer is not JSON; is something else at its URL?".to_owned())),
             StatusCode::UNAUTHORIZED => Err(SourceError::Unauthorized),
             StatusCode::FORBIDDEN if names_scope(&body) => Err(SourceError::ScopeMissing),
@@ -157,6 +163,20 @@ impl Anthropic {
             }
         }
     }
+}
+
+/// A good answer, and whose it is.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    body: Value,
+    owner: Option<String>,
+}
+
+/// Reads whose login it was: the organisation's id. What is no id says nothing.
+fn owner(headers: &header::HeaderMap) -> Option<String> {
+    let id = headers.get(OWNER)?.to_str().ok()?.trim();
+    let is_id = (1..=LONGEST_ID).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    is_id.then(|| id.to_ascii_lowercase())
 }
 
 /// Says whether a refusal is about the token's scope; others may be about the address or the organization.

@@ -89,7 +89,7 @@ async fn what_is_pushed_comes_out_as_a_snapshot_that_proves_no_reset() {
     let snapshot = listener.pushed.recv().await.unwrap();
     assert_eq!((snapshot.account.as_str(), snapshot.source), ("work", Source::Push));
     assert_eq!(json!(snapshot.at.as_second()), sent);
-    assert!(!snapshot.source.confirms());
+    assert!(!snapshot.source.confirms(false));
     let shown: Vec<_> =
         snapshot.readings.iter().map(|reading| (reading.bucket.to_string(), reading.used, reading.reset)).collect();
     let expected = [("work/session", 12.5, Reset::Rolling), ("work/weekly_all", 3.0, Reset::Rolling)];

@@ -80,6 +80,8 @@ struct Login {
 struct Inner {
     login: Login,
     usage: Value,
+    /// Whose the login is.
+    organization: Option<String>,
     /// What an answer of the token endpoint has beside the two tokens.
     beside: Value,
     usage_replies: VecDeque<Reply>,
@@ -112,6 +114,7 @@ impl Provider {
             login,
             usage: json!({"five_hour": {"utilization": 12.0, "resets_at": 1_790_000_000}, "limits": []}),
             beside: json!({"expires_in": 28_800, "scope": "user:inference user:profile", "token_type": "Bearer"}),
+            organization: None,
             usage_replies: VecDeque::new(),
             token_replies: VecDeque::new(),
             usage_asked: Vec::new(),
@@ -144,6 +147,11 @@ impl Provider {
     /// Answers every question of the usage endpoint with this from now on.
     pub(crate) fn says(&self, usage: Value) {
         self.inner().usage = usage;
+    }
+
+    /// Says from now on whose the login is, as the real one does in a header.
+    pub(crate) fn belongs_to(&self, organization: &str) {
+        self.inner().organization = Some(organization.to_owned());
     }
 
     /// Answers the next question of the usage endpoint with this; several are answered in turn.
@@ -276,7 +284,11 @@ async fn usage(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respons
     match bearer {
         // What the real one does with an empty bearer.
         None | Some("") => answer(429, &[("retry-after", "3242".to_owned())], String::new()),
-        Some(token) if inner.login.access.contains(token) && !inner.login.revoked => said(StatusCode::OK, &inner.usage),
+        Some(token) if inner.login.access.contains(token) && !inner.login.revoked => {
+            let mut headers = vec![("content-type", "application/json".to_owned())];
+            headers.extend(inner.organization.clone().map(|id| ("anthropic-organization-id", id)));
+            answer(200, &headers, inner.usage.to_string())
+        }
         Some(_) => {
             let error = json!({"type": "authentication_error", "message": "Invalid bearer token"});
             said(StatusCode::UNAUTHORIZED, &json!({"type": "error", "error": error, "request_id": "req_1"}))

@@ -14,6 +14,8 @@ enum Op {
     Sample(usize, f64),
     /// A new window, seen once; perhaps it is already proven.
     Reset(usize, f64, bool),
+    /// Another account with so much used, which is proven at once.
+    Switch(usize, f64),
     /// A person in the room.
     Person(Will),
     /// Somebody elsewhere.
@@ -32,6 +34,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (1_i64..40).prop_map(Op::Wait),
         6 => (0..BUCKETS.len(), 0.0..40.0).prop_map(|(bucket, more)| Op::Sample(bucket, more)),
         3 => (0..BUCKETS.len(), 0.0..95.0, any::<bool>()).prop_map(|(bucket, percent, sure)| Op::Reset(bucket, percent, sure)),
+        1 => (0..BUCKETS.len(), 0.0..95.0).prop_map(|(bucket, percent)| Op::Switch(bucket, percent)),
         1 => will.prop_map(Op::Person),
         1 => (0_i32..4).prop_map(Op::Kubectl),
         1 => any::<bool>().prop_map(Op::Away),
@@ -44,6 +47,9 @@ struct Watched {
     world: World,
     /// The guard has stopped it, and nobody else has touched it since.
     is_guards: bool,
+    /// The stop that took the replicas away last, and those that were let go of.
+    stopped_by: String,
+    let_go: Vec<String>,
     /// Stops asked for, by rule, bucket and cycle.
     stops: BTreeMap<(String, String, Timestamp), Vec<String>>,
 }
@@ -67,6 +73,14 @@ impl Watched {
                     View { confirmed: *confirmed, ..view(BUCKETS[*bucket], world.minute, *percent, world.minute) };
                 world.views.insert(BUCKETS[*bucket].to_owned(), new);
             }
+            Op::Switch(bucket, percent) => {
+                // What is on its way then has a test of its own.
+                self.operate();
+                let world = &mut self.world;
+                world.minute += 2;
+                let new = View { switched: true, ..view(BUCKETS[*bucket], world.minute, *percent, world.minute) };
+                world.views.insert(BUCKETS[*bucket].to_owned(), new);
+            }
             Op::Person(will) => {
                 self.operate();
                 self.world.person(*will);
@@ -83,6 +97,11 @@ impl Watched {
         }
     }
 
+    /// Another rule has stopped it, too, and gives it back.
+    fn is_owned(&self) -> bool {
+        self.world.states.values().any(|state| state.own.is_some())
+    }
+
     fn operate(&mut self) {
         for n in 0..self.world.rows.len() {
             if self.world.rows[n].course != Course::Open {
@@ -93,7 +112,11 @@ impl Watched {
             self.world.rows[n].course = course;
             self.world.rows[n].generation = self.world.generation;
             match (will, course) {
-                (Will::Stop, Course::Moved) => self.is_guards = true,
+                (Will::Stop, Course::Moved) => {
+                    let event = self.world.rows[n].event.clone().unwrap_or_default();
+                    self.is_guards = !self.let_go.contains(&event) || self.is_owned();
+                    self.stopped_by = event;
+                }
                 (Will::Start, Course::Moved) => {
                     assert!(was, "started what it did not stop, or what somebody else has touched");
                     self.is_guards = false;
@@ -108,6 +131,14 @@ impl Watched {
         let pasts = self.world.pasts();
         let actions = self.world.judge();
         for action in &actions {
+            if let Action::Say(Notice { rule, news: News::Switched, .. }) = action {
+                // Left stopped, and said so.
+                for (key, state) in before.iter().filter(|(key, _)| key.rule == *rule) {
+                    let own = state.own.as_ref().map(|own| own.event(key, Will::Stop));
+                    self.let_go.extend(state.stop_event(key).into_iter().chain(own));
+                }
+                self.is_guards &= !self.let_go.contains(&self.stopped_by) || self.is_owned();
+            }
             let Action::Request(request) = action else { continue };
             self.hold_request(request, &pasts, &before);
         }
@@ -156,7 +187,13 @@ impl Watched {
 
 fn watched() -> Watched {
     let rules = vec![rule("week", "weekly_all", 60.0), rule("hours", "work/session", 80.0)];
-    Watched { world: World::new(rules), is_guards: false, stops: BTreeMap::new() }
+    Watched {
+        world: World::new(rules),
+        is_guards: false,
+        stopped_by: String::new(),
+        let_go: vec![],
+        stops: BTreeMap::new(),
+    }
 }
 
 proptest! {

@@ -128,6 +128,42 @@ async fn without_a_room_the_limit_is_no_less_near() {
     let place = Place::new();
     let store = place.open();
     step(&store, 0, 95.0, 5).await;
-    assert_eq!(step(&store, 0, 95.0, 10).await, Stepped { requests: 1, notices: 0 });
+    assert_eq!(step(&store, 0, 95.0, 10).await, Stepped { requests: 1, notices: 1 });
     assert_eq!(store.outbox_depth().await.unwrap(), 0);
+    // The reason waits for the first room.
+    assert_eq!(store.adopt("!room:hs", at(0)).await.unwrap(), 1);
+    assert!(said(&store).await[0].contains("Stopping LLAMA until the reset"), "{:?}", said(&store).await);
+}
+
+#[tokio::test]
+async fn what_is_done_is_told_at_once_and_what_is_not_lets_people_sleep() {
+    let night = Hours::of("00:00-23:59").unwrap();
+    let (fresh, old) = (view(WEEK, 0, 95.0, 10), view(WEEK, 0, 50.0, 10));
+    // (acts, asked, muted, views at minute 5 and 10, minute of the look) -> how many words go out now, and later
+    for (acts, asked, muted, view, minute, now, later) in [
+        (true, true, false, &fresh, 10, 1, 1),
+        (true, true, true, &fresh, 10, 1, 1),
+        (false, true, false, &fresh, 10, 0, 1),
+        (false, true, true, &fresh, 10, 0, 0),
+        // Whoever is asked and does not answer leaves the guard blind: that is urgent, but no deed.
+        (true, true, false, &old, 60, 1, 1),
+        (true, true, true, &old, 60, 0, 0),
+        (true, false, false, &old, 60, 0, 0),
+    ] {
+        let place = Place::new();
+        let store = place.open();
+        store.set_cursor(LAST_ROOM, "!room:hs").await.unwrap();
+        if muted {
+            store.mute(at(100_000)).await.unwrap();
+        }
+        let mut settings = settings(vec![Rule { acts, ..rule("night", "weekly_all", 90.0) }]);
+        settings.quiet = Some(night);
+        settings.pushed = if asked { vec![] } else { vec!["work".to_owned()] };
+        let guard = Guard::new(settings);
+        for view in [View { at: at(5), ..view.clone() }, view.clone()] {
+            guard.step(&store, vec![view], at(minute)).await.unwrap();
+        }
+        let counted = (store.outgoing(at(minute), 9).await.unwrap().len(), said(&store).await.len());
+        assert_eq!(counted, (now, later), "acts {acts}, asked {asked}, muted {muted}, minute {minute}");
+    }
 }

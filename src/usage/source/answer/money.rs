@@ -38,6 +38,7 @@ pub(super) fn read(
     }
     let limit = spend.and_then(|spend| amount(spend.get("limit")?)).or_else(|| number("monthly_limit").map(beside));
     let why_off = [spend, extra].into_iter().flatten().find_map(|section| word(section.get("disabled_reason")?));
+    let active = enabled && why_off.is_none();
     let severity = if enabled { spend.and_then(|spend| word(spend.get("severity")?)) } else { why_off };
     Ok(Some(Reading {
         bucket: Bucket { account: account.to_owned(), kind: Kind::Extra, scope: None },
@@ -50,7 +51,7 @@ pub(super) fn read(
         window: None,
         resets_at: None,
         reset: Reset::Calendar,
-        active: false,
+        active,
         severity,
     }))
 }

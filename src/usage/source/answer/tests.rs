@@ -75,7 +75,7 @@ fn every_shape_that_was_ever_answered_is_read() {
                 "work/session 47% 07-22T01:00:00 active",
                 "work/weekly_all 13% 07-26T02:00:00",
                 "work/weekly_scoped/Fable 14% 07-26T02:00:00",
-                "work/extra 20847 of None EURe-2 Calendar",
+                "work/extra 20847 of None EURe-2 Calendar active",
             ],
         ),
         (
@@ -83,7 +83,7 @@ fn every_shape_that_was_ever_answered_is_read() {
             fixture!("spend-only"),
             &[
                 "work/cinder_cove 100000 of Some(100000.0) USDe-2 09-22T18:55:57 OneTimeExpiry",
-                "work/extra 211926 of Some(500000.0) USDe-2 Calendar",
+                "work/extra 211926 of Some(500000.0) USDe-2 Calendar active",
             ],
         ),
         (
