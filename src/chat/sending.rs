@@ -56,6 +56,10 @@ struct Tried {
 
 /// Sends until `stop`; what is on its way then is waited for by the caller's patience alone.
 pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        () = first_sync(&context) => {}
+        () = stop.cancelled() => return Ok(()),
+    }
     let mut pace = Pace::default();
     let mut trying = FuturesUnordered::new();
     let mut busy: HashSet<String> = HashSet::new();
@@ -91,6 +95,15 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyho
             () = stop.cancelled(), if !stop.is_cancelled() => {}
         }
     }
+}
+
+/// Waits until the receiving loop has heard of what changed while nobody listened: before that, words would be sealed for
+/// whoever was in the room, and for the devices that they had, when it was last heard of.
+async fn first_sync(context: &Context) {
+    let mut health = context.health.subscribe();
+    let before = health.borrow().synced_at;
+    // The sender is in the context, so the wait does not fail.
+    let _ = health.wait_for(|health| health.synced_at != before).await;
 }
 
 /// The rows that may go out; where there are none, when the first that an earlier process held may.
