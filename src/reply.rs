@@ -4,6 +4,7 @@
 //! lines, the cluster's own messages) is escaped by construction.
 
 mod guard;
+mod help;
 mod refusal;
 mod rollout;
 mod status;
@@ -341,7 +342,7 @@ pub struct Deed {
 #[must_use]
 pub fn words(report: &Report) -> Words {
     match report {
-        Report::Help { about, offered, forbidden, targets, prefix } => help(*about, offered, forbidden, targets, prefix),
+        Report::Help { about, offered, forbidden, targets, prefix } => help::help(*about, offered, forbidden, targets, prefix),
         Report::Status { targets, now } => status::words(targets, *now),
         Report::History { deeds, zone } => history(deeds, zone),
         Report::Trust { proof, people, advice } => trust::words(*proof, people, advice),
@@ -395,7 +396,7 @@ pub fn words(report: &Report) -> Words {
             .words(),
         Report::Stale { texts, limit } => stale(texts, *limit),
         Report::Refused(refusal) => refusal::words(refusal),
-        Report::Mistaken { mistake, targets } => mistaken(mistake, targets),
+        Report::Mistaken { mistake, targets } => help::mistaken(mistake, targets),
         Report::Drifted { target, drift } => rollout::drifted(target, drift),
         Report::Guard { notice, zone } => guard::words(notice, zone),
         Report::LeftAlone { target, replicas, by } => guard::left_alone(target, *replicas, by.as_deref()),
@@ -421,36 +422,6 @@ pub fn words(report: &Report) -> Words {
     }
 }
 
-fn help(about: Option<Verb>, offered: &[Verb], forbidden: &[Verb], targets: &[String], prefix: &str) -> Words {
-    let mut text = Text::new();
-    if let Some(verb) = about {
-        text = text.code(verb.syntax()).line().say(verb.meaning());
-        if !offered.contains(&verb) {
-            text = text.line().say("The rules here do not let you use it.");
-        } else if forbidden.contains(&verb) {
-            text = text.line().say("It is off here: I do not have the permission in the cluster that it needs.");
-        }
-        return text.words();
-    }
-    for verb in offered.iter().filter(|verb| !forbidden.contains(verb)) {
-        text = text.code(verb.syntax()).line();
-    }
-    text = text.say("Targets: ");
-    for (i, target) in targets.iter().enumerate() {
-        text = text.say(if i == 0 { "" } else { ", " }).strong(target);
-    }
-    text = text.say(". A unique beginning of a name will do");
-    if targets.len() > 1 {
-        text = text.say(", and so will ").code("all");
-    }
-    text.say(". In a room of many, begin with ")
-        .code(prefix)
-        .say(" or mention me. More: ")
-        .code("help start")
-        .say(".")
-        .words()
-}
-
 fn history(deeds: &[Deed], zone: &TimeZone) -> Words {
     if deeds.is_empty() {
         return Text::new().say("Nothing was done here yet.").words();
@@ -472,52 +443,6 @@ fn stale(texts: &[String], limit: SignedDuration) -> Words {
         text = text.say(if i == 0 { "" } else { ", " }).code(stale);
     }
     text.say(". Nothing was done; say it again if it is still wanted.").words()
-}
-
-fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
-    let text = Text::new();
-    let list = |mut text: Text, names: &[String]| {
-        for (i, name) in names.iter().enumerate() {
-            text = text.say(if i == 0 { "" } else { ", " }).strong(name);
-        }
-        text
-    };
-    match mistake {
-        Mistake::UnknownVerb { word, meant: Some(meant) } => {
-            text.say("There is no ").code(word).say(". Did you mean ").code(meant.word()).say("?")
-        }
-        Mistake::UnknownVerb { word, meant: None } => {
-            text.say("There is no ").code(word).say(". ").code("help").say(" lists what there is.")
-        }
-        Mistake::UnknownTarget { word, meant: Some(meant) } => {
-            text.say("There is no target ").code(word).say(". Did you mean ").strong(meant).say("?")
-        }
-        Mistake::UnknownTarget { word, meant: None } => {
-            list(text.say("There is no target ").code(word).say(". There is: "), targets).say(".")
-        }
-        Mistake::AmbiguousTarget { word, fits } => list(text.code(word).say(" could be "), fits).say("."),
-        Mistake::MissingTarget(verb) => {
-            list(text.code(verb.word()).say(" which? There is: "), targets).say(", or ").code("all").say(".")
-        }
-        Mistake::BadNumber(word) => text.code(word).say(" is no number of replicas."),
-        Mistake::Surplus { verb, word } => {
-            text.say("What is ").code(word).say("? It is written ").code(verb.syntax()).say(".")
-        }
-        Mistake::BadTime(word) => text
-            .code(word)
-            .say(" is no time that I can use. Write for instance ")
-            .code("7d")
-            .say(", ")
-            .code("3h")
-            .say(" or ")
-            .code("30m")
-            .say(" (charts up to 90 days, silence up to 14)."),
-        Mistake::BadTrust => text
-            .say("It is written ")
-            .code(Verb::Trust.syntax())
-            .say(", with the whole fingerprint (43 letters; spaces do not matter)."),
-    }
-    .words()
 }
 
 fn back(after: SignedDuration, waited: usize, more: bool) -> Words {

@@ -5,17 +5,12 @@ use std::time::Duration;
 
 use crate::support::control_plane::{control_plane, with_namespace};
 use crate::support::house::{House, Plan, SOON, daemon};
-use crate::support::process::Pilothouse;
 
 /// A sync that failed is tried again after a minute at most.
 const AGAIN: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_volume_nothing_is_acted_on_and_with_room_again_all_is() {
-    if !Pilothouse::can_mount() {
-        eprintln!("nothing can be mounted here, so a full volume is not tried");
-        return;
-    }
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 0).await;
@@ -41,10 +36,6 @@ async fn on_a_full_volume_nothing_is_acted_on_and_with_room_again_all_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_that_cannot_be_written_is_said_at_the_start() {
-    if !Pilothouse::can_mount() {
-        eprintln!("nothing can be mounted here, so a read-only volume is not tried");
-        return;
-    }
     let toml = "[matrix]\nhomeserver = \"http://127.0.0.1:1\"\nuser = \"@bot:nowhere\"\npassword = \"secret\"\n\
                 [policy]\nusers = [\"@alice:nowhere\"]\n[[targets]]\nname = \"web\"\nnamespace = \"apps\"\n";
     let mut running = daemon(toml, &control_plane().await.kubeconfig()).on_volume("ro").start();

@@ -1,4 +1,4 @@
-use crate::usage::bucket::{Reading, Share, Snapshot, Source};
+use crate::usage::bucket::{Reading, Share, Snapshot, Source, Unit};
 use crate::usage::forecast::Estimator;
 
 use super::*;

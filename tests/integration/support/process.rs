@@ -58,15 +58,15 @@ impl Pilothouse {
     }
 
     /// Gives its store a volume of its own with these options of tmpfs, seen by it alone and new at each start.
+    ///
+    /// # Panics
+    /// Where nothing can be mounted.
     pub(crate) fn on_volume(mut self, options: &'static str) -> Self {
+        let tried = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
+        let tried = tried.expect("unshare, of util-linux");
+        assert!(tried.status.success(), "run this as root, or allow user namespaces: {tried:?}");
         self.volume = Some(options);
         self
-    }
-
-    /// Whether this machine lets a test mount anything.
-    pub(crate) fn can_mount() -> bool {
-        let tried = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
-        tried.is_ok_and(|tried| tried.status.success())
     }
 
     /// Lets it talk to an API server with this kubeconfig.
