@@ -160,7 +160,7 @@ fn session<R: BufRead, W: Write>(
                 .with_context(|| format!("{} cannot be written; give its folder to this user", path.display()));
         }
     }
-    let _ = dialogue.say(&farewell(&draft, surroundings));
+    let _ = dialogue.say(&farewell(&draft, flags.namespace(), surroundings));
     Ok(Ok(draft))
 }
 

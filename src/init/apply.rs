@@ -57,11 +57,19 @@ impl<'a> Needed<'a> {
     }
 }
 
-/// Says what to apply, and what the logins' Secrets need.
-pub(super) fn words(draft: &Draft) -> String {
+/// Says what to apply, and what the logins' Secrets need; `namespace` is that of Pilothouse's own Secret.
+pub(super) fn words(draft: &Draft, namespace: &str) -> String {
     let needed = Needed::of(draft);
+    let first = if namespace == SECRET {
+        format!("kubectl create namespace {SECRET}, apply the Secret,")
+    } else {
+        format!(
+            "the manifests are for the namespace {SECRET}: give yours `namespace: {namespace}`, as in\n\
+             k8s/overlays/tenant, or the pod does not find its Secret. Then apply the Secret,"
+        )
+    };
     let mut text = format!(
-        "\nIn the cluster: kubectl create namespace {SECRET}, apply the Secret, put {} in place of\n\
+        "\nIn the cluster: {first} put {} in place of\n\
          k8s/base/pilothouse.toml, and name the same targets in k8s/base/targets.yaml.",
         draft.paths.file.display()
     );
@@ -121,7 +129,7 @@ pub(super) fn pushes(account: &str, token: &str, namespace: &str) -> String {
     let key = token.replace('.', "\\.");
     format!(
         "Workstations of {account} send to https://<your host>/usage/v1/{account}: put what speaks TLS in your cluster (Ingress,\n\
-         gateway) before http://{service}.{SECRET}.svc:{port}, and let its namespace in:\n  \
+         gateway) before http://{service}.{namespace}.svc:{port}, and let its namespace in:\n  \
          kubectl label namespace <its namespace> {service}=allowed\n\
          Their bearer token:\n  \
          kubectl get secret {SECRET} --namespace {namespace} --output 'jsonpath={{.data.{key}}}' | base64 --decode"

@@ -89,10 +89,10 @@ pub(super) fn output<R: BufRead, W: Write>(
 }
 
 /// Says what comes next.
-pub(super) fn farewell(draft: &Draft, surroundings: &Surroundings) -> String {
+pub(super) fn farewell(draft: &Draft, namespace: &str, surroundings: &Surroundings) -> String {
     let mut text = match draft.paths.place {
         Place::Here => format!("\nStart it: pilothouse --config {}", draft.paths.file.display()),
-        Place::Cluster => apply::words(draft),
+        Place::Cluster => apply::words(draft, namespace),
     };
     let mut set: Vec<&str> =
         surroundings.variables.values().map(String::as_str).filter(|name| !name.contains(' ')).collect();

@@ -239,6 +239,9 @@ pub struct Cycle {
     pub window: Window,
     /// The one that may have begun.
     pub pending: Option<Pending>,
+    /// How often another account came: it may be one that was here before, in the same window.
+    #[serde(default)]
+    pub switches: u32,
     /// The latest sample of a source that sees the whole account.
     pub heard: Option<Timestamp>,
     /// The latest push.
@@ -250,7 +253,8 @@ impl Cycle {
     #[must_use]
     pub fn found(sample: &Sample, frame: &Frame) -> Self {
         let sample = sample.without_a_past_end();
-        let mut cycle = Self { window: Window::found(&sample, frame), pending: None, heard: None, pushed: None };
+        let window = Window::found(&sample, frame);
+        let mut cycle = Self { window, pending: None, switches: 0, heard: None, pushed: None };
         cycle.hear(&sample);
         cycle
     }
@@ -302,7 +306,9 @@ impl Cycle {
 
     fn go_on(&mut self, meaning: Meaning, sample: &Sample, frame: &Frame) -> Step {
         if sample.source != Source::Push {
-            self.pending = None;
+            // A source that does not say whose it is does not contradict one that says it is another's.
+            let unheard = |pending: &mut Pending| pending.turn.shape != Shape::Switched || sample.owner.is_some();
+            self.pending.take_if(unheard);
         }
         let window = &mut self.window;
         match (&meaning, sample.resets_at) {
@@ -327,7 +333,8 @@ impl Cycle {
                 (Some(one), Some(other)) => one.duration_since(other).abs() <= frame.jitter,
                 _ => true,
             };
-            same && !weightier && pending.first.owner == sample.owner
+            let owners = pending.first.owner.as_ref().zip(sample.owner.as_ref());
+            same && !weightier && owners.is_none_or(|(one, other)| one == other)
         };
         let Some(pending) = self.pending.take_if(|pending| agrees(pending)) else {
             self.pending = Some(Pending { turn, first: sample.clone() });
@@ -338,7 +345,12 @@ impl Cycle {
             self.pending = Some(pending);
             return Step::Waits(turn);
         }
-        let Pending { turn, first } = pending;
+        let Pending { mut turn, first } = pending;
+        if turn.shape == Shape::Switched {
+            // An account that comes back goes on with its window; what is told of it then is told anew.
+            self.switches += 1;
+            turn.started_at += SignedDuration::from_mins(self.switches.into());
+        }
         let turn = turn.after(&self.window);
         let mut window = Window::begun(turn.started_at, &first, frame);
         // An announced time says since when it counts from nothing; without one it counts from what was seen.

@@ -342,9 +342,10 @@ pub fn decide(
         Step::Ignored | Step::Waits(_) => return events,
         Step::GoesOn(Meaning::Rebased) => {
             let window = &cycle.window;
-            let (begun, percent) = (window.started_at, window.latest().percent);
+            let begun = window.started_at;
             state.raises += 1;
-            state.crossed = state.told_before(percent, settings);
+            // What was told is over; what still holds under the new limit is told of that one.
+            state.crossed = Crossed::default();
             events.push(Event { cycle: begun, news: News::Raised { raises: state.raises } });
         }
         Step::GoesOn(_) => {}

@@ -94,8 +94,9 @@ pub fn meaning(window: &Window, sample: &Sample, frame: &Frame) -> Meaning {
         return due(window, end, last, sample, frame);
     }
     let fell = drop >= frame.drop;
+    let same = is_same_owner(window, sample);
     match anchor(window, sample, frame.jitter) {
-        Anchor::Sooner if drop.abs() >= frame.drop => switched(sample, frame),
+        Anchor::Sooner if drop.abs() >= frame.drop && !same => switched(sample, frame),
         Anchor::Later(moved) => {
             let far = frame.length.is_some_and(|length| moved >= length / 2);
             // Too little was used for a drop to show: a whole new end shows it.
@@ -103,7 +104,8 @@ pub fn meaning(window: &Window, sample: &Sample, frame: &Frame) -> Meaning {
             if fell || unused {
                 early(Shape::EarlyMoved, seen)
             } else if far && drop <= -frame.drop {
-                switched(sample, frame)
+                // Fuller than before, and in a whole new window: its beginning was missed, unless it is another's.
+                if same { early(Shape::EarlyMoved, seen) } else { switched(sample, frame) }
             } else {
                 Meaning::Drifted
             }
@@ -116,6 +118,11 @@ pub fn meaning(window: &Window, sample: &Sample, frame: &Frame) -> Meaning {
         Anchor::Same | Anchor::Vanished if drop > 0.0 => Meaning::Corrected,
         Anchor::Same | Anchor::Vanished => Meaning::Same,
     }
+}
+
+/// Whether the source says that it is the same account: then no value makes it another.
+fn is_same_owner(window: &Window, sample: &Sample) -> bool {
+    window.owner.is_some() && window.owner == sample.owner
 }
 
 /// Money by the month, whose end is not announced.
@@ -133,7 +140,7 @@ fn spent(window: &Window, drop: f64, seen: (Timestamp, Timestamp), sample: &Samp
 fn due(window: &Window, end: Timestamp, last: Point, sample: &Sample, frame: &Frame) -> Meaning {
     let drop = last.percent - sample.percent;
     match anchor(window, sample, frame.jitter) {
-        Anchor::Sooner if drop.abs() >= frame.drop => switched(sample, frame),
+        Anchor::Sooner if drop.abs() >= frame.drop && !is_same_owner(window, sample) => switched(sample, frame),
         Anchor::Sooner => Meaning::Drifted,
         // Put off, shortly before or after its time.
         Anchor::Later(moved) if drop <= 0.0 && frame.length.is_some_and(|length| moved < length / 2) => {

@@ -146,7 +146,7 @@ fn resets_while_nobody_watched_are_told_when_they_were() {
 fn another_account_closes_the_window_without_a_reset() {
     let theirs = Some(WEEK - 2000);
     let (turned, cycle) = turn(&[sample(3000, 60.0, Some(WEEK)), sample(3005, 9.0, theirs), sample(3010, 9.0, theirs)]);
-    assert_eq!((turned.shape, cycle.window.started_at), (Shape::Switched, minute(-2000)));
+    assert_eq!((turned.shape, cycle.window.started_at), (Shape::Switched, minute(-1999)), "a minute later");
     let owned = |owner: &str, sample: Sample| Sample { owner: Some(owner.to_owned()), ..sample };
     let (turned, _) = turn(&[
         owned("a", sample(3000, 60.0, Some(WEEK))),
@@ -160,6 +160,43 @@ fn another_account_closes_the_window_without_a_reset() {
     assert!(matches!(cycle.take(&owned("b", sample(5, 60.0, Some(WEEK))), &once), Step::Waits(_)));
     assert!(matches!(cycle.take(&owned("b", sample(10, 60.0, Some(WEEK))), &once), Step::Turned { .. }));
     assert!(cycle.window.switched);
+}
+
+#[test]
+fn where_the_source_says_that_it_is_the_same_account_no_value_makes_it_another() {
+    let owned = |sample: Sample| Sample { owner: Some("a".to_owned()), ..sample };
+    let later = Some(WEEK + 6 * 1440);
+    let (turned, cycle) = turn(&[
+        owned(sample(3000, 20.0, Some(WEEK))),
+        owned(sample(9000, 40.0, later)),
+        owned(sample(9005, 41.0, later)),
+    ]);
+    assert_eq!((turned.shape, cycle.window.switched), (Shape::EarlyMoved, false));
+    let (cycle, told) = steps(&[
+        owned(sample(3000, 60.0, Some(WEEK))),
+        owned(sample(3005, 9.0, Some(WEEK - 2000))),
+        owned(sample(3010, 9.0, Some(WEEK - 2000))),
+    ]);
+    assert!(!told.iter().any(|step| matches!(step, Step::Turned { .. })), "{told:?} {cycle:?}");
+}
+
+#[test]
+fn a_source_that_does_not_say_whose_it_is_agrees_and_does_not_contradict() {
+    let owned = |owner: &str, sample: Sample| Sample { owner: Some(owner.to_owned()), ..sample };
+    let next = Some(2 * WEEK);
+    let (turned, _) = turn(&[
+        owned("a", sample(WEEK - 5, 60.0, Some(WEEK))),
+        owned("a", sample(WEEK + 5, 1.0, next)),
+        sample(WEEK + 10, 1.0, next),
+    ]);
+    assert_eq!(turned.shape, Shape::Scheduled);
+    let (turned, _) = turn(&[
+        owned("a", sample(3000, 60.0, Some(WEEK))),
+        owned("b", sample(3005, 60.0, Some(WEEK))),
+        sample(3007, 60.0, Some(WEEK)),
+        owned("b", sample(3010, 60.0, Some(WEEK))),
+    ]);
+    assert_eq!(turned.shape, Shape::Switched);
 }
 
 #[test]

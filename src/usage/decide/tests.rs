@@ -160,6 +160,17 @@ fn a_raised_limit_is_no_reset_and_its_thresholds_are_told_anew() {
 }
 
 #[test]
+fn what_a_raised_limit_leaves_over_a_threshold_is_told_again() {
+    let mut state = BucketState::new("work/extra".parse().unwrap(), Reset::Calendar, None);
+    let mut events = Vec::new();
+    for (hour, limit) in [(1, 50.0), (2, 50.0), (3, 60.0), (4, 60.0)] {
+        let sample = Sample { resets_at: None, amount: Some(50.0), ..sample(hour, 50.0 / limit * 100.0) };
+        events.extend(decide(&mut state, &sample, &[], &Settings::default(), sample.at));
+    }
+    assert_eq!(names(&events), ["armed", "crossed-100", "raised-1", "crossed-80-raised-1"]);
+}
+
+#[test]
 fn a_state_of_an_earlier_version_is_read() {
     let mut now = state();
     decide(&mut now, &sample(1, 60.0), &[], &Settings::default(), sample(1, 0.0).at);
@@ -219,6 +230,18 @@ fn another_account_is_told_and_is_no_reset() {
     ];
     let events = told(&samples, &Settings::default());
     assert_eq!(names(&events), ["armed", "crossed-50", "closed", "switched", "crossed-80"]);
+}
+
+#[test]
+fn an_account_that_comes_back_is_told_anew() {
+    let owned = |owner: &str, hour: i64| Sample { owner: Some(owner.to_owned()), ..sample(hour, 82.0) };
+    let turns = ["a", "a", "b", "b", "a", "a", "b", "b", "a", "a"];
+    let samples: Vec<_> = (1..).zip(turns).map(|(hour, owner)| owned(owner, hour)).collect();
+    let events = told(&samples, &Settings::default());
+    let crossed: Vec<_> = events.iter().filter(|event| event.name() == "crossed-80").map(|event| event.cycle).collect();
+    assert_eq!(crossed.len(), 5);
+    let distinct: std::collections::BTreeSet<_> = crossed.iter().collect();
+    assert_eq!(distinct.len(), 5, "what is told of one cycle is told once: {crossed:?}");
 }
 
 #[test]
