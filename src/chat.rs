@@ -236,6 +236,8 @@ pub(crate) struct Context {
     pub(crate) inbox: Arc<Notify>,
     /// Wakes the sending loop: something is in the outbox.
     pub(crate) outbox: Arc<Notify>,
+    /// Whether a sync has told what changed while nobody listened.
+    pub(crate) heard: watch::Sender<bool>,
     /// Tells whoever waits that something has reached a room.
     pub(crate) sent: Notify,
     /// What `/readyz` asks.
@@ -368,6 +370,7 @@ impl Chat {
             users: self.users.clone(),
             inbox: Arc::clone(&self.inbox),
             outbox: Arc::clone(&self.outbox),
+            heard: watch::Sender::new(false),
             sent: Notify::new(),
             health: self.health.clone(),
         });

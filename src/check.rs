@@ -109,7 +109,7 @@ async fn findings(loaded: &Loaded, applied: bool) -> Vec<Finding> {
     let mut findings = configuration(loaded);
     // The room and the cluster do not wait for each other: one that hangs costs its own limit only.
     let (room, cluster, usage) =
-        tokio::join!(room::findings(config), cluster::findings(config), usage::findings(config, applied));
+        tokio::join!(room::findings(config, applied), cluster::findings(config), usage::findings(config, applied));
     findings.extend(room);
     findings.extend(cluster);
     findings.extend(usage);

@@ -213,7 +213,8 @@ pub fn open_store(folder: &Path) -> anyhow::Result<Store> {
 /// # Errors
 /// Where the folder cannot be made, or the file cannot be opened or is of another version.
 pub fn open_store_beside(folder: &Path) -> anyhow::Result<Store> {
-    if !folder.join(DATABASE).is_file() {
+    // A start that ended before it could make the schema leaves an empty file.
+    if !std::fs::metadata(folder.join(DATABASE)).is_ok_and(|file| file.len() > 0) {
         return open_store(folder);
     }
     let path = database(folder)?;

@@ -465,12 +465,9 @@ fn overflowed(given_up: usize) -> Words {
         many => format!("{many} messages were"),
     };
     Text::new()
-        .say(&format!("⚠️ Too much waited to be said while I could not speak: {lost} given up, the oldest first. "))
-        .say("What was asked for is done or answered all the same: ")
+        .say(&format!("⚠️ Too much waited to be said while I could not speak: {lost} given up. What was accepted was done all the same: "))
         .code("history")
-        .say(" and ")
-        .code("status")
-        .say(" say how.")
+        .say(" says what. Ask again for an answer that did not come.")
         .words()
 }
 

@@ -1,7 +1,8 @@
 //! Pilothouse's own memory: one SQLite file beside the Matrix store, and the only SQL.
 //!
 //! What came in ([`inbox`]) and what must go out ([`outbox`]) survive a kill at any instant: every method that writes is one
-//! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`). What only reads has a connection of its
+//! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`); only the sights of [`replay`] wait for the
+//! entry that they belong to. What only reads has a connection of its
 //! own and never waits for a disk. The payloads that the queues carry are JSON of their owners' types; the store does not
 //! look inside.
 
@@ -105,13 +106,16 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        // Immediate: two processes (the daemon and `pilothouse trust`) never deadlock on an upgrade.
-        let work = |writer: &mut Connection| transact(writer, TransactionBehavior::Immediate, work);
+        let work = |writer: &mut Connection| {
+            writer.pragma_update(None, "synchronous", "FULL")?;
+            // Immediate: two processes (the daemon and `pilothouse trust`) never deadlock on an upgrade.
+            transact(writer, TransactionBehavior::Immediate, work)
+        };
         on(Arc::clone(&self.writer), work).await
     }
 
-    /// As [`Store::call`], without waiting for the disk: a power cut may take it back until the next `call` has returned,
-    /// which brings both to the disk, in their order. For what means nothing without that next one.
+    /// As [`Store::call`], without waiting for the disk: a power cut may take it back until the next `call` that writes has
+    /// returned, which brings both to the disk, in their order. For what means nothing without that next one.
     async fn call_unsynced<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -119,9 +123,7 @@ impl Store {
     {
         let work = |writer: &mut Connection| {
             writer.pragma_update(None, "synchronous", "NORMAL")?;
-            let value = transact(writer, TransactionBehavior::Immediate, work);
-            writer.pragma_update(None, "synchronous", "FULL")?;
-            value
+            transact(writer, TransactionBehavior::Immediate, work)
         };
         on(Arc::clone(&self.writer), work).await
     }

@@ -17,8 +17,10 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
+use matrix_sdk::Room;
 use matrix_sdk::config::RequestConfig;
 use matrix_sdk::ruma::events::room::EncryptedFile;
+use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 use matrix_sdk::ruma::{EventId, OwnedTransactionId, RoomId};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -100,10 +102,8 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyho
 /// Waits until the receiving loop has heard of what changed while nobody listened: before that, words would be sealed for
 /// whoever was in the room, and for the devices that they had, when it was last heard of.
 async fn first_sync(context: &Context) {
-    let mut health = context.health.subscribe();
-    let before = health.borrow().synced_at;
     // The sender is in the context, so the wait does not fail.
-    let _ = health.wait_for(|health| health.synced_at != before).await;
+    let _ = context.heard.subscribe().wait_for(|heard| *heard).await;
 }
 
 /// The rows that may go out; where there are none, when the first that an earlier process held may.
@@ -138,7 +138,7 @@ async fn attempt(context: &Context, plan: pace::Plan) -> Tried {
 }
 
 async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
-    let outgoing: Outgoing = match serde_json::from_str(payload) {
+    let mut outgoing: Outgoing = match serde_json::from_str(payload) {
         Ok(outgoing) => outgoing,
         Err(error) => return Verdict::Never(format!("its words cannot be read: {error}")),
     };
@@ -178,9 +178,22 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
         },
         _ => words::content(&outgoing, edited),
     };
+    let verdict = put(&room, event, &parcel.txn).await;
+    // A thread that the homeserver does not take (its root may stand in one itself): the words count for more. What was
+    // refused has made no event, so the transaction id is still free.
+    match verdict {
+        Verdict::Never(why) if outgoing.thread.take().is_some() => {
+            warn!(room = parcel.room, why, "refused in its thread; it goes out as a plain reply");
+            put(&room, words::content(&outgoing, edited), &parcel.txn).await
+        }
+        verdict => verdict,
+    }
+}
+
+async fn put(room: &Room, event: RoomMessageEventContent, txn: &str) -> Verdict {
     let sent = room
         .send(event)
-        .with_transaction_id(OwnedTransactionId::from(parcel.txn.as_str()))
+        .with_transaction_id(OwnedTransactionId::from(txn))
         .with_request_config(RequestConfig::new().disable_retry().timeout(REQUEST_TIMEOUT))
         .await;
     match sent {

@@ -175,6 +175,7 @@ impl Receiver {
             .await
             .context("the homeserver did not answer in time")?
             .context("sync with the homeserver")?;
+        self.context.heard.send_replace(true);
         if poll.is_zero() {
             // Before anything is read: the room of an alias may be one where bare words are commands.
             self.rooms.resolve().await;

@@ -11,9 +11,15 @@ use crate::daemon;
 use crate::store::pins::{Keys, SeenDevice};
 use crate::store::{Store, StoreError};
 
-pub(super) async fn findings(config: &Config) -> Vec<Finding> {
+/// `applied`: this is where it will run, with its volume.
+pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let store = store(config, &mut findings);
+    let store = if applied {
+        store(config, &mut findings)
+    } else {
+        findings.push(Finding::skipped("store", "journal", "looked at where it will run"));
+        None
+    };
     let mut outside = match Outside::new(&config.matrix) {
         Ok(outside) => outside,
         Err(fault) => {

@@ -85,7 +85,7 @@ impl Operator {
         let book = self.read_book();
         let (stale, fresh): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| book.rules.is_stale(entry.sent_at, now));
-        let mut told: Vec<(String, Vec<(Entry, Message)>)> = Vec::new();
+        let mut told: Vec<Vec<(Entry, Message)>> = Vec::new();
         for entry in stale {
             let Some(message) = message(&entry) else {
                 self.store.ignore(entry.id, now).await?;
@@ -103,12 +103,16 @@ impl Operator {
                 self.store.ignore(entry.id, now).await?;
                 continue;
             }
-            match told.iter_mut().find(|(room, _)| *room == entry.room) {
-                Some((_, entries)) => entries.push((entry, message)),
-                None => told.push((entry.room.clone(), vec![(entry, message)])),
+            // Each where it was said: a thread is read by few.
+            let place = |entries: &&mut Vec<(Entry, Message)>| {
+                entries.first().is_some_and(|(one, said)| one.room == entry.room && said.thread == message.thread)
+            };
+            match told.iter_mut().find(place) {
+                Some(entries) => entries.push((entry, message)),
+                None => told.push(vec![(entry, message)]),
             }
         }
-        for (_, entries) in told {
+        for entries in told {
             let texts = entries.iter().map(|(_, message)| message.text.trim().to_owned()).collect();
             let report = Report::Stale { texts, limit: book.rules.staleness };
             let all = entries.iter().enumerate().map(|(i, (entry, message))| {

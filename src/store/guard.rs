@@ -34,7 +34,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub async fn ordered(&self, target: &str, but: i64, limit: u32) -> Result<Vec<Entry>, StoreError> {
         let target = target.to_owned();
-        self.call(move |tx| {
+        self.read(move |tx| {
             rows(
                 tx,
                 &format!(

@@ -37,7 +37,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn overflowed(&self) -> Result<Vec<(String, usize)>, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             let mut statement = tx.prepare(
                 "SELECT substr(name, length(?1) + 1) AS room, CAST(token AS INTEGER) FROM cursor
                  WHERE name > ?1 AND name < 'overflow0'

@@ -157,7 +157,7 @@ impl Store {
     }
 
     /// Pins the master key that the configuration names (`trust.pins`), whatever was pinned before. The configuration is
-    /// the word of whoever runs Pilothouse, and no Order: it says what is so, and holds again at each start.
+    /// the word of whoever runs Pilothouse, and no Order: it says what is so, and holds again whenever it is found to differ.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.

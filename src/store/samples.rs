@@ -331,7 +331,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn bucket_states(&self) -> Result<Vec<String>, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             let mut statement = tx.prepare("SELECT state FROM usage_bucket ORDER BY bucket")?;
             let rows = statement.query_map([], |row| row.get(0))?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -344,7 +344,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn samples(&self, bucket: Option<String>, since: Timestamp) -> Result<Vec<Sample>, StoreError> {
-        self.call(move |tx| {
+        self.read(move |tx| {
             let mut statement = tx.prepare(
                 "SELECT bucket, at, source, percent, resets_at FROM usage_sample
                    WHERE at >= ?1 AND (?2 IS NULL OR bucket = ?2) ORDER BY at, bucket, source",
@@ -360,7 +360,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn closed_windows(&self, bucket: Option<String>) -> Result<Vec<Closed>, StoreError> {
-        self.call(move |tx| {
+        self.read(move |tx| {
             let sql = format!("SELECT {CLOSED} FROM usage_cycle WHERE ?1 IS NULL OR bucket = ?1 ORDER BY started_at");
             let mut statement = tx.prepare(&sql)?;
             let rows = statement.query_map([bucket], closed)?;
@@ -374,7 +374,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn closed_weeks(&self) -> Result<Vec<Closed>, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             let sql = format!(
                 "SELECT {CLOSED} FROM usage_cycle WHERE bucket LIKE '%/weekly_%' ORDER BY started_at DESC LIMIT {WEEKS}"
             );
@@ -392,7 +392,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn forecasts(&self) -> Result<Vec<Foretold>, StoreError> {
-        self.call(|tx| {
+        self.read(|tx| {
             let mut statement = tx.prepare("SELECT * FROM usage_prediction ORDER BY at")?;
             let rows = statement.query_map([], foretold)?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -406,7 +406,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub async fn open_alerts(&self, bucket: &str) -> Result<Vec<Told>, StoreError> {
         let bucket = bucket.to_owned();
-        self.call(move |tx| {
+        self.read(move |tx| {
             let mut statement = tx.prepare(
                 "SELECT name, cycle, payload, outbox FROM usage_alert WHERE bucket = ?1 AND over_at IS NULL ORDER BY at",
             )?;
@@ -443,7 +443,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn muted_until(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.call(move |tx| {
+        self.read(move |tx| {
             let until: Option<i64> = tx.query_row("SELECT max(until) FROM usage_mute", [], |row| row.get(0))?;
             let until = until.and_then(|millis| Timestamp::from_millisecond(millis).ok());
             Ok(until.filter(|until| *until > now))

@@ -72,7 +72,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub async fn account(&self, account: &str) -> Result<Account, StoreError> {
         let account = account.to_owned();
-        self.call(move |tx| {
+        self.read(move |tx| {
             let row = tx
                 .query_row(
                     "SELECT snapshot, good_at, tried_at, blocked_until, failures, trouble, pushed_at
@@ -173,7 +173,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub async fn successor(&self, account: &str) -> Result<Option<Successor>, StoreError> {
         let account = account.to_owned();
-        self.call(move |tx| {
+        self.read(move |tx| {
             let read =
                 |row: &Row<'_>| Ok(Successor { parent: row.get(0)?, successor: row.get(1)?, at: time(row, "at")? });
             let sql = "SELECT parent, successor, at FROM usage_successor WHERE account = ?1";

@@ -119,9 +119,13 @@ impl Event {
     }
 }
 
-/// Leaves out the fallback of a rich reply (Matrix client-server API): the lines at the top that begin with `> `, and the
-/// empty one below them.
+/// Leaves out the fallback of a rich reply (Matrix client-server API): the lines at the top that begin with `> `, the first
+/// with who is answered, and the empty one below them. A quotation that a person writes names nobody so, and stays: the
+/// relation alone may be the homeserver's word.
 fn without_quotation(body: &str) -> &str {
+    if !body.starts_with("> <@") && !body.starts_with("> * <@") {
+        return body;
+    }
     let mut rest = body;
     while rest.starts_with("> ") || rest.starts_with(">\n") {
         rest = rest.split_once('\n').map_or("", |(_, below)| below);
@@ -210,6 +214,8 @@ mod tests {
             ("> <@bot:b> web is ready\nstop", "stop"),
             ("> * <@bot:b> waves\n\n> stop\n\nno", "> stop\n\nno"),
             ("> <@bot:b> web is ready", ""),
+            // A quotation of their own: the relation may be the homeserver's word.
+            ("> shall I\nstop web", "> shall I\nstop web"),
             ("stop\n> it", "stop\n> it"),
             (">stop", ">stop"),
         ] {
