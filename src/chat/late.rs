@@ -119,7 +119,9 @@ async fn ask_again(context: &Context, entry: &Entry, now: Timestamp) -> anyhow::
     let (event, sender) = (&entry.event, &entry.sender);
     warn!(event, sender, session, "its key has not come: the sender is asked to say it again");
     let txn = format!("utd-{:x}", Sha256::digest(&session));
-    context.say(txn, &entry.room, notice::unreadable(event, sender), now).await?;
+    let waiting = Event::parse(&entry.payload);
+    let thread = waiting.as_ref().and_then(Event::thread);
+    context.say(txn, &entry.room, notice::unreadable(event, sender, thread), now).await?;
     Ok(())
 }
 

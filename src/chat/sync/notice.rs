@@ -38,10 +38,11 @@ pub(crate) fn overflowed(given_up: usize) -> Outgoing {
     spoken(&Report::Overflowed { given_up })
 }
 
-/// To the sender of a message whose key has not come.
-pub(crate) fn unreadable(event: &str, sender: &str) -> Outgoing {
+/// To the sender of a message whose key has not come, in the thread that it stands in.
+pub(crate) fn unreadable(event: &str, sender: &str, thread: Option<&str>) -> Outgoing {
     let words = spoken(&Report::Unreadable);
-    Outgoing { reply_to: Some(event.to_owned()), mentions: vec![sender.to_owned()], ..words }
+    let (reply_to, thread) = (Some(event.to_owned()), thread.map(str::to_owned));
+    Outgoing { reply_to, thread, mentions: vec![sender.to_owned()], ..words }
 }
 
 fn spoken(report: &Report) -> Outgoing {

@@ -223,8 +223,9 @@ impl<'a> Sight<'a> {
             let since = self.silent_since(account);
             if self.settings.is_asked(account) {
                 silences.extend(since.map(|since| (account.clone(), since)));
-            } else if state.holds_for(account) {
-                // A workstation sleeps every night. That matters while it holds a target, and once in that time.
+            } else if state.holds_for(account) || state.own.is_some() && !state.holds() {
+                // A workstation sleeps every night. That matters while it holds a target, or while nothing else stands in
+                // the way of giving one back; and once in that time.
                 let told = state.silences.get(account).copied();
                 silences.extend(told.or(since).map(|since| (account.clone(), since)));
             }

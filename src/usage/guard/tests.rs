@@ -384,6 +384,20 @@ fn a_workstation_that_sleeps_is_told_of_once_while_it_holds_a_target() {
 }
 
 #[test]
+fn a_workstation_whose_sleep_alone_keeps_a_target_down_is_told_of() {
+    let laptop = "laptop/weekly_all";
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.settings.pushed = vec!["laptop".to_owned()];
+    world.poll(&[(WEEK, 0, 95.0), (laptop, 0, 10.0)]);
+    assert_eq!(words(&world.poll(&[(WEEK, 0, 95.0), (laptop, 0, 10.0)])), ["stops"]);
+    world.minute += 60;
+    assert!(world.poll(&[(WEEK, 0, 95.0)]).is_empty(), "the other account holds it");
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 0.0)])), ["silent"]);
+    assert!(world.poll(&[(WEEK, 100, 1.0)]).is_empty());
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 1.0), (laptop, 0, 10.0)])), ["starts"]);
+}
+
+#[test]
 fn several_targets_of_one_rule_are_told_in_one_message() {
     let both = Rule { targets: vec![LLAMA.to_owned(), "gpu".to_owned()], ..rule("night", "weekly_all", 90.0) };
     let mut world = World::new(vec![both]);
