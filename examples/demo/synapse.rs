@@ -68,8 +68,10 @@ impl Synapse {
     /// Makes an account.
     pub(crate) async fn register(&self, user: &str, password: &str) -> anyhow::Result<()> {
         let config = self.config.to_string_lossy();
-        let arguments = ["--config", &config, "--user", user, "--password", password, "--no-admin", &self.url];
-        run(&self.venv.join("bin/register_new_matrix_user"), &arguments).await
+        // As a module: the script of that name holds the path at which the venv was made, and target/ may be moved.
+        let module = ["-m", "synapse._scripts.register_new_matrix_user"];
+        let account = ["--config", &config, "--user", user, "--password", password, "--no-admin", &self.url];
+        run(&self.venv.join("bin/python"), &[&module[..], &account[..]].concat()).await
     }
 }
 
