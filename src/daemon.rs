@@ -213,12 +213,17 @@ pub fn open_store(folder: &Path) -> anyhow::Result<Store> {
 /// # Errors
 /// Where the folder cannot be made, or the file cannot be opened or is of another version.
 pub fn open_store_beside(folder: &Path) -> anyhow::Result<Store> {
-    // A start that ended before it could make the schema leaves an empty file.
-    if !std::fs::metadata(folder.join(DATABASE)).is_ok_and(|file| file.len() > 0) {
+    if !has_store(folder) {
         return open_store(folder);
     }
     let path = database(folder)?;
     Store::open_beside(&path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// Says whether a start has made the store: one that ended before it could make the schema leaves an empty file.
+#[must_use]
+pub fn has_store(folder: &Path) -> bool {
+    std::fs::metadata(folder.join(DATABASE)).is_ok_and(|file| file.len() > 0)
 }
 
 /// Makes the folder and the file where they are missing, and tries to write the file.

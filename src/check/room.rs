@@ -81,7 +81,7 @@ pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
 
 fn store(config: &Config, findings: &mut Vec<Finding>) -> Option<Store> {
     let folder = &config.matrix.store;
-    if !folder.join(daemon::DATABASE).is_file() {
+    if !daemon::has_store(folder) {
         findings.push(unmade(folder));
         return None;
     }

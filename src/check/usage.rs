@@ -11,6 +11,7 @@ use crate::reply::span;
 use crate::store::{self, Store};
 use crate::usage::credential::{Credential, secret};
 use crate::usage::guard::STALE_AFTER;
+use crate::usage::source::program_row;
 use crate::usage::sources;
 
 const AREA: &str = "usage";
@@ -31,7 +32,7 @@ pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
     let cluster = Cluster::connect(&config.kubernetes).await.ok();
     // Made by the daemon, so that it belongs to the daemon's user.
     let folder = &config.matrix.store;
-    let store = folder.join(daemon::DATABASE).is_file().then(|| daemon::open_store_beside(folder).ok()).flatten();
+    let store = daemon::has_store(folder).then(|| daemon::open_store_beside(folder).ok()).flatten();
     let stale_after = config.usage.interval * STALE_AFTER;
     for account in accounts {
         match account.source {
@@ -162,7 +163,7 @@ fn token(account: &Account) -> Finding {
 /// The store's row of one source: a program beside the endpoint has its own.
 async fn row(account: &Account, store: &Store) -> Result<store::usage::Account, store::StoreError> {
     match account.source {
-        UsageSource::Command => store.account(&format!("{}#command", account.name)).await,
+        UsageSource::Command => store.account(&program_row(&account.name)).await,
         UsageSource::AnthropicOauth | UsageSource::Push => store.account(&account.name).await,
     }
 }

@@ -10,6 +10,7 @@ use super::digest;
 use super::forecast::{Estimator, Outlook};
 use super::guard::STALE_AFTER;
 use super::plan::Plan;
+use super::source::program_row;
 use crate::store::{Store, StoreError};
 
 /// Everything that is known of the watched accounts.
@@ -154,7 +155,7 @@ pub async fn read(store: &Store, plan: &Plan, now: Timestamp) -> Result<Overview
     for name in &plan.accounts {
         let mut row = store.account(name).await?;
         // A program beside the endpoint has a row of its own.
-        let program = store.account(&format!("{name}#command")).await?;
+        let program = store.account(&program_row(name)).await?;
         row.trouble = row.trouble.or(program.trouble);
         row.blocked_until = row.blocked_until.max(program.blocked_until);
         let snapshot = row.snapshot.as_deref().and_then(readable);

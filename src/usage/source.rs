@@ -19,6 +19,12 @@ use super::bucket::{Snapshot, Source};
 use super::credential::CredentialError;
 use super::gate::Outcome;
 
+/// The store's row of how asking an account's program goes; the endpoint's row is the account's own.
+#[must_use]
+pub fn program_row(account: &str) -> String {
+    format!("{account}#command")
+}
+
 /// A source that is asked from time to time.
 #[derive(Debug)]
 pub enum Adapter {
@@ -43,7 +49,7 @@ impl Adapter {
     pub fn row(&self) -> String {
         match self {
             Self::Anthropic(_) => self.account().to_owned(),
-            Self::Command(_) => format!("{}#command", self.account()),
+            Self::Command(_) => program_row(self.account()),
         }
     }
 

@@ -54,6 +54,12 @@ impl House {
         answers.into_iter().chain(edits).collect()
     }
 
+    /// As [`House::goes_on`]; fails unless the room has read one answer to `sent`, and `end` once.
+    async fn goes_on_once(&mut self, sent: &Sent, end: &str) {
+        self.goes_on(sent, end).await;
+        self.told_once(sent, end).await;
+    }
+
     /// Fails unless the room has read one answer to `sent`, and `end` once.
     async fn told_once(&self, sent: &Sent, end: &str) {
         let told = self.told_of(sent).await;
@@ -74,16 +80,14 @@ async fn what_was_certainly_still_wanted_is_done_once() {
         let before = namespace.generation("web").await;
         let (anchor, journal) = house.killed_before("good morning").await;
         journal.receive(&anchor.id, "start 2").await;
-        house.goes_on(&anchor, "ready: 2/2").await;
-        house.told_once(&anchor, "ready: 2/2").await;
+        house.goes_on_once(&anchor, "ready: 2/2").await;
         assert_eq!(namespace.generation("web").await, before + 1);
 
         // Started, and the cluster as before: it is finished.
         let (anchor, journal) = house.killed_before("hello again").await;
         let id = journal.receive(&anchor.id, "stop").await;
         journal.start(&namespace, id, "web", 2, 0).await;
-        house.goes_on(&anchor, "is stopped").await;
-        house.told_once(&anchor, "is stopped").await;
+        house.goes_on_once(&anchor, "is stopped").await;
         assert_eq!((namespace.replicas("web").await, namespace.generation("web").await), (0, before + 2));
 
         // Started, and the cluster as after: it was done, and the room has yet to read so.
@@ -91,8 +95,7 @@ async fn what_was_certainly_still_wanted_is_done_once() {
         let id = journal.receive(&anchor.id, "start 3").await;
         journal.start(&namespace, id, "web", 0, 3).await;
         scale(&namespace, "web", 3).await;
-        house.goes_on(&anchor, "ready: 3/3").await;
-        house.told_once(&anchor, "ready: 3/3").await;
+        house.goes_on_once(&anchor, "ready: 3/3").await;
         assert_eq!((namespace.replicas("web").await, namespace.generation("web").await), (3, before + 3));
     })
     .await;
@@ -201,8 +204,7 @@ async fn killed_while_it_speaks_with_the_api_server_the_order_is_done_once() {
             front.until_cut(replicas).await;
             house.running.kill().await;
             let end = format!("ready: {replicas}/{replicas}");
-            house.goes_on(&sent, &end).await;
-            house.told_once(&sent, &end).await;
+            house.goes_on_once(&sent, &end).await;
             assert_eq!(namespace.generation("web").await, before + 1, "start {replicas}");
         }
     })
@@ -229,8 +231,7 @@ async fn killed_while_it_speaks_with_the_homeserver_the_room_reads_it_once() {
             front.until_cut(cuts).await;
             house.running.kill().await;
             let end = format!("ready: {replicas}/{replicas}");
-            house.goes_on(&sent, &end).await;
-            house.told_once(&sent, &end).await;
+            house.goes_on_once(&sent, &end).await;
             assert_eq!(namespace.generation("web").await, before + 1);
         }
 
@@ -247,8 +248,7 @@ async fn killed_while_it_speaks_with_the_homeserver_the_room_reads_it_once() {
             front.until_cut(cuts).await;
             house.running.kill().await;
             let end = format!("ready: {replicas}/{replicas}");
-            house.goes_on(&sent, &end).await;
-            house.told_once(&sent, &end).await;
+            house.goes_on_once(&sent, &end).await;
             assert_eq!(namespace.generation("web").await, before + 1);
             kubelet.decide("fine", Fate::Slow);
         }
@@ -265,8 +265,7 @@ async fn killed_while_it_speaks_with_the_homeserver_the_room_reads_it_once() {
         let sent = house.say("start 5").await;
         front.until_cut(cuts + 1).await;
         house.running.kill().await;
-        house.goes_on(&sent, "ready: 5/5").await;
-        house.told_once(&sent, "ready: 5/5").await;
+        house.goes_on_once(&sent, "ready: 5/5").await;
         assert_eq!(namespace.generation("web").await, before + 1);
     })
     .await;

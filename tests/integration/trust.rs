@@ -28,6 +28,16 @@ impl Scene {
         (read.clone(), other.expect(DEADLINE, |event| event.id == read.id).await)
     }
 
+    /// Lets Anna sign a device, and waits until that is seen.
+    async fn sign(&self, device: &Person) {
+        self.anna.sign_device(&device.device_id).await;
+        eventually("the signature is seen", async || {
+            let keys = self.store.keys(&self.anna.user_id).await.expect("the store answers");
+            keys.devices.iter().any(|seen| seen.device == device.device_id && seen.signed).then_some(())
+        })
+        .await;
+    }
+
     /// Anna at another client, in the room already.
     async fn anna_again(&self, room: &str) -> Person {
         let again = Person::log_in(&self.synapse, &self.anna_account).await;
@@ -48,13 +58,7 @@ async fn a_device_counts_from_the_moment_that_its_owner_signs_it() {
     assert_eq!(scene.objection(&thief.send(&room, "start").await).await, unsigned());
     assert_eq!(scene.objection(&thief.send(&room, "start").await).await, unsigned());
 
-    scene.anna.sign_device(&thief.device_id).await;
-    let store = &scene.store;
-    eventually("the signature is seen", async || {
-        let keys = store.keys(&scene.anna.user_id).await.expect("the store answers");
-        keys.devices.iter().any(|device| device.device == thief.device_id && device.signed).then_some(())
-    })
-    .await;
+    scene.sign(&thief).await;
     assert_eq!(scene.standing(&thief.send(&room, "start").await).await, Standing::Proven, "the same session");
     running.stop().await;
 }
@@ -236,13 +240,7 @@ async fn where_identities_count_no_device_gets_a_key_that_its_owner_has_not_sign
     assert_eq!((stolen.kind.as_str(), stolen.body()), ("m.room.encrypted", ""), "no key for an unsigned device");
 
     // Once it is signed it reads what is said from then on, in a session that it was given.
-    scene.anna.sign_device(&thief.device_id).await;
-    let store = &scene.store;
-    eventually("the signature is seen", async || {
-        let keys = store.keys(&scene.anna.user_id).await.expect("the store answers");
-        keys.devices.iter().any(|device| device.device == thief.device_id && device.signed).then_some(())
-    })
-    .await;
+    scene.sign(&thief).await;
     let text = unique("words");
     scene.bot.say(&scene.store, &room, &text, None).await;
     thief.expect(DEADLINE, |event| event.body() == text).await;
