@@ -236,7 +236,7 @@ pub(crate) struct Context {
     pub(crate) inbox: Arc<Notify>,
     /// Wakes the sending loop: something is in the outbox.
     pub(crate) outbox: Arc<Notify>,
-    /// Whether a sync has told what changed while nobody listened.
+    /// Whether the last sync went well: then it is known who is in a room, and with which devices.
     pub(crate) heard: watch::Sender<bool>,
     /// Tells whoever waits that something has reached a room.
     pub(crate) sent: Notify,

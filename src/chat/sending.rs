@@ -58,23 +58,24 @@ struct Tried {
 
 /// Sends until `stop`; what is on its way then is waited for by the caller's patience alone.
 pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyhow::Result<()> {
-    tokio::select! {
-        () = first_sync(&context) => {}
-        () = stop.cancelled() => return Ok(()),
-    }
+    let mut heard = context.heard.subscribe();
     let mut pace = Pace::default();
     let mut trying = FuturesUnordered::new();
     let mut busy: HashSet<String> = HashSet::new();
     let mut prune = tokio::time::interval(PRUNE);
     loop {
+        // Sealed while nothing is heard, words would be for whoever was in the room, and for the devices that they had,
+        // when it last was.
+        let listening = *heard.borrow_and_update();
         let wake = match due(&context).await {
-            Ok((parcels, held_until)) => {
+            Ok((parcels, held_until)) if listening => {
                 for plan in pace.plan(parcels, &busy, now()) {
                     busy.insert(plan.first.room.clone());
                     trying.push(attempt(&context, plan));
                 }
                 pace.wake().or(held_until)
             }
+            Ok(_) => None,
             Err(error) => {
                 warn!(%error, "the outbox cannot be read");
                 Some(now() + STORE_PAUSE)
@@ -93,17 +94,12 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> anyho
             }
             _ = prune.tick(), if !stop.is_cancelled() => forget(&context.store).await,
             () = context.outbox.notified(), if !stop.is_cancelled() => {}
+            // The sender is in the context, so this does not fail.
+            _ = heard.changed(), if !stop.is_cancelled() => {}
             () = tokio::time::sleep(nap), if !stop.is_cancelled() => {}
             () = stop.cancelled(), if !stop.is_cancelled() => {}
         }
     }
-}
-
-/// Waits until the receiving loop has heard of what changed while nobody listened: before that, words would be sealed for
-/// whoever was in the room, and for the devices that they had, when it was last heard of.
-async fn first_sync(context: &Context) {
-    // The sender is in the context, so the wait does not fail.
-    let _ = context.heard.subscribe().wait_for(|heard| *heard).await;
 }
 
 /// The rows that may go out; where there are none, when the first that an earlier process held may.

@@ -152,8 +152,14 @@ impl Receiver {
         }
     }
 
+    /// Tells the sending loop whether it knows who is in a room.
+    fn listening(&self, listening: bool) {
+        self.context.heard.send_if_modified(|heard| std::mem::replace(heard, listening) != listening);
+    }
+
     /// Says in the log what is wrong, once for each thing that is: an outage may hide a cause that somebody can mend.
     fn fail(&mut self, error: &anyhow::Error) {
+        self.listening(false);
         let first = self.outage.begin();
         let trouble = format!("nothing is received and nothing is acted on: {error:#}");
         // Times and sizes differ from try to try.
@@ -175,7 +181,7 @@ impl Receiver {
             .await
             .context("the homeserver did not answer in time")?
             .context("sync with the homeserver")?;
-        self.context.heard.send_replace(true);
+        self.listening(true);
         if poll.is_zero() {
             // Before anything is read: the room of an alias may be one where bare words are commands.
             self.rooms.resolve().await;

@@ -15,6 +15,7 @@ use crate::support::front::{Front, Way};
 use crate::support::house::{House, Plan, SOON};
 use crate::support::kubelet::Fate;
 use crate::support::person::{Person, RoomEvent, Seen};
+use crate::support::proxy::{Answer, Proxy};
 use crate::support::synapse::{Account, Synapse, synapse};
 
 /// Part of the path of every message that is sent.
@@ -25,17 +26,18 @@ struct Scene {
     synapse: Arc<Synapse>,
     account: Account,
     bot: Bot,
+    anna_account: Account,
     anna: Person,
 }
 
 impl Scene {
     async fn on(synapse: Arc<Synapse>) -> Self {
         let account = synapse.register("bot").await;
-        let anna = synapse.register("anna").await;
+        let anna_account = synapse.register("anna").await;
         let bot = Bot::new(&synapse, &account);
-        bot.users.send_replace(Arc::new(vec![anna.user_id.clone()]));
-        let anna = Person::with_identity(&synapse, &anna).await;
-        Self { synapse, account, bot, anna }
+        bot.users.send_replace(Arc::new(vec![anna_account.user_id.clone()]));
+        let anna = Person::with_identity(&synapse, &anna_account).await;
+        Self { synapse, account, bot, anna_account, anna }
     }
 
     /// An encrypted room with both in it.
@@ -235,7 +237,7 @@ async fn without_a_limit_each_answer_is_an_event_of_its_own_and_an_outage_loses_
     let scene = Scene::on(Arc::new(Synapse::start(json!({})).await)).await;
     let room = scene.room().await;
     let store = scene.bot.store();
-    let running = scene.bot.start().await;
+    let mut running = scene.bot.start().await;
     scene.bot.say(&store, &room, "before", None).await;
     scene.reads(&room, "before").await;
     scene.synapse.stop();
@@ -243,7 +245,7 @@ async fn without_a_limit_each_answer_is_an_event_of_its_own_and_an_outage_loses_
     for number in 0..20 {
         rows.push(scene.bot.say(&store, &room, &format!("answer {number}"), None).await);
     }
-    eventually("a try", async || (sql(&scene.bot, "", rows[0]).0 == "trying").then_some(())).await;
+    running.health.wait_for(|health| health.trouble.is_some()).await.expect("it runs");
     scene.synapse.restart().await;
     for row in rows {
         state(&scene.bot, row, "sent").await;
@@ -252,6 +254,33 @@ async fn without_a_limit_each_answer_is_an_event_of_its_own_and_an_outage_loses_
     let mut expected = vec!["before".to_owned()];
     expected.extend((0..20).map(|number| format!("answer {number}")));
     assert_eq!(scene.notices(&room), expected);
+    running.stop().await;
+}
+
+/// Who logs in while the daemon is deaf must be able to read what it says afterwards.
+#[tokio::test]
+async fn what_is_said_after_an_outage_is_sealed_for_the_devices_of_now() {
+    let mut scene = Scene::on(synapse().await).await;
+    let room = scene.room().await;
+    let proxy = Proxy::before(&scene.synapse).await;
+    scene.bot.matrix.homeserver = proxy.url();
+    let store = scene.bot.store();
+    let mut running = scene.bot.start().await;
+    scene.bot.say(&store, &room, "before", None).await;
+    scene.reads(&room, "before").await;
+
+    proxy.fail("/sync", Answer::page(502));
+    scene.anna.send(&room, "this ends the poll that waits").await;
+    let deaf = running.health.wait_for(|health| health.trouble.is_some());
+    tokio::time::timeout(DEADLINE, deaf).await.expect("it is noticed").expect("it runs");
+    let again = Person::log_in(&scene.synapse, &scene.anna_account).await;
+    again.member(&room, &scene.account.user_id, "join", DEADLINE).await;
+    scene.anna.sign_device(&again.device_id).await;
+    let row = scene.bot.say(&store, &room, "after", None).await;
+    proxy.mend();
+    let news = again.expect(DEADLINE, |event| event.room == room && event.body() == "after").await;
+    assert!(news.encrypted);
+    state(&scene.bot, row, "sent").await;
     running.stop().await;
 }
 
