@@ -16,15 +16,7 @@ impl Backoff {
     /// Begins with pauses around `min`, which grow to around `max`.
     #[must_use]
     pub fn new(min: Duration, max: Duration) -> Self {
-        let mut inner = ExponentialBackoff {
-            initial_interval: min,
-            max_interval: max,
-            // Without this the crate gives up after 15 minutes; an outage may last a day.
-            max_elapsed_time: None,
-            ..ExponentialBackoff::default()
-        };
-        inner.reset();
-        Self { inner }
+        Self { inner: endless(min, max) }
     }
 
     /// Gives the pause before the next try.
@@ -39,9 +31,37 @@ impl Backoff {
     }
 }
 
+/// The pause after so many failures, without jitter: for whoever keeps their number over a restart, and the chance apart.
+#[must_use]
+pub fn pause(min: Duration, max: Duration, failures: u32) -> Duration {
+    let mut pauses = endless(min, max);
+    pauses.randomization_factor = 0.0;
+    // The longest is reached long before.
+    let mut row = std::iter::from_fn(|| pauses.next_backoff());
+    row.nth(failures.min(64) as usize).unwrap_or(max)
+}
+
+fn endless(min: Duration, max: Duration) -> ExponentialBackoff {
+    let mut pauses = ExponentialBackoff {
+        initial_interval: min,
+        max_interval: max,
+        // Without this the crate gives up after 15 minutes; an outage may last a day.
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
+    };
+    pauses.reset();
+    pauses
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_is_known_by_the_failures_before_it() {
+        let pause = |failures| pause(Duration::from_mins(5), Duration::from_mins(30), failures).as_secs();
+        assert_eq!([0, 1, 2, 4, 5, 1000, u32::MAX].map(pause), [300, 450, 675, 1518, 1800, 1800, 1800]);
+    }
 
     #[test]
     fn pauses_grow_to_the_limit_and_never_end() {
