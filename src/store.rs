@@ -283,4 +283,4 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -75,11 +75,11 @@ pub fn stateful_set_rollout(object: &StatefulSet) -> RolloutState {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn deployment(generation: i64, replicas: Option<i32>, status: Value) -> Deployment {
+    pub(crate) fn deployment(generation: i64, replicas: Option<i32>, status: Value) -> Deployment {
         let mut object = json!({
             "metadata": { "name": "web", "generation": generation },
             "spec": { "replicas": replicas, "selector": {}, "template": {} },

@@ -203,17 +203,9 @@ fn scaled_by(metadata: &ObjectMeta) -> Option<Writer> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kubectl::tests::deployment;
     use super::*;
     use serde_json::{Value, json};
-
-    fn deployment(generation: i64, replicas: Option<i32>, status: Value) -> Deployment {
-        let mut object = json!({
-            "metadata": { "name": "web", "generation": generation },
-            "spec": { "replicas": replicas, "selector": {}, "template": {} },
-        });
-        object["status"] = status;
-        serde_json::from_value(object).unwrap()
-    }
 
     #[test]
     fn the_last_writer_of_the_replicas_is_found() {

@@ -31,16 +31,17 @@ fn revise(row: i64, txn: &str, payload: &str) -> Speech {
     Speech::Revise { row, room: "!room:hs".to_owned(), txn: txn.to_owned(), payload: payload.to_owned() }
 }
 
-struct Place {
+/// A folder with a store in it, which may be opened again and again.
+pub(crate) struct Place {
     folder: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn open(&self) -> Store {
+    pub(crate) fn open(&self) -> Store {
         Store::open(&self.folder.path().join("store.sqlite3")).unwrap()
     }
 }

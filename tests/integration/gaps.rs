@@ -92,6 +92,17 @@ impl Scene {
     }
 }
 
+/// A room in which `start` was said while the bot was away, and that the homeserver then gives out with this fault.
+async fn missed(scene: &Scene, faults: &Faults, fault: Fault) -> String {
+    let running = scene.start().await;
+    let room = scene.room().await;
+    scene.marker(&room).await;
+    scene.break_off(running).await;
+    scene.anna.send(&room, "start").await;
+    faults.set(&room, Some(fault));
+    room
+}
+
 #[tokio::test]
 async fn after_an_outage_it_says_that_a_room_is_still_to_be_read() {
     let (mut scene, _front, faults) = scene().await;
@@ -186,12 +197,7 @@ async fn a_limit_on_reading_is_waited_for_as_the_homeserver_asks() {
 #[tokio::test]
 async fn what_the_homeserver_will_never_give_out_is_passed_over_and_said() {
     let (scene, _front, faults) = scene().await;
-    let running = scene.start().await;
-    let room = scene.room().await;
-    scene.marker(&room).await;
-    scene.break_off(running).await;
-    scene.anna.send(&room, "start").await;
-    faults.set(&room, Some(Fault::Forgotten));
+    let room = missed(&scene, &faults, Fault::Forgotten).await;
     let running = scene.start().await;
     let told = scene.anna.expect(DEADLINE, |event| event.is_notice() && event.body().contains("say it again")).await;
     assert_eq!(told.room, room);
@@ -203,12 +209,7 @@ async fn what_the_homeserver_will_never_give_out_is_passed_over_and_said() {
 #[tokio::test]
 async fn patience_with_one_room_has_an_end_and_it_is_said() {
     let (scene, _front, faults) = scene().await;
-    let running = scene.start().await;
-    let room = scene.room().await;
-    scene.marker(&room).await;
-    scene.break_off(running).await;
-    scene.anna.send(&room, "start").await;
-    faults.set(&room, Some(Fault::Broken));
+    let room = missed(&scene, &faults, Fault::Broken).await;
     let mut running = scene.start().await;
     eventually("a gap is open", async || (scene.open_gaps().await == 1).then_some(())).await;
     // It is the only room.

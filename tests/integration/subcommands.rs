@@ -135,18 +135,7 @@ async fn the_predecessors_environment_and_role_alone_are_enough() {
         let synapse = synapse().await;
         let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
         let person = crate::support::person::Person::with_identity(&synapse, &account).await;
-        let fresh = Pilothouse::new();
-        let store = fresh.store.path().join("store").display().to_string();
-        let pilothouse = fresh
-            .without("PILOTHOUSE__MATRIX__STORE")
-            .without("PILOTHOUSE__ADMIN__LISTEN")
-            .variable("CRYPTO_STORE_PATH", store)
-            .variable("MATRIX_HOMESERVER", synapse.url())
-            .variable("MATRIX_USER", bot.user_id.clone())
-            .variable("MATRIX_PASSWORD", bot.password.clone())
-            .variable("ALLOWED_USERS", account.user_id.clone())
-            .variable("DEPLOYMENT_NAME", "clawdbot")
-            .variable("DEPLOYMENT_NAMESPACE", namespace.name.clone())
+        let pilothouse = Pilothouse::as_the_predecessor(&synapse, &bot, &account.user_id, &namespace.name)
             .kubeconfig(&namespace.kubeconfig_for_token(&token));
         let running = pilothouse.start();
         running.line("Pilothouse runs", SOON).await;

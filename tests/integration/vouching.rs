@@ -134,19 +134,7 @@ async fn the_predecessors_environment_alone_goes_on_with_an_unsigned_device_and_
         // The bot's account has an identity, whose recovery key nobody has configured.
         drop(Person::with_identity(&synapse, &bot).await);
         let person = Person::with_identity(&synapse, &account).await;
-        let fresh = Pilothouse::new();
-        let store = fresh.store.path().join("store").display().to_string();
-        // What is given beside it would end its being alone.
-        let pilothouse = fresh
-            .without("PILOTHOUSE__MATRIX__STORE")
-            .without("PILOTHOUSE__ADMIN__LISTEN")
-            .variable("CRYPTO_STORE_PATH", store)
-            .variable("MATRIX_HOMESERVER", synapse.url())
-            .variable("MATRIX_USER", bot.user_id.clone())
-            .variable("MATRIX_PASSWORD", bot.password.clone())
-            .variable("ALLOWED_USERS", account.user_id.clone())
-            .variable("DEPLOYMENT_NAME", "clawdbot")
-            .variable("DEPLOYMENT_NAMESPACE", namespace.name.clone())
+        let pilothouse = Pilothouse::as_the_predecessor(&synapse, &bot, &account.user_id, &namespace.name)
             .kubeconfig(&namespace.cluster.kubeconfig());
         let running = pilothouse.start();
         running.line("the own device is unsigned", SOON).await;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::leash::{Folder, Leashed};
+use super::synapse::{Account, Synapse};
 use super::{environment, free_port, http};
 
 /// What to run: arguments, environment and configuration. It can be started again and again on the same store.
@@ -37,6 +38,23 @@ impl Pilothouse {
             ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
         ]);
         Self { store, arguments: Vec::new(), environment, volume: None, port }
+    }
+
+    /// The daemon with the environment of the predecessor, for `clawdbot` in this namespace, and nothing beside it: that
+    /// would end its being alone.
+    pub(crate) fn as_the_predecessor(synapse: &Synapse, bot: &Account, person: &str, namespace: &str) -> Self {
+        let fresh = Self::new();
+        let store = fresh.store.path().join("store").display().to_string();
+        fresh
+            .without("PILOTHOUSE__MATRIX__STORE")
+            .without("PILOTHOUSE__ADMIN__LISTEN")
+            .variable("CRYPTO_STORE_PATH", store)
+            .variable("MATRIX_HOMESERVER", synapse.url())
+            .variable("MATRIX_USER", bot.user_id.clone())
+            .variable("MATRIX_PASSWORD", bot.password.clone())
+            .variable("ALLOWED_USERS", person)
+            .variable("DEPLOYMENT_NAME", "clawdbot")
+            .variable("DEPLOYMENT_NAMESPACE", namespace)
     }
 
     /// Adds arguments, for instance a subcommand.

@@ -3,22 +3,9 @@
 use crate::chat::LAST_ROOM;
 use crate::store::inbox::{Done, Entry, Started};
 use crate::store::outcome;
+use crate::store::tests::Place;
 
 use super::*;
-
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn open(&self) -> Store {
-        Store::open(&self.folder.path().join("store.sqlite3")).unwrap()
-    }
-}
 
 fn guard() -> Guard {
     Guard::new(settings(vec![rule("night", "weekly_all", 90.0)]))
