@@ -234,7 +234,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Closes an entry with words.
+    /// Closes an entry with words: one that changed nothing, or whose change is on the disk and may be made again.
     pub(super) async fn answer(
         &self,
         entry: &Entry,
@@ -244,7 +244,7 @@ impl Operator {
     ) -> Result<(), StoreError> {
         let speech = Some(Speech::New(draft(entry, message, report)));
         let done = Done { speech, ..Done::silent(entry.id, outcome) };
-        self.store.finish(done, now()).await?;
+        self.store.finish_repeatable(done, now()).await?;
         self.outbox.notify_one();
         Ok(())
     }

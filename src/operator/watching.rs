@@ -18,6 +18,10 @@ use crate::store::watches::Watch;
 
 /// Between two edits of one message: homeservers let a bot write about one event in five seconds.
 const EDIT_PAUSE: Duration = Duration::from_secs(5);
+/// How long a fresh watch lets the first words go first: pods take longer than this, and four requests to the API server in
+/// that moment are felt on a small machine that runs everything.
+const HEAD_START: Duration = Duration::from_millis(200);
+
 /// A watch, with all that its words need.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Job {
@@ -113,6 +117,9 @@ fn urgent(progress: &Progress) -> bool {
 impl Operator {
     /// Follows a rollout to its end, and leaves its record on the object.
     pub(super) async fn watch(&self, job: Job) {
+        if job.fresh {
+            tokio::time::sleep(HEAD_START).await;
+        }
         tokio::join!(self.record(&job), self.follow(&job));
     }
 

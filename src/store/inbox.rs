@@ -298,6 +298,15 @@ impl Store {
         self.call(move |tx| put_done(tx, &done, now)).await
     }
 
+    /// As [`Store::finish`], for a command that may be done twice without harm: its words are on the disk when they are
+    /// fixed for their first try. A power cut before that has it done again, or told as too old.
+    ///
+    /// # Errors
+    /// As [`Store::finish`].
+    pub async fn finish_repeatable(&self, done: Done, now: Timestamp) -> Result<(), StoreError> {
+        self.call_unsynced(move |tx| put_done(tx, &done, now).map(drop)).await
+    }
+
     /// Writes the outcomes of several commands in one transaction: the words of one may speak for all.
     ///
     /// # Errors

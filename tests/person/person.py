@@ -87,6 +87,10 @@ class Person:
                 print(f"sync: {error!r}", file=sys.stderr)
                 await asyncio.sleep(0.1)
 
+    async def stop_following(self):
+        """Hears nothing any more; it can still seal and send."""
+        self.following.cancel()
+
     async def sync(self, timeout):
         answer = await self.client.sync(timeout, FILTER)
         if not isinstance(answer, nio.SyncResponse):

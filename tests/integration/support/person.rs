@@ -315,6 +315,11 @@ impl Person {
         self.ask("seal", json!({"room": room, "kind": "m.room.message", "content": content})).await
     }
 
+    /// Ends this person's sync: another client of the account is the one that listens.
+    pub(crate) async fn stop_following(&self) {
+        self.ask::<()>("stop_following", json!({})).await;
+    }
+
     /// Sends an encrypted text in a new session whose key nobody gets before [`Self::deliver_key`].
     pub(crate) async fn send_without_key(&self, room: &str, text: &str) -> Sent {
         let content = json!({"msgtype": "m.text", "body": text});
