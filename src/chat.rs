@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use matrix_sdk::Client;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
@@ -49,6 +49,9 @@ pub const HOME_ROOM: &str = "home_room";
 /// Cursor of the store with the room of the last accepted command: where news goes without a home room.
 pub const LAST_ROOM: &str = "last_command_room";
 
+/// How old words are news that found no room at once.
+const NEWS: SignedDuration = SignedDuration::from_hours(24);
+
 /// Finds the room for what nobody asked for: the home room, else that of the last accepted command. `None`: nobody is
 /// known who would want to read it.
 ///
@@ -59,6 +62,18 @@ pub async fn home_room(store: &Store, configured: Option<&str>) -> Result<Option
     // An alias is looked up by the receiving loop, which knows rooms and follows their upgrades.
     let known = store.cursor(HOME_ROOM).await?;
     Ok(known.or_else(|| room.starts_with('!').then(|| room.to_owned())))
+}
+
+/// Gives words that had no room yet to the one for what nobody asked for; what is older than a day is no news any more.
+/// Says whether there was any.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be written.
+pub async fn bring_home(store: &Store, configured: Option<&str>, now: Timestamp) -> Result<bool, StoreError> {
+    match home_room(store, configured).await? {
+        Some(room) => Ok(store.adopt(&room, now - NEWS).await? > 0),
+        None => Ok(false),
+    }
 }
 
 /// One thing that a person said, as the inbox keeps it.

@@ -39,6 +39,8 @@ mod others;
 mod overflow;
 #[path = "integration/parts.rs"]
 mod parts;
+#[path = "integration/program.rs"]
+mod program;
 #[path = "integration/recovery.rs"]
 mod recovery;
 #[path = "integration/refusals.rs"]

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::guarded::{Anchor, actor, anchor};
 use super::{Book, Operator, now};
-use crate::chat::{Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
+use crate::chat::{self, Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
 use crate::cluster::Target;
 use crate::command::{Command, Grammar, Place, Reading, Usage, read};
 use crate::policy::{Actor, Order, Refusal, Topic, judge};
@@ -160,7 +160,7 @@ impl Operator {
                         return work.await;
                     }
                     let result = self.while_typing(&entry.room, work).await;
-                    self.note_room(&entry.room).await;
+                    self.note_room(&entry.room, &book).await;
                     result
                 }
             },
@@ -282,13 +282,18 @@ impl Operator {
         drop(self.gestures.try_send(Gesture::Typing { room: room.to_owned(), on }));
     }
 
-    async fn note_room(&self, room: &str) {
-        let result = match self.store.cursor(LAST_ROOM).await {
-            Ok(Some(last)) if last == room => Ok(()),
-            Ok(_) => self.store.set_cursor(LAST_ROOM, room).await,
-            Err(error) => Err(error),
+    /// Notes where people speak to Pilothouse; what waited for a room goes out there.
+    async fn note_room(&self, room: &str, book: &Book) {
+        let note = async {
+            if self.store.cursor(LAST_ROOM).await?.as_deref() != Some(room) {
+                self.store.set_cursor(LAST_ROOM, room).await?;
+                if chat::bring_home(&self.store, book.home_room.as_deref(), now()).await? {
+                    self.outbox.notify_one();
+                }
+            }
+            Ok::<_, StoreError>(())
         };
-        if let Err(error) = result {
+        if let Err(error) = note.await {
             tracing::warn!(%error, "the room of the last command could not be noted");
         }
     }

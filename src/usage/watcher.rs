@@ -5,7 +5,7 @@ mod telling;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +28,6 @@ use crate::telemetry::Metrics;
 const PRUNE: std::time::Duration = std::time::Duration::from_hours(6);
 /// How long a question that is on its way is waited for at the end.
 const LEAVE: std::time::Duration = std::time::Duration::from_secs(7);
-/// Words that found no room for so long are not news any more.
-const NEWS: SignedDuration = SignedDuration::from_hours(24);
 /// The loop looks at least this often at clocks that were set and accounts that became stale.
 const LOOK: std::time::Duration = std::time::Duration::from_mins(1);
 
@@ -294,9 +292,7 @@ impl Watcher {
             told.push((bucket.clone(), self.store.open_alerts(&bucket.to_string()).await?));
         }
         let room = chat::home_room(&self.store, plan.home_room.as_deref()).await?;
-        if let Some(room) = &room
-            && self.store.adopt(room, now - NEWS).await? > 0
-        {
+        if chat::bring_home(&self.store, plan.home_room.as_deref(), now).await? {
             self.outbox.notify_one();
         }
         let muted = self.store.muted_until(now).await?.is_some();

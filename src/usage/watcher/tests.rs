@@ -8,6 +8,7 @@ use crate::usage::cycle::Sample;
 use crate::usage::decide::decide;
 use crate::usage::plan::{self, Hours};
 use crate::usage::source::command;
+use jiff::SignedDuration;
 
 use super::*;
 
