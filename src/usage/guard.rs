@@ -81,7 +81,7 @@ impl Settings {
         now.duration_since(at) > self.interval * STALE_AFTER || at.duration_since(now) > AHEAD
     }
 
-    fn is_asked(&self, account: &str) -> bool {
+    pub(super) fn is_asked(&self, account: &str) -> bool {
         self.pushed.iter().all(|name| name != account)
     }
 

@@ -98,6 +98,28 @@ fn several_accounts_have_their_names_and_old_numbers_say_so() {
 }
 
 #[test]
+fn a_limit_of_which_nothing_was_heard_lately_has_an_age_of_its_own() {
+    let fable = reading("work/weekly_scoped/Fable", 100.0, Some("2026-09-17T12:00:00Z"));
+    let week = reading("work/weekly_all", 57.0, None);
+    let mut joined = watched("work", &[(week, Outlook::NoResetKnown), (fable, Outlook::Exhausted)]);
+    let lines = |joined: &Watched| told(vec![joined.clone()]).plain.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(&joined)[3], "▓▓▓▓▓▓▓▓▓▓ week of Fable 100 %, resets Thu 14:00 (in 2 d 2 h).");
+    joined.buckets[1].at = at("2026-09-15T06:00:00Z");
+    joined.snapshot.as_mut().unwrap().at = at("2026-09-15T06:00:00Z");
+    assert_eq!(
+        lines(&joined)[2..],
+        [
+            "▓▓▓▓▓░░░░░ week 57 %.",
+            "▓▓▓▓▓▓▓▓▓▓ week of Fable 100 % 3 h 40 min ago, resets Thu 14:00 (in 2 d 2 h).",
+            "As of 4 min ago.",
+        ]
+    );
+    // Where all of it is old, it is said once.
+    joined.buckets[0].at = at("2026-09-15T06:00:00Z");
+    assert!(lines(&joined)[2..5].iter().all(|line| !line.contains("ago")), "{:?}", lines(&joined));
+}
+
+#[test]
 fn a_forecast_is_a_probability_and_a_range() {
     let zone = TimeZone::UTC;
     let forecast = |probability, low: Option<&str>, high: Option<&str>| Forecast {

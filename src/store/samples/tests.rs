@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::usage::Asked;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -79,6 +80,20 @@ async fn what_was_seen_is_kept_for_a_stated_time() {
     assert_eq!(store.samples(Some("work/weekly_all".to_owned()), at(300)).await.unwrap(), [seen(300, 11.0)]);
     assert_eq!(store.prune_usage(at(300) + SAMPLES_KEPT).await.unwrap(), 1);
     assert_eq!(store.samples(None, at(0)).await.unwrap(), [seen(300, 11.0)]);
+}
+
+#[tokio::test]
+async fn what_is_told_unasked_is_kept_and_is_no_answer_of_the_one_who_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let good = Asked { snapshot: Some("\"asked\"".to_owned()), ..Asked::default() };
+    store.note_asked("work", good, at(0)).await.unwrap();
+    for account in ["work", "desk"] {
+        store.note_told(account, "\"told\"".to_owned()).await.unwrap();
+    }
+    let rows = [store.account("work").await.unwrap(), store.account("desk").await.unwrap()];
+    assert!(rows.iter().all(|row| row.snapshot.as_deref() == Some("\"told\"")), "{rows:?}");
+    assert_eq!(rows.map(|row| row.good_at), [Some(at(0)), None]);
 }
 
 #[tokio::test]
