@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
+use backoff::default::MULTIPLIER;
 
 /// Growing pauses between tries: `min`, then 1.5 times longer each time, up to `max`; each is shortened or lengthened by
 /// up to half, so that many clients of one server that came back do not come at once. It never gives up.
@@ -39,9 +40,24 @@ impl Backoff {
     }
 }
 
+/// The same law without its chance, for whoever counts failures over restarts: the pause after so many in a row.
+#[must_use]
+pub fn pause(min: Duration, max: Duration, failures: u32) -> Duration {
+    // From 32 failures on it is longer than every limit.
+    let factor = MULTIPLIER.powi(i32::try_from(failures.min(32)).unwrap_or(32));
+    Duration::try_from_secs_f64(min.as_secs_f64() * factor).unwrap_or(max).min(max)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_that_is_counted_grows_by_the_same_law() {
+        let (min, max) = (Duration::from_mins(5), Duration::from_mins(30));
+        let pauses = [0, 1, 2, 5, 1_000, u32::MAX].map(|failures| pause(min, max, failures).as_secs());
+        assert_eq!(pauses, [300, 450, 675, 1_800, 1_800, 1_800]);
+    }
 
     #[test]
     fn pauses_grow_to_the_limit_and_never_end() {

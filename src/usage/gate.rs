@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::bucket::Snapshot;
 use super::source::SourceError;
+use crate::retry;
 use crate::store::usage::{Account, Asked};
 
 /// No interval at the provider's own endpoint is shorter: it refuses whoever asks more often for long. The configuration
@@ -188,11 +189,10 @@ fn block(retry_after: Option<SignedDuration>, failures: u32) -> SignedDuration {
     }
 }
 
-/// `first`, one and a half times longer for each failure before, up to `longest`.
+/// `first`, longer after each failure, up to `longest`.
 fn grown(first: SignedDuration, failures: u32, longest: SignedDuration) -> SignedDuration {
-    // 1.5^32 is longer than every limit here.
-    let factor = 1.5_f64.powi(i32::try_from(failures.min(32)).unwrap_or(32));
-    stretched(first, factor - 1.0).min(longest)
+    let pause = retry::pause(first.unsigned_abs(), longest.unsigned_abs(), failures);
+    SignedDuration::try_from(pause).unwrap_or(longest)
 }
 
 /// A duration made longer by a part of itself, to the millisecond.
