@@ -97,6 +97,45 @@ async fn what_is_told_unasked_is_kept_and_is_no_answer_of_the_one_who_is_asked()
 }
 
 #[tokio::test]
+async fn the_record_of_windows_forecasts_and_alerts_is_kept_for_two_years() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let learned = |second: i64| Learned {
+        closed: vec![Closed {
+            bucket: "work/weekly_all".to_owned(),
+            started_at: at(second - 600),
+            ended_at: at(second),
+            last: 90.0,
+            exhausted_at: None,
+            shape: "scheduled".to_owned(),
+        }],
+        foretold: vec![Foretold {
+            bucket: "work/weekly_all".to_owned(),
+            cycle: at(0),
+            at: at(second),
+            estimator: "shrunken".to_owned(),
+            percent: 50.0,
+            probability: 0.5,
+            low: None,
+            median: None,
+            high: None,
+        }],
+        alerts: vec![alert(&format!("crossed-{second}"), None)],
+        ..Learned::default()
+    };
+    for second in [0, 300] {
+        store.learn(learned(second), at(second)).await.unwrap();
+    }
+    assert_eq!(store.prune_usage(at(0) + RECORD_KEPT).await.unwrap(), 0);
+    assert_eq!(store.prune_usage(at(300) + RECORD_KEPT).await.unwrap(), 3);
+    let kept = (store.closed_windows(None).await.unwrap(), store.forecasts().await.unwrap());
+    assert_eq!((kept.0.len(), kept.1.len()), (1, 1));
+    assert_eq!((kept.0[0].ended_at, kept.1[0].at), (at(300), at(300)));
+    let told = store.open_alerts("work/weekly_all").await.unwrap();
+    assert_eq!(told.iter().map(|told| told.name.as_str()).collect::<Vec<_>>(), ["crossed-300"]);
+}
+
+#[tokio::test]
 async fn silence_ends_by_itself_and_can_be_taken_back() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
