@@ -1,4 +1,5 @@
 use crate::usage::bucket::{Reading, Share, Snapshot, Source, Unit};
+use crate::usage::decide::Pace;
 use crate::usage::forecast::Estimator;
 
 use super::*;
@@ -117,6 +118,30 @@ fn a_limit_of_which_nothing_was_heard_lately_has_an_age_of_its_own() {
     // Where all of it is old, it is said once.
     joined.buckets[0].at = at("2026-09-15T06:00:00Z");
     assert!(lines(&joined)[2..5].iter().all(|line| !line.contains("ago")), "{:?}", lines(&joined));
+}
+
+#[test]
+fn a_week_has_its_pace_and_burn_and_the_first_answer_is_armed_with_bars() {
+    let week = reading("work/weekly_all", 59.0, Some("2026-09-17T12:00:00Z"));
+    let hours = reading("work/session", 59.0, Some("2026-09-15T12:00:00Z"));
+    let mut account = watched("work", &[(week, Outlook::TooEarly), (hours, Outlook::NoResetKnown)]);
+    for shown in &mut account.buckets {
+        (shown.pace, shown.burn) = (Some(Pace { used: 59.0, even: 40.0 }), Some(1.3));
+    }
+    let line = |account: &Watched, n: usize| told(vec![account.clone()]).plain.lines().nth(n).unwrap().to_owned();
+    assert_eq!(
+        line(&account, 1),
+        "▓▓▓▓▓░░░░░ week 59 %, resets Thu 14:00 (in 2 d 2 h), 19 pp ahead of even use. Too early to foretell. Now 1.3 pp an hour."
+    );
+    assert_eq!(line(&account, 2), "▓▓▓▓▓░░░░░ 5-hour window 59 %, resets 14:00 (in 2 h 20 min).");
+    for (even, words) in [(70.0, ", 11 pp behind even use."), (59.4, ", even.")] {
+        account.buckets[0].pace = Some(Pace { used: 59.0, even });
+        assert!(line(&account, 1).contains(words), "{}", line(&account, 1));
+    }
+    let zone = TimeZone::UTC;
+    let armed = armed(&Overview { accounts: vec![account], muted_until: None, zone, now: at(NOW) }).plain;
+    assert!(armed.starts_with("👀 Armed: the subscription is watched from now on.\n"), "{armed}");
+    assert!(armed.contains("▓▓▓▓▓░░░░░ week 59 %"), "{armed}");
 }
 
 #[test]
