@@ -163,7 +163,8 @@ impl<'a> Sight<'a> {
         if keepers.is_empty() && observers.is_empty() {
             for (key, state) in states.iter_mut().filter(|(key, _)| key.target == target) {
                 if let Some(would) = state.would.take() {
-                    self.say(key, &would.bucket, would.cycle, News::WouldStart);
+                    let bucket = state.freed.as_ref().unwrap_or(&would.bucket);
+                    self.say(key, bucket, would.cycle, News::WouldStart);
                 }
             }
         }
@@ -234,7 +235,7 @@ impl<'a> Sight<'a> {
         match &state.start {
             None => {
                 let asked = Asked { attempt: 0, at: self.now, ..own.clone() };
-                self.say(key, &asked.bucket, asked.cycle, News::Starts);
+                self.say(key, state.freed.as_ref().unwrap_or(&asked.bucket), asked.cycle, News::Starts);
                 self.want(key, &asked, Will::Start);
                 state.start = Some(asked);
             }

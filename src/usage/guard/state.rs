@@ -35,6 +35,8 @@ pub struct State {
     pub start: Option<Asked>,
     /// The stop that a rule which only observes would have asked for.
     pub would: Option<Asked>,
+    /// The bucket that held the target and whose reset was proven last: that is what gives it back.
+    pub freed: Option<String>,
     /// It was told what keeps the target down, though the bucket of `own` holds it no more.
     pub kept: bool,
     /// Silences that were told: of an account or a bucket, since the time of the last sample.
@@ -158,9 +160,10 @@ impl State {
         self.claims.values().any(|claim| claim.rests.is_some())
     }
 
-    /// Forgets a stop that holds nothing any more and gives nothing back, and what was told of one.
+    /// Forgets a stop that holds nothing any more and gives nothing back, and what is known of one.
     pub(super) fn forget(&mut self) {
         self.kept &= self.outlived().is_some();
+        self.freed.take_if(|_| self.own.is_none() && self.would.is_none());
         let is_over = !self.holds() && !self.rests() && self.own.is_none() && self.start.is_none();
         self.stop.take_if(|stop| is_over && stop.settled);
     }
@@ -192,7 +195,7 @@ impl State {
             // What was ordered and failed may have happened: whether it did, the operator sees before it starts anything.
             if matches!(course, Course::Moved | Course::Failed { ordered: true }) {
                 self.start.take_if(|start| !start.is_of(stop));
-                (self.own, self.kept) = (Some(stop.clone()), false);
+                (self.own, self.freed, self.kept) = (Some(stop.clone()), None, false);
             }
         }
     }
@@ -229,9 +232,10 @@ impl State {
         let mut seen = Seen::default();
         for view in fresh {
             let claim = self.claims.entry(view.bucket.to_string()).or_default();
-            let held = claim.see(view, rule.is_met(view));
-            if held && view.switched {
-                seen.switched.push(view.bucket.to_string());
+            match (claim.see(view, rule.is_met(view)), view.switched) {
+                (true, true) => seen.switched.push(view.bucket.to_string()),
+                (true, false) => self.freed = Some(view.bucket.to_string()),
+                (false, _) => {}
             }
         }
         // A person has overridden the rule, not one of its buckets: it rests until that one's reset.

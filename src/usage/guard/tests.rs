@@ -330,6 +330,24 @@ fn another_account_is_no_reset_and_what_was_stopped_stays_so() {
     assert!(world.judge().is_empty());
     assert_eq!(words(&world.poll(&[(home, 100, 0.0)])), ["starts"]);
     assert_eq!(world.replicas, 2);
+
+    // Nor is the first one named as the reason where it was that for which the target was stopped.
+    let zoo = "zoo/weekly_all";
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    for _ in 0..2 {
+        world.poll(&[(WEEK, 0, 95.0), (zoo, 0, 95.0)]);
+    }
+    world.minute += 5;
+    world.views.insert(WEEK.to_owned(), switched(world.minute));
+    world.views.insert(zoo.to_owned(), view(zoo, 0, 95.0, world.minute));
+    assert_eq!(said(&world.judge()), [News::Kept(vec![holds("night", zoo, None)])]);
+    world.minute += 5;
+    world.views.insert(zoo.to_owned(), view(zoo, 100, 0.0, world.minute));
+    let actions = world.judge();
+    let [Action::Say(Notice { bucket, news: News::Starts, .. }), Action::Request(_)] = &actions[..] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(bucket, zoo);
 }
 
 #[test]
