@@ -77,10 +77,11 @@ async fn ask(adapter: &Adapter, index: u32, store: &Store, plan: &Plan) -> anyho
     }
     let answer = adapter.ask(now()).await;
     let asked = gate.hear(&answer, now(), 0.5);
-    let told = asked.snapshot.clone();
     store.note_asked(&adapter.row(), asked, now()).await?;
-    if let Some(told) = told.filter(|_| adapter.row() != account) {
-        store.note_told(account, told, now()).await?;
+    if let Ok(told) = &answer
+        && adapter.row() != account
+    {
+        overview::keep(store, plan, told).await?;
     }
     Ok(answer.map_err(|error| error.to_string()))
 }

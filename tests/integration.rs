@@ -7,6 +7,8 @@ mod alerts;
 mod cluster;
 #[path = "integration/drift.rs"]
 mod drift;
+#[path = "integration/expiry.rs"]
+mod expiry;
 #[path = "integration/faults.rs"]
 mod faults;
 #[path = "integration/figures.rs"]
@@ -23,6 +25,8 @@ mod image;
 mod init;
 #[path = "integration/kills.rs"]
 mod kills;
+#[path = "integration/listener.rs"]
+mod listener;
 #[path = "integration/logins.rs"]
 mod logins;
 #[path = "integration/logs.rs"]

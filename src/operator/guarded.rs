@@ -9,8 +9,9 @@ use crate::reply::Change;
 use crate::store::StoreError;
 use crate::store::inbox::Entry;
 
-/// Orders of a target that are looked at: all but the last few are the guard's own tries.
-const LOOK_BACK: u32 = 32;
+/// Orders of a target that are looked at. Between a stop of the guard and its start all of them are its own: tries that
+/// failed, and stops by other rules that found nothing to stop, of which a week may have some dozens.
+const LOOK_BACK: u32 = 1_000;
 
 /// Says who wants what an entry asks for. The guard's name is no user id, so nobody in a room can bear it.
 pub(super) fn actor(message: &Message) -> Actor {

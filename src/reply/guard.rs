@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::text::{Text, Words};
 use crate::cluster::Target;
-use crate::usage::guard::{News, Notice, Reason};
+use crate::usage::guard::{Keeper, News, Notice, Reason};
 
 pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
     let many = notice.targets.len() > 1;
@@ -63,6 +63,13 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
                 .say(" neither stops nor starts ");
             targets(text, notice).say(" until there is fresh data.").words()
         }
+        News::Kept(keepers) => {
+            let text = targets(Text::new().say("⏳ "), notice).say(if many { " stay" } else { " stays" });
+            let text =
+                text.say(" stopped, although ").code(&notice.bucket).say(&format!(" holds {them} no more (rule "));
+            let text = kept(text.strong(&notice.rule).say("): "), keepers, them, zone).say(". ");
+            text.code(&command("start")).say(" overrides this.").words()
+        }
         News::Switched => {
             let text = Text::new().say("⚠️ Another account is behind ").code(&notice.bucket);
             let text = text.say(" now, which is no reset: the rule ").strong(&notice.rule).say(" will not start ");
@@ -105,6 +112,25 @@ fn met(text: Text, reasons: &[Reason], notice: &Notice, zone: &TimeZone) -> Text
         }
     }
     text.say(" (rule ").strong(&notice.rule).say(").")
+}
+
+/// What keeps targets down, and until when.
+fn kept(text: Text, keepers: &[Keeper], them: &str, zone: &TimeZone) -> Text {
+    keepers.iter().enumerate().fold(text, |text, (i, keeper)| {
+        let text = text.say(if i == 0 { "the rule " } else { "; the rule " });
+        match keeper {
+            Keeper::Holds { rule, bucket, until, silent_since } => {
+                let text = text.strong(rule).say(&format!(" holds {them} until the reset of ")).code(bucket);
+                let until = until.map(|at| format!(", expected {}", time(at, zone))).unwrap_or_default();
+                let silent = silent_since.map(|at| format!(", of which nothing was heard since {}", time(at, zone)));
+                text.say(&until).say(&silent.unwrap_or_default())
+            }
+            Keeper::Silent { rule, account, since } => {
+                let text = text.strong(rule).say(" waits for fresh data of ").code(account);
+                text.say(&format!(", of which nothing was heard since {}", time(*since, zone)))
+            }
+        }
+    })
 }
 
 fn targets(text: Text, notice: &Notice) -> Text {
@@ -192,6 +218,31 @@ mod tests {
                 News::Silent { asked: true },
                 "🔇 Nothing was heard of work/weekly_all since Sat 2026-11-14 15:00 CET: the rule night neither stops nor \
                  starts Llama <70b> and gpu until there is fresh data.",
+            ),
+            (
+                News::Kept(vec![
+                    Keeper::Holds {
+                        rule: "desk".to_owned(),
+                        bucket: "desk/weekly_all".to_owned(),
+                        until,
+                        silent_since: Some("2026-11-18T08:00:00Z".parse().unwrap()),
+                    },
+                    Keeper::Holds {
+                        rule: "hours".to_owned(),
+                        bucket: "work/session".to_owned(),
+                        until: None,
+                        silent_since: None,
+                    },
+                    Keeper::Silent {
+                        rule: "home".to_owned(),
+                        account: "home".to_owned(),
+                        since: "2026-11-18T08:00:00Z".parse().unwrap(),
+                    },
+                ]),
+                "⏳ Llama <70b> and gpu stay stopped, although work/weekly_all holds them no more (rule night): the rule desk holds \
+                 them until the reset of desk/weekly_all, expected Sat 2026-11-21 15:00 CET, of which nothing was heard since \
+                 Wed 2026-11-18 09:00 CET; the rule hours holds them until the reset of work/session; the rule home waits for \
+                 fresh data of home, of which nothing was heard since Wed 2026-11-18 09:00 CET. start llama overrides this.",
             ),
             (
                 News::Switched,

@@ -156,14 +156,18 @@ fn account(text: Text, watched: &Watched, several: bool, now: Timestamp, zone: &
         }
         text = text.line();
     }
+    // The account's age is that of the freshest value; what is much older has one of its own.
+    let behind =
+        |at: Timestamp| Some(now.duration_since(at)).filter(|age| *age > watched.stale_after && !watched.is_stale(now));
     text = text.quoted(|mut quote| {
         for shown in &watched.buckets {
-            quote = bucket(quote, shown, now, zone);
+            quote = bucket(quote, shown, behind(shown.at), now, zone);
         }
         if watched.buckets.is_empty() {
             quote = quote.say("No limit is known yet.").line();
         }
-        let shares = watched.snapshot.iter().flat_map(|snapshot| &snapshot.shares);
+        let fresh = watched.snapshot.iter().filter(|snapshot| behind(snapshot.at).is_none());
+        let shares = fresh.flat_map(|snapshot| &snapshot.shares);
         let shares: Vec<String> =
             shares.filter(|s| s.percent >= 1.0).map(|s| format!("{} {}", s.name, percent(s.percent))).collect();
         if !shares.is_empty() {
@@ -191,7 +195,7 @@ fn age(text: Text, watched: &Watched, now: Timestamp, zone: &TimeZone) -> Text {
     text.line()
 }
 
-fn bucket(text: Text, shown: &Shown, now: Timestamp, zone: &TimeZone) -> Text {
+fn bucket(text: Text, shown: &Shown, old: Option<SignedDuration>, now: Timestamp, zone: &TimeZone) -> Text {
     let reading = &shown.reading;
     let mut text = text;
     text = match (money(reading), reading.percent()) {
@@ -209,6 +213,9 @@ fn bucket(text: Text, shown: &Shown, now: Timestamp, zone: &TimeZone) -> Text {
         }
         (None, None) => text.strong(&name(&reading.bucket)).say(&format!(" {}", reading.used)),
     };
+    if let Some(age) = old {
+        text = text.say(&format!(" {} ago", long(age)));
+    }
     text = match (reading.resets_at, reading.reset) {
         (Some(at), Reset::OneTimeExpiry) => text.say(&format!(", expires {}", moment(at, now, zone))),
         (Some(at), _) if at <= now => text.say(&format!(", was to reset {}", moment(at, now, zone))),

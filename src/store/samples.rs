@@ -301,17 +301,18 @@ impl Store {
         .await
     }
 
-    /// Keeps an answer that nobody asked for.
+    /// Keeps an answer that the account's own source did not give. When that one answered last stays as it is: a workstation
+    /// that speaks makes nobody else well.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
-    pub async fn note_told(&self, account: &str, snapshot: String, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn note_told(&self, account: &str, snapshot: String) -> Result<(), StoreError> {
         let account = account.to_owned();
         self.call(move |tx| {
             tx.execute(
-                "INSERT INTO usage_account (account, snapshot, good_at) VALUES (?1, ?2, ?3)
-                   ON CONFLICT (account) DO UPDATE SET snapshot = ?2, good_at = ?3",
-                (account, snapshot, at.as_millisecond()),
+                "INSERT INTO usage_account (account, snapshot) VALUES (?1, ?2)
+                   ON CONFLICT (account) DO UPDATE SET snapshot = ?2",
+                (account, snapshot),
             )?;
             Ok(())
         })

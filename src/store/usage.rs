@@ -8,9 +8,9 @@ use super::{Store, StoreError, moment, time};
 /// How asking for one account went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
-    /// JSON of the last good answer.
+    /// JSON of the answer that is kept: the last good one, or what somebody else told ([`Store::note_told`]).
     pub snapshot: Option<String>,
-    /// When that was.
+    /// When the source that is asked for this row last answered well; what is told unasked does not move it.
     pub good_at: Option<Timestamp>,
     /// When the provider was last asked.
     pub tried_at: Option<Timestamp>,

@@ -189,7 +189,7 @@ fn block(retry_after: Option<SignedDuration>, failures: u32) -> SignedDuration {
     }
 }
 
-/// `first`, longer for each failure before, up to `longest`.
+/// `first`, longer after each failure, up to `longest`.
 fn grown(first: SignedDuration, failures: u32, longest: SignedDuration) -> SignedDuration {
     let pause = retry::pause(first.unsigned_abs(), longest.unsigned_abs(), failures);
     SignedDuration::try_from(pause).unwrap_or(longest)

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!  rule met in two samples ─▶ held ──stop──▶ own (its stop changed the replicas)
-//!                               │              │ confirmed reset, and no other rule holds the target
+//!                               │              │ confirmed reset, and no other rule holds the target (else: why not, once)
 //!          a person's start ────┤              ▼
 //!          rests until the reset◀┘           start, if nobody has changed the workload since
 //! ```
@@ -25,7 +25,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use deed::{Course, Deed, Past, Will};
 pub use judge::judge;
-pub use notice::{Action, News, Notice, Reason, Request};
+pub use notice::{Action, Keeper, News, Notice, Reason, Request};
 pub use rule::{Rule, View};
 pub use state::{Key, State};
 
@@ -81,7 +81,7 @@ impl Settings {
         now.duration_since(at) > self.interval * STALE_AFTER || at.duration_since(now) > AHEAD
     }
 
-    fn is_asked(&self, account: &str) -> bool {
+    pub(super) fn is_asked(&self, account: &str) -> bool {
         self.pushed.iter().all(|name| name != account)
     }
 

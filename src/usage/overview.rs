@@ -169,8 +169,23 @@ pub async fn read(store: &Store, plan: &Plan, now: Timestamp) -> Result<Overview
     Ok(Overview { accounts, muted_until: store.muted_until(now).await?, zone: plan.zone.clone(), now })
 }
 
+/// Keeps what another source than the endpoint has said of an account, where no answer is kept that says more. What is
+/// decided stands on the freshest value all the same.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read or written.
+pub async fn keep(store: &Store, plan: &Plan, told: &Snapshot) -> Result<(), StoreError> {
+    let kept: Option<Snapshot> = store.account(&told.account).await?.snapshot.as_deref().and_then(readable);
+    if kept.is_none_or(|kept| !plan.prefers(&told.account, kept.source, told.source))
+        && let Ok(json) = serde_json::to_string(told)
+    {
+        store.note_told(&told.account, json).await?;
+    }
+    Ok(())
+}
+
 /// Reads stored JSON; what a newer version wrote otherwise counts as not there, and the log says so.
-pub(super) fn readable<T: serde::de::DeserializeOwned>(json: &str) -> Option<T> {
+fn readable<T: serde::de::DeserializeOwned>(json: &str) -> Option<T> {
     serde_json::from_str(json).inspect_err(|error| tracing::warn!(%error, "a stored state cannot be read")).ok()
 }
 

@@ -6,7 +6,7 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 
-use super::bucket::{Bucket, Snapshot};
+use super::bucket::{Bucket, Source};
 use super::decide::Settings;
 use super::forecast::Estimator;
 use super::guard;
@@ -120,22 +120,22 @@ impl Plan {
         self.accounts.contains(&bucket.account)
     }
 
+    /// Says whether what one source has said of an account is kept, although another has spoken since: the endpoint names
+    /// every limit, a program those that the CLI knows, and a workstation two. Whoever is not asked any more is preferred to
+    /// nobody.
+    #[must_use]
+    pub fn prefers(&self, account: &str, kept: Source, told: Source) -> bool {
+        match kept {
+            Source::AnthropicOauth => told != kept && self.endpoints.iter().any(|name| name == account),
+            Source::Command => told == Source::Push && self.guard.is_asked(account),
+            Source::Push | Source::Import => false,
+        }
+    }
+
     /// When the quiet hours end, if they are on.
     #[must_use]
     pub fn quiet_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.quiet?.until(&self.zone, now)
-    }
-
-    /// Older than this, numbers are not acted on.
-    #[must_use]
-    pub fn stale_after(&self) -> SignedDuration {
-        self.interval * guard::STALE_AFTER
-    }
-
-    /// Says whether an answer is too old to act on.
-    #[must_use]
-    pub fn is_stale(&self, snapshot: &Snapshot, now: Timestamp) -> bool {
-        now.duration_since(snapshot.at) > self.stale_after()
     }
 }
 
@@ -175,6 +175,26 @@ pub(super) mod tests {
     fn plan((from, to): (Time, Time)) -> Plan {
         let quiet = Hours { from, to };
         Plan { zone: TimeZone::get("Europe/Berlin").unwrap(), quiet: Some(quiet), ..bare() }
+    }
+
+    #[test]
+    fn what_says_more_is_kept_as_long_as_it_is_asked() {
+        use Source::{AnthropicOauth, Command, Push};
+        let joined = Plan { endpoints: vec!["work".to_owned()], ..bare() };
+        let mut alone = bare();
+        alone.guard.pushed = vec!["work".to_owned()];
+        for (kept, told, is_joined, is_asked, is_alone) in [
+            (AnthropicOauth, Push, true, false, false),
+            (AnthropicOauth, Command, true, false, false),
+            (AnthropicOauth, AnthropicOauth, false, false, false),
+            (Command, Push, true, true, false),
+            (Command, Command, false, false, false),
+            (Push, Command, false, false, false),
+            (Push, Push, false, false, false),
+        ] {
+            let found = [&joined, &bare(), &alone].map(|plan| plan.prefers("work", kept, told));
+            assert_eq!(found, [is_joined, is_asked, is_alone], "{kept:?}, then {told:?}");
+        }
     }
 
     #[test]

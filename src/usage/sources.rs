@@ -106,3 +106,39 @@ fn layout(account: &Account) -> Layout {
         plan: of("plan"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Sources};
+
+    use super::*;
+
+    /// The layout of the first account with these keys.
+    fn layout_of(keys: &str) -> Layout {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pilothouse.toml");
+        let toml = format!(
+            "[matrix]\nuser = \"bot\"\npassword = \"x\"\n[policy]\nusers = [\"@you:example.org\"]\n\
+             [[usage.accounts]]\nsecret = \"s\"\nnamespace = \"n\"\n{keys}"
+        );
+        std::fs::write(&path, toml).unwrap();
+        let sources = Sources { argument: Some(path), environment: BTreeMap::new(), usual: vec![] };
+        layout(&Config::load(&sources).unwrap().config.usage.accounts[0])
+    }
+
+    #[test]
+    fn the_keys_of_the_configuration_say_how_a_login_is_written_down() {
+        assert_eq!(layout_of(""), Layout::default());
+        assert_eq!(layout_of("secret_key = \"login\""), Layout::Document { key: "login".to_owned() });
+        let keys = Keys {
+            access_token: "token".to_owned(),
+            refresh_token: Some("again".to_owned()),
+            expires_at: Some("until".to_owned()),
+            refresh_expires_at: None,
+            scopes: None,
+            plan: None,
+        };
+        let written = "token_keys = { access_token = \"token\", refresh_token = \"again\", expires_at = \"until\" }";
+        assert_eq!(layout_of(written), Layout::Keys(keys));
+    }
+}

@@ -16,11 +16,10 @@ use super::decide::BucketState;
 use super::digest::{self, Before};
 use super::gate::{Gate, Kept};
 use super::guard::{Guard, Stepped, View};
-use super::overview::{self, readable};
+use super::overview;
 use super::plan::Plan;
 use super::source::{Adapter, SourceError};
 use crate::chat;
-use crate::store::usage::Account;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 
@@ -148,7 +147,7 @@ impl Watcher {
         for (index, adapter) in (0..).zip(&adapters) {
             let row = store.account(&adapter.row()).await?;
             gates.push(Gate::begin(interval, (index, count), Kept::from(&row), now));
-            good.push(answered_at(&row, adapter.kind()));
+            good.push(row.good_at);
         }
         let watcher = Self {
             store,
@@ -283,7 +282,7 @@ impl Watcher {
     async fn learn(&self, snapshot: &Snapshot, now: Timestamp) -> Result<Known, StoreError> {
         let plan = Arc::clone(&self.plan.borrow());
         if snapshot.source != Source::AnthropicOauth {
-            self.note_told(snapshot, &plan, now).await?;
+            overview::keep(&self.store, &plan, snapshot).await?;
         }
         let Known { states, mut closed } = Known::read(&self.store).await?;
         let known = states.iter().map(|state| &state.bucket).filter(|bucket| bucket.account == snapshot.account);
@@ -314,19 +313,6 @@ impl Watcher {
         }
         self.show(&known, &plan);
         Ok(known)
-    }
-
-    /// Keeps the answer of another source as the account's, unless the endpoint's own is there and not stale: it says the
-    /// most, and what is decided stands on the fresher value anyway.
-    async fn note_told(&self, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Result<(), StoreError> {
-        let known: Option<Snapshot> =
-            self.store.account(&snapshot.account).await?.snapshot.as_deref().and_then(readable);
-        if known.is_none_or(|known| known.source >= snapshot.source || plan.is_stale(&known, now))
-            && let Ok(json) = serde_json::to_string(snapshot)
-        {
-            self.store.note_told(&snapshot.account, json, snapshot.at).await?;
-        }
-        Ok(())
     }
 
     /// Lets the guard look at everything that is known; without it, at what the store has.
@@ -373,12 +359,6 @@ impl Watcher {
             self.metrics.usage_forecast(&name, outlook.forecast().map(|forecast| forecast.probability));
         }
     }
-}
-
-/// When this source has last answered for an account, by the account's row: another one may have written there since.
-fn answered_at(row: &Account, source: Source) -> Option<Timestamp> {
-    let snapshot: Snapshot = readable(row.snapshot.as_deref()?)?;
-    row.good_at.filter(|_| snapshot.source == source)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the loop reads the clock")]

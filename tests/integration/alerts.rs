@@ -21,7 +21,7 @@ use crate::support::subscribed::{account, answer, log_in, log_in_for, now, rule,
 use crate::support::synapse::{Synapse, synapse};
 
 /// After an outage of the homeserver the pauses have grown.
-const LATER: Duration = Duration::from_mins(2);
+pub(crate) const LATER: Duration = Duration::from_mins(2);
 
 /// One account that is asked every two seconds.
 fn plan(provider: &Provider, folder: &Path, more: &str) -> Plan {
@@ -29,7 +29,7 @@ fn plan(provider: &Provider, folder: &Path, more: &str) -> Plan {
 }
 
 /// How often the bot has said this, edits aside, when everything before is out.
-async fn told(house: &House, words: &str) -> usize {
+pub(crate) async fn told(house: &House, words: &str) -> usize {
     house.ask("version").await;
     let said = |event: &&RoomEvent| event.sender == house.bot.user_id && event.edits().is_none();
     house.person.events(&house.room).iter().filter(said).filter(|event| event.body().contains(words)).count()

@@ -6,8 +6,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use pilothouse::chat::{Address, GUARD, Message, Standing};
 use pilothouse::config::{Config, Sources};
-use pilothouse::store::Store;
-use pilothouse::store::inbox::{self, Arrival, Entry, Started};
+use pilothouse::store::inbox::{self, Arrival, Done, Entry, Started};
+use pilothouse::store::{Store, outcome};
 use pilothouse::usage::guard::{Guard, Key, State, Stepped, View};
 use serde_json::json;
 
@@ -122,6 +122,15 @@ impl Beside {
     }
 }
 
+/// An order for `web` as the operator writes it.
+fn work(namespace: &Namespace, (from, to): (i32, i32), generation: i64) -> String {
+    let target = json!({
+        "name": "web", "label": "web", "kind": "Deployment", "namespace": namespace.name, "object": "web",
+    });
+    let change = json!({ "scale": { "from": from, "to": to } });
+    json!({ "target": target, "change": change, "owners": [], "generation": generation }).to_string()
+}
+
 /// What `kubectl scale` does.
 async fn kubectl_scale(namespace: &Namespace, name: &str, replicas: i32) {
     let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
@@ -159,6 +168,35 @@ async fn a_full_limit_stops_and_its_reset_gives_back_over_a_kill_between() {
         house.person.expect(SOON, says(&house, "ready: 2/2")).await;
         assert_eq!(beside.sample(2, 1.0).await, Stepped::default());
         assert_eq!(beside.state().await, None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_stop_is_found_behind_many_that_found_nothing_to_stop() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 2).await;
+        let mut house = House::build(&namespace, plan(&["web"], "act")).await;
+        house.ask("version").await;
+        let beside = Beside::new(&house);
+        beside.stop(1).await;
+        let generation = namespace.generation("web").await;
+        house.running.kill().await;
+        // What another rule leaves behind in a week whose 5-hour windows fill up, one after the other.
+        for n in 0..60 {
+            let event = format!("guard/futile-{n}");
+            beside.ask(&house, &event, "stop web").await;
+            let entry = beside.store.guard(move |ledger| ledger.entry(&event)).await.expect("read").expect("a row");
+            let target = Some(format!("Deployment/{}/web", namespace.name));
+            let work = Some(work(&namespace, (0, 0), generation));
+            let done = Done { target, work, ..Done::silent(entry.id, outcome::UNCHANGED) };
+            beside.store.finish(done, now()).await.expect("written");
+        }
+        assert_eq!(beside.sample(2, 0.0).await, Stepped { requests: 1, notices: 1 });
+        house.start_again().await;
+        let start = beside.done(State::start_event).await;
+        assert_eq!(namespace.replicas("web").await, 2, "{start:?}");
     })
     .await;
 }
@@ -272,16 +310,9 @@ async fn a_start_of_the_guard_that_a_kill_interrupted_is_finished_only_where_nob
             let start = entries.into_iter().find(|entry| entry.sender == GUARD).expect("a start");
             let object = namespace.api::<Deployment>().get("web").await.expect("there");
             let generation = object.metadata.generation.expect("a generation");
-            let work = json!({
-                "target": {
-                    "name": "web", "label": "web", "kind": "Deployment", "namespace": namespace.name, "object": "web",
-                },
-                "change": { "scale": { "from": 0, "to": 2 } },
-                "owners": [],
-                "generation": generation + 1,
-            });
+            let work = work(&namespace, (0, 2), generation + 1);
             let target = format!("Deployment/{}/web", namespace.name);
-            let started = Started { id: start.id, target, work: work.to_string(), remember: None, progress: None };
+            let started = Started { id: start.id, target, work, remember: None, progress: None };
             beside.store.start(started, now()).await.expect("written");
             if meddled {
                 kubectl_scale(&namespace, "web", 1).await;

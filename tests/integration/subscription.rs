@@ -18,6 +18,8 @@ use crate::support::provider::Provider;
 mod asking;
 #[path = "subscription/killed.rs"]
 mod killed;
+#[path = "subscription/killed_folder.rs"]
+mod killed_folder;
 #[path = "subscription/kills.rs"]
 mod kills;
 #[path = "subscription/locks.rs"]

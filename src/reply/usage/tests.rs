@@ -1,4 +1,5 @@
 use crate::usage::bucket::{Reading, Share, Snapshot, Source, Unit};
+use crate::usage::decide::Pace;
 use crate::usage::forecast::Estimator;
 
 use super::*;
@@ -95,6 +96,52 @@ fn several_accounts_have_their_names_and_old_numbers_say_so() {
     assert!(plain.contains("⚠️ These numbers are 40 min old: nothing is stopped or started by them. The provider wants to be left alone until 12:55."), "{plain}");
     assert!(plain.contains("private (max)\n") && plain.contains("The last question failed: no answer."), "{plain}");
     assert!(told(vec![]).plain.starts_with("No subscription is watched here."));
+}
+
+#[test]
+fn a_limit_of_which_nothing_was_heard_lately_has_an_age_of_its_own() {
+    let fable = reading("work/weekly_scoped/Fable", 100.0, Some("2026-09-17T12:00:00Z"));
+    let week = reading("work/weekly_all", 57.0, None);
+    let mut joined = watched("work", &[(week, Outlook::NoResetKnown), (fable, Outlook::Exhausted)]);
+    let lines = |joined: &Watched| told(vec![joined.clone()]).plain.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(&joined)[3], "▓▓▓▓▓▓▓▓▓▓ week of Fable 100 %, resets Thu 14:00 (in 2 d 2 h).");
+    joined.buckets[1].at = at("2026-09-15T06:00:00Z");
+    joined.snapshot.as_mut().unwrap().at = at("2026-09-15T06:00:00Z");
+    assert_eq!(
+        lines(&joined)[2..],
+        [
+            "▓▓▓▓▓░░░░░ week 57 %.",
+            "▓▓▓▓▓▓▓▓▓▓ week of Fable 100 % 3 h 40 min ago, resets Thu 14:00 (in 2 d 2 h).",
+            "As of 4 min ago.",
+        ]
+    );
+    // Where all of it is old, it is said once.
+    joined.buckets[0].at = at("2026-09-15T06:00:00Z");
+    assert!(lines(&joined)[2..5].iter().all(|line| !line.contains("ago")), "{:?}", lines(&joined));
+}
+
+#[test]
+fn a_week_has_its_pace_and_burn_and_the_first_answer_is_armed_with_bars() {
+    let week = reading("work/weekly_all", 59.0, Some("2026-09-17T12:00:00Z"));
+    let hours = reading("work/session", 59.0, Some("2026-09-15T12:00:00Z"));
+    let mut account = watched("work", &[(week, Outlook::TooEarly), (hours, Outlook::NoResetKnown)]);
+    for shown in &mut account.buckets {
+        (shown.pace, shown.burn) = (Some(Pace { used: 59.0, even: 40.0 }), Some(1.3));
+    }
+    let line = |account: &Watched, n: usize| told(vec![account.clone()]).plain.lines().nth(n).unwrap().to_owned();
+    assert_eq!(
+        line(&account, 1),
+        "▓▓▓▓▓░░░░░ week 59 %, resets Thu 14:00 (in 2 d 2 h), 19 pp ahead of even use. Too early to foretell. Now 1.3 pp an hour."
+    );
+    assert_eq!(line(&account, 2), "▓▓▓▓▓░░░░░ 5-hour window 59 %, resets 14:00 (in 2 h 20 min).");
+    for (even, words) in [(70.0, ", 11 pp behind even use."), (59.4, ", even.")] {
+        account.buckets[0].pace = Some(Pace { used: 59.0, even });
+        assert!(line(&account, 1).contains(words), "{}", line(&account, 1));
+    }
+    let zone = TimeZone::UTC;
+    let armed = armed(&Overview { accounts: vec![account], muted_until: None, zone, now: at(NOW) }).plain;
+    assert!(armed.starts_with("👀 Armed: the subscription is watched from now on.\n"), "{armed}");
+    assert!(armed.contains("▓▓▓▓▓░░░░░ week 59 %"), "{armed}");
 }
 
 #[test]

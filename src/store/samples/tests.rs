@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::usage::Asked;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -79,6 +80,59 @@ async fn what_was_seen_is_kept_for_a_stated_time() {
     assert_eq!(store.samples(Some("work/weekly_all".to_owned()), at(300)).await.unwrap(), [seen(300, 11.0)]);
     assert_eq!(store.prune_usage(at(300) + SAMPLES_KEPT).await.unwrap(), 1);
     assert_eq!(store.samples(None, at(0)).await.unwrap(), [seen(300, 11.0)]);
+}
+
+#[tokio::test]
+async fn what_is_told_unasked_is_kept_and_is_no_answer_of_the_one_who_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let good = Asked { snapshot: Some("\"asked\"".to_owned()), ..Asked::default() };
+    store.note_asked("work", good, at(0)).await.unwrap();
+    for account in ["work", "desk"] {
+        store.note_told(account, "\"told\"".to_owned()).await.unwrap();
+    }
+    let rows = [store.account("work").await.unwrap(), store.account("desk").await.unwrap()];
+    assert!(rows.iter().all(|row| row.snapshot.as_deref() == Some("\"told\"")), "{rows:?}");
+    assert_eq!(rows.map(|row| row.good_at), [Some(at(0)), None]);
+}
+
+#[tokio::test]
+async fn the_record_of_windows_forecasts_and_alerts_is_kept_for_two_years() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let learned = |second: i64| Learned {
+        closed: vec![Closed {
+            bucket: "work/weekly_all".to_owned(),
+            started_at: at(second - 600),
+            ended_at: at(second),
+            last: 90.0,
+            exhausted_at: None,
+            shape: "scheduled".to_owned(),
+        }],
+        foretold: vec![Foretold {
+            bucket: "work/weekly_all".to_owned(),
+            cycle: at(0),
+            at: at(second),
+            estimator: "shrunken".to_owned(),
+            percent: 50.0,
+            probability: 0.5,
+            low: None,
+            median: None,
+            high: None,
+        }],
+        alerts: vec![alert(&format!("crossed-{second}"), None)],
+        ..Learned::default()
+    };
+    for second in [0, 300] {
+        store.learn(learned(second), at(second)).await.unwrap();
+    }
+    assert_eq!(store.prune_usage(at(0) + RECORD_KEPT).await.unwrap(), 0);
+    assert_eq!(store.prune_usage(at(300) + RECORD_KEPT).await.unwrap(), 3);
+    let kept = (store.closed_windows(None).await.unwrap(), store.forecasts().await.unwrap());
+    assert_eq!((kept.0.len(), kept.1.len()), (1, 1));
+    assert_eq!((kept.0[0].ended_at, kept.1[0].at), (at(300), at(300)));
+    let told = store.open_alerts("work/weekly_all").await.unwrap();
+    assert_eq!(told.iter().map(|told| told.name.as_str()).collect::<Vec<_>>(), ["crossed-300"]);
 }
 
 #[tokio::test]

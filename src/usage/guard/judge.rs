@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Settings;
 use super::deed::{Course, Past, Will};
-use super::notice::{Action, News, Notice, Reason, Request, gather};
+use super::notice::{Action, Keeper, News, Notice, Reason, Request, gather};
 use super::rule::{Rule, View};
 use super::state::{Asked, Key, Meddled, Seen, State};
 use crate::usage::bucket::Bucket;
@@ -154,28 +154,19 @@ impl<'a> Sight<'a> {
         }
     }
 
-    /// Starts what the guard has stopped, where no rule holds the target and nobody is silent who could say that one does.
+    /// Starts what the guard has stopped, where nothing keeps the target down; else says what does.
     fn give_back(&mut self, target: &str, states: &mut BTreeMap<Key, State>, pasts: &BTreeMap<Key, Past>) {
         let naming = |rule: &&Rule| rule.targets.iter().any(|name| name == target);
         let rules: Vec<&Rule> = self.settings.rules.iter().filter(naming).collect();
         let (acting, observing): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(|rule| rule.acts);
-        let [holds, observes] = [&acting, &observing].map(|rules| {
-            let is_one = |key: &Key| key.target == target && rules.iter().any(|rule| rule.name == key.rule);
-            states.iter().any(|(key, state)| is_one(key) && state.holds())
-        });
-        let [silent, unseen] = [&acting, &observing].map(|rules| {
-            let mut accounts = rules.iter().flat_map(|rule| self.accounts(rule));
-            accounts.any(|account| self.silent_since(&account).is_some())
-        });
-        if !(holds || observes || silent || unseen) {
+        let [keepers, observers] = [&acting, &observing].map(|rules| self.keepers(target, rules, states));
+        if keepers.is_empty() && observers.is_empty() {
             for (key, state) in states.iter_mut().filter(|(key, _)| key.target == target) {
                 if let Some(would) = state.would.take() {
-                    self.say(key, &would.bucket, would.cycle, News::WouldStart);
+                    let bucket = state.freed.as_ref().unwrap_or(&would.bucket);
+                    self.say(key, bucket, would.cycle, News::WouldStart);
                 }
             }
-        }
-        if holds || silent {
-            return;
         }
         // Where several rules have stopped it one after the other, the last is the one that holds.
         let last = states
@@ -184,13 +175,55 @@ impl<'a> Sight<'a> {
             .filter_map(|(key, state)| Some((state.own.as_ref()?.at, key.clone())))
             .max();
         for (key, state) in states.iter_mut().filter(|(key, _)| key.target == target) {
-            if last.as_ref().is_some_and(|(_, last)| last == key) {
-                self.ask_start(key, state, pasts.get(key));
-            } else {
-                state.own = None;
-                state.start = None;
+            let is_last = last.as_ref().is_some_and(|(_, last)| last == key);
+            match (is_last, keepers.is_empty()) {
+                (true, true) => self.ask_start(key, state, pasts.get(key)),
+                (true, false) => self.tell_kept(key, state, pasts.get(key), &keepers),
+                (false, true) => (state.own, state.start) = (None, None),
+                (false, false) => {}
             }
         }
+    }
+
+    /// What keeps a target down: buckets that hold it, whether or not they are heard of, and accounts that should answer
+    /// and do not. A workstation that sleeps keeps down what it held before, and nothing else: nobody is there to ask, and
+    /// it may sleep for days.
+    fn keepers(&self, target: &str, rules: &[&Rule], states: &BTreeMap<Key, State>) -> Vec<Keeper> {
+        let mut keepers = Vec::new();
+        for rule in rules {
+            let name = || rule.name.clone();
+            let state = states.get(&Key { rule: name(), target: target.to_owned() });
+            for bucket in state.into_iter().flat_map(State::holding) {
+                let view = self.view(bucket);
+                let until = view.and_then(|view| view.resets_at).filter(|at| *at > self.now);
+                let silent_since = view.filter(|view| self.is_stale(view)).map(|view| view.at);
+                keepers.push(Keeper::Holds { rule: name(), bucket: bucket.clone(), until, silent_since });
+            }
+            for account in self.accounts(rule) {
+                let told = state.is_some_and(|state| state.holds_for(&account));
+                if !told
+                    && self.settings.is_asked(&account)
+                    && let Some(since) = self.silent_since(&account)
+                {
+                    keepers.push(Keeper::Silent { rule: name(), account, since });
+                }
+            }
+        }
+        keepers
+    }
+
+    /// Says once why what the guard has stopped is not given back, though the bucket for which that was done has let go. What
+    /// comes to keep it down later speaks for itself when it comes.
+    fn tell_kept(&mut self, key: &Key, state: &mut State, past: Option<&Past>, keepers: &[Keeper]) {
+        let Some(own) = state.outlived().filter(|_| !state.kept && state.start.is_none()) else { return };
+        // It may run: the stop was ordered, and whether it arrived nobody knows.
+        let is_last = state.stop.as_ref().is_some_and(|stop| stop.is_of(own));
+        if is_last && is_failed(past.and_then(|past| past.stop)) {
+            return;
+        }
+        let bucket = own.bucket.clone();
+        state.kept = true;
+        self.say(key, &bucket, self.now, News::Kept(keepers.to_vec()));
     }
 
     fn ask_start(&mut self, key: &Key, state: &mut State, past: Option<&Past>) {
@@ -202,7 +235,7 @@ impl<'a> Sight<'a> {
         match &state.start {
             None => {
                 let asked = Asked { attempt: 0, at: self.now, ..own.clone() };
-                self.say(key, &asked.bucket, asked.cycle, News::Starts);
+                self.say(key, state.freed.as_ref().unwrap_or(&asked.bucket), asked.cycle, News::Starts);
                 self.want(key, &asked, Will::Start);
                 state.start = Some(asked);
             }
@@ -223,14 +256,13 @@ impl<'a> Sight<'a> {
             let since = self.silent_since(account);
             if self.settings.is_asked(account) {
                 silences.extend(since.map(|since| (account.clone(), since)));
-            } else if state.holds_for(account) || state.own.is_some() && !state.holds() {
-                // A workstation sleeps every night. That matters while it holds a target, or while nothing else stands in
-                // the way of giving one back; and once in that time.
+            } else if state.holds_for(account) {
+                // A workstation sleeps every night. That matters while it holds a target, and once in that time.
                 let told = state.silences.get(account).copied();
                 silences.extend(told.or(since).map(|since| (account.clone(), since)));
             }
         }
-        for bucket in state.claims.iter().filter(|(_, claim)| claim.held.is_some()).map(|(bucket, _)| bucket) {
+        for bucket in state.holding() {
             let Some(view) = self.view(bucket).filter(|view| self.is_stale(view)) else { continue };
             if self.settings.is_asked(&view.bucket.account) && !silences.contains_key(&view.bucket.account) {
                 silences.insert(bucket.clone(), view.at);

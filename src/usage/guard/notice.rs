@@ -34,7 +34,7 @@ pub struct Notice {
     pub targets: Vec<(String, String)>,
     /// The bucket that it is about; of a silence, the account perhaps.
     pub bucket: String,
-    /// The cycle of that bucket; of a silence, its begin.
+    /// The cycle of that bucket; of a silence and of what keeps a target down, its begin.
     pub cycle: Timestamp,
     /// What happened.
     pub news: News,
@@ -79,6 +79,8 @@ pub enum News {
         /// Somebody is asked for the account, and should have answered; else its workstations sleep, perhaps.
         asked: bool,
     },
+    /// The bucket for which a target was stopped holds it no more, but something else does: it is not given back yet.
+    Kept(Vec<Keeper>),
     /// Another account is behind the bucket: what was stopped is left stopped, because no limit was reset.
     Switched,
     /// The rule does not act on the target any more, and leaves it stopped.
@@ -97,6 +99,7 @@ impl News {
             Self::Overridden { .. } => "overridden",
             Self::HandedOver { .. } => "handed-over",
             Self::Silent { .. } => "silent",
+            Self::Kept(_) => "kept",
             Self::Switched => "switched",
             Self::Released => "released",
         }
@@ -126,6 +129,31 @@ pub struct Reason {
     pub probability: Option<f64>,
     /// When it is empty again, as announced.
     pub resets_at: Option<Timestamp>,
+}
+
+/// What keeps a target down.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Keeper {
+    /// A rule wants it down.
+    Holds {
+        /// The rule,
+        rule: String,
+        /// because of this bucket.
+        bucket: String,
+        /// When its reset is announced, if that is still to come.
+        until: Option<Timestamp>,
+        /// Its last sample, where that is too old to act on.
+        silent_since: Option<Timestamp>,
+    },
+    /// A rule might want it down: nobody knows, because an account that is asked does not answer.
+    Silent {
+        /// The rule.
+        rule: String,
+        /// The account.
+        account: String,
+        /// Its last sample.
+        since: Timestamp,
+    },
 }
 
 /// Says in one notice what is the same for several targets.

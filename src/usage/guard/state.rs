@@ -35,6 +35,10 @@ pub struct State {
     pub start: Option<Asked>,
     /// The stop that a rule which only observes would have asked for.
     pub would: Option<Asked>,
+    /// The bucket that held the target and whose reset was proven last: that is what gives it back.
+    pub freed: Option<String>,
+    /// It was told what keeps the target down, though the bucket of `own` holds it no more.
+    pub kept: bool,
     /// Silences that were told: of an account or a bucket, since the time of the last sample.
     pub silences: BTreeMap<String, Timestamp>,
 }
@@ -87,7 +91,7 @@ impl Asked {
     }
 
     /// Whether both stand for the same cycle of the same bucket.
-    fn is_of(&self, other: &Self) -> bool {
+    pub(super) fn is_of(&self, other: &Self) -> bool {
         (&self.bucket, self.cycle) == (&other.bucket, other.cycle)
     }
 
@@ -137,18 +141,29 @@ impl State {
         self.claims.values().any(|claim| claim.held.is_some())
     }
 
+    /// The buckets that hold the target.
+    pub(super) fn holding(&self) -> impl Iterator<Item = &String> {
+        self.claims.iter().filter(|(_, claim)| claim.held.is_some()).map(|(bucket, _)| bucket)
+    }
+
     /// Says whether a bucket of this account holds the target.
     pub(super) fn holds_for(&self, account: &str) -> bool {
-        let of = |bucket: &str| bucket.split('/').next() == Some(account);
-        self.claims.iter().any(|(bucket, claim)| claim.held.is_some() && of(bucket))
+        self.holding().any(|bucket| bucket.split('/').next() == Some(account))
+    }
+
+    /// The stop that took the replicas away, where the bucket for which it was made has let go since.
+    pub(super) fn outlived(&self) -> Option<&Asked> {
+        self.own.as_ref().filter(|own| self.holding().all(|bucket| *bucket != own.bucket))
     }
 
     fn rests(&self) -> bool {
         self.claims.values().any(|claim| claim.rests.is_some())
     }
 
-    /// Forgets a stop that holds nothing any more and gives nothing back.
+    /// Forgets a stop that holds nothing any more and gives nothing back, and what is known of one.
     pub(super) fn forget(&mut self) {
+        self.kept &= self.outlived().is_some();
+        self.freed.take_if(|_| self.own.is_none() && self.would.is_none());
         let is_over = !self.holds() && !self.rests() && self.own.is_none() && self.start.is_none();
         self.stop.take_if(|stop| is_over && stop.settled);
     }
@@ -180,7 +195,7 @@ impl State {
             // What was ordered and failed may have happened: whether it did, the operator sees before it starts anything.
             if matches!(course, Course::Moved | Course::Failed { ordered: true }) {
                 self.start.take_if(|start| !start.is_of(stop));
-                self.own = Some(stop.clone());
+                (self.own, self.freed, self.kept) = (Some(stop.clone()), None, false);
             }
         }
     }
@@ -217,9 +232,10 @@ impl State {
         let mut seen = Seen::default();
         for view in fresh {
             let claim = self.claims.entry(view.bucket.to_string()).or_default();
-            let held = claim.see(view, rule.is_met(view));
-            if held && view.switched {
-                seen.switched.push(view.bucket.to_string());
+            match (claim.see(view, rule.is_met(view)), view.switched) {
+                (true, true) => seen.switched.push(view.bucket.to_string()),
+                (true, false) => self.freed = Some(view.bucket.to_string()),
+                (false, _) => {}
             }
         }
         // A person has overridden the rule, not one of its buckets: it rests until that one's reset.

@@ -16,8 +16,8 @@ use crate::usage::source::{Adapter, SourceError};
 
 /// Trouble that a person must end is told once in this time.
 const TROUBLE_PAUSE: SignedDuration = SignedDuration::from_hours(24);
-/// Something that is told once for ever is told once in this time.
-const ONCE: SignedDuration = SignedDuration::from_hours(24 * 365);
+/// Something that is told once is told once in this time: what was said is not remembered longer.
+const ONCE: SignedDuration = SignedDuration::from_hours(24 * 90);
 /// An account that gave no answer for so long is told, whatever is in the way.
 const OUTAGE: SignedDuration = SignedDuration::from_hours(6);
 /// Keys of answers that are told and counted; who sends more of them sends nonsense.

@@ -1,14 +1,17 @@
 //! The watcher's own turns, on a real store, with a program as the source; the time is the test's.
 
+use jiff::SignedDuration;
+
 use crate::chat::{LAST_ROOM, Outgoing};
 use crate::store::samples::Learned;
 use crate::store::usage::Asked;
 use crate::usage::bucket::{Bucket, Reading, Reset, Unit};
+use crate::usage::credential::{self, Layout, Login, directory};
 use crate::usage::cycle::Sample;
 use crate::usage::decide::decide;
 use crate::usage::plan::{self, Hours};
-use crate::usage::source::command;
-use jiff::SignedDuration;
+use crate::usage::source::{anthropic, command};
+use crate::usage::wire;
 
 use super::*;
 
@@ -36,10 +39,30 @@ impl Place {
             environment: vec![],
             timeout: std::time::Duration::from_secs(1),
         };
-        let adapters = vec![Adapter::Command(command::Program::new(settings).unwrap())];
+        self.asking(Adapter::Command(command::Program::new(settings).unwrap())).await
+    }
+
+    /// One that asks the endpoint, with a login in a folder that has none.
+    async fn of_the_endpoint(&self) -> Watcher {
+        let (account, user_agent) = ("work".to_owned(), wire::USER_AGENT.to_owned());
+        let url: url::Url = "http://127.0.0.1:9/".parse().unwrap();
+        let http = wire::client(anthropic::TIMEOUT, None).unwrap();
+        let folder = directory::Settings { path: self.folder.path().to_owned(), layout: Layout::default() };
+        let settings = credential::Settings {
+            account: account.clone(),
+            token_url: url.clone(),
+            client_id: credential::refresh::CLIENT_ID.to_owned(),
+            user_agent: user_agent.clone(),
+        };
+        let login = Login::new(settings, http.clone(), directory::Place::new(folder).into(), self.store());
+        let settings = anthropic::Settings { account, url, user_agent };
+        self.asking(Adapter::Anthropic(anthropic::Anthropic::new(settings, http, login))).await
+    }
+
+    async fn asking(&self, adapter: Adapter) -> Watcher {
         let plan = watch::channel(Arc::new(self.plan.clone())).1;
         let wakes = (Arc::default(), Arc::default());
-        Watcher::begin(self.store(), plan, adapters, wakes, Metrics::default()).await.unwrap()
+        Watcher::begin(self.store(), plan, vec![adapter], wakes, Metrics::default()).await.unwrap()
     }
 }
 
@@ -116,6 +139,36 @@ async fn a_restart_shows_what_was_known_before_it() {
     ] {
         has(&metrics, &line);
     }
+}
+
+#[tokio::test]
+async fn what_a_workstation_tells_is_no_answer_of_the_endpoint_and_hides_none_of_its_limits() {
+    let mut place = Place::new();
+    place.plan.endpoints = vec!["work".to_owned()];
+    let mut watcher = place.of_the_endpoint().await;
+    let (store, start) = (place.store(), watcher.since);
+    let good = start - HOUR * 5;
+    let of = |source, at, percent| {
+        let mut answer = Snapshot { source, ..snapshot(at, percent) };
+        answer.readings[0].resets_at = Some(good + HOUR * 72);
+        answer
+    };
+    let mut answer = of(Source::AnthropicOauth, good, 42.0);
+    let fable = "work/weekly_scoped/Fable";
+    answer.readings.push(Reading { bucket: fable.parse().unwrap(), used: 100.0, ..answer.readings[0].clone() });
+    watcher.answered(0, Ok(answer), good).await;
+    watcher.take(of(Source::Push, start, 57.0), start).await.unwrap();
+
+    // What `check` reads, and what the alert on old numbers reads after a restart.
+    let second = good.as_second();
+    assert_eq!(store.account("work").await.unwrap().good_at.unwrap().as_second(), second);
+    let metrics = place.of_the_endpoint().await.metrics;
+    has(&metrics, &format!("last_good_timestamp_seconds{{account=\"work\",source=\"anthropic-oauth\"}} {second}"));
+    // What `usage` shows: each limit with its own age.
+    let overview = overview::read(&store, &place.plan, start).await.unwrap();
+    let shown = overview.accounts[0].buckets.iter();
+    let shown: Vec<_> = shown.map(|shown| (shown.reading.bucket.to_string(), shown.reading.used, shown.at)).collect();
+    assert_eq!(shown, [("work/weekly_all".to_owned(), 57.0, start), (fable.to_owned(), 100.0, good)]);
 }
 
 #[tokio::test]

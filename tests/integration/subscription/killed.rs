@@ -20,7 +20,7 @@ use crate::support::process::Pilothouse;
 use crate::support::provider::{Provider, Reply};
 
 /// A claim of the one who was killed counts for a minute.
-const LONG: Duration = Duration::from_mins(3);
+pub(super) const LONG: Duration = Duration::from_mins(3);
 
 /// Where the door stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +53,7 @@ impl Door {
         };
         let router = Router::new().fallback(pass);
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let kubeconfig = Folder::new("pilothouse-kubeconfig-");
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: {server:?}}}}}]\n\
-             users: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n"
-        );
-        std::fs::write(kubeconfig.join("config"), text).unwrap();
-        Self { kubeconfig, stop, stopped, _server: AbortOnDropHandle::new(task) }
+        Self { kubeconfig: kubeconfig(&server), stop, stopped, _server: AbortOnDropHandle::new(task) }
     }
 
     async fn until_stopped(&mut self) {
@@ -70,6 +64,17 @@ impl Door {
     fn open(&self) {
         *self.stop.lock().unwrap() = None;
     }
+}
+
+/// A folder with a kubeconfig for what is at this URL.
+pub(super) fn kubeconfig(server: &str) -> Folder {
+    let folder = Folder::new("pilothouse-kubeconfig-");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: {server:?}}}}}]\n\
+         users: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n"
+    );
+    std::fs::write(folder.join("config"), text).unwrap();
+    folder
 }
 
 async fn forward(client: Client, request: Request, stop: Option<Stop>, seen: &watch::Sender<bool>) -> Response {
@@ -109,7 +114,7 @@ fn daemon(namespace: &Namespace, provider: &Provider, door: &Door) -> Pilothouse
 }
 
 /// Waits until the provider was asked with this access token.
-async fn until_asked_with(provider: &Provider, access: &str) {
+pub(super) async fn until_asked_with(provider: &Provider, access: &str) {
     let asked = async {
         let mut count = 0;
         while !provider.usage_asked().iter().any(|asked| asked.header("authorization") == format!("Bearer {access}")) {

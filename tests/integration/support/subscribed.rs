@@ -34,10 +34,16 @@ pub(crate) fn answer(percent: f64, resets_at: Timestamp) -> Value {
 
 /// The CLI's document with the provider's first login; the whole login ends in so many hours.
 pub(crate) fn document(hours: Option<i64>) -> String {
-    let from_now = |hours: i64| (now() + SignedDuration::from_hours(hours)).as_millisecond();
+    document_until(hours.map(|hours| now() + SignedDuration::from_hours(hours)))
+}
+
+/// The same with the time at which the whole login ends.
+pub(crate) fn document_until(end: Option<Timestamp>) -> String {
     json!({ "claudeAiOauth": {
-        "accessToken": "access-0", "refreshToken": "refresh-0", "expiresAt": from_now(8),
-        "refreshTokenExpiresAt": hours.map(from_now), "scopes": ["user:profile"], "subscriptionType": "max",
+        "accessToken": "access-0", "refreshToken": "refresh-0",
+        "expiresAt": (now() + SignedDuration::from_hours(8)).as_millisecond(),
+        "refreshTokenExpiresAt": end.map(Timestamp::as_millisecond),
+        "scopes": ["user:profile"], "subscriptionType": "max",
     } })
     .to_string()
 }

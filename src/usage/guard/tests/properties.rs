@@ -26,7 +26,8 @@ enum Op {
     Operate,
 }
 
-const BUCKETS: [&str; 3] = ["work/weekly_all", "work/session", "home/weekly_all"];
+/// The desk is nobody asked for: it pushes, and sleeps.
+const BUCKETS: [&str; 4] = ["work/weekly_all", "work/session", "home/weekly_all", "desk/weekly_all"];
 
 fn op() -> impl Strategy<Value = Op> {
     let will = prop_oneof![Just(Will::Start), Just(Will::Stop)];
@@ -142,9 +143,34 @@ impl Watched {
             let Action::Request(request) = action else { continue };
             self.hold_request(request, &pasts, &before);
         }
+        self.hold_reasons(&before, &pasts, &actions);
         let states = self.world.states.clone();
         assert_eq!(self.world.judge(), [], "the same sample is no news");
         assert_eq!(self.world.states, states);
+    }
+
+    /// Whatever stays down although its own limit lets it go: why is told, once, and it is true.
+    fn hold_reasons(&self, before: &BTreeMap<Key, State>, pasts: &BTreeMap<Key, Past>, actions: &[Action]) {
+        let states = &self.world.states;
+        for action in actions {
+            let Action::Say(Notice { rule, news: News::Kept(keepers), .. }) = action else { continue };
+            let key = |rule: &str| Key { rule: rule.to_owned(), target: LLAMA.to_owned() };
+            let told = before.get(&key(rule)).filter(|state| state.kept && state.outlived().is_some());
+            assert!(told.is_none_or(|state| state.own != states[&key(rule)].own), "told twice");
+            assert!(!keepers.is_empty());
+            for keeper in keepers {
+                match keeper {
+                    Keeper::Holds { rule, bucket, .. } => assert!(states[&key(rule)].claims[bucket].held.is_some()),
+                    Keeper::Silent { account, .. } => assert_ne!(account, "desk"),
+                }
+            }
+        }
+        let owning = states.iter().filter_map(|(key, state)| Some((state.own.as_ref()?.at, key, state)));
+        let Some((_, key, state)) = owning.max_by_key(|(at, key, _)| (*at, (*key).clone())) else { return };
+        let failed = matches!(pasts.get(key).and_then(|past| past.stop), Some(Course::Failed { .. }));
+        let waits = state.outlived().is_some() && state.start.is_none() && !failed;
+        let open = pasts.get(key).is_some_and(|past| past.stop == Some(Course::Open));
+        assert!(!waits || state.kept || open, "{key:?} stays down without a word: {states:#?}");
     }
 
     fn hold_request(&mut self, request: &Request, pasts: &BTreeMap<Key, Past>, before: &BTreeMap<Key, State>) {
@@ -187,13 +213,9 @@ impl Watched {
 
 fn watched() -> Watched {
     let rules = vec![rule("week", "weekly_all", 60.0), rule("hours", "work/session", 80.0)];
-    Watched {
-        world: World::new(rules),
-        is_guards: false,
-        stopped_by: String::new(),
-        let_go: vec![],
-        stops: BTreeMap::new(),
-    }
+    let mut world = World::new(rules);
+    world.settings.pushed = vec!["desk".to_owned()];
+    Watched { world, is_guards: false, stopped_by: String::new(), let_go: vec![], stops: BTreeMap::new() }
 }
 
 proptest! {

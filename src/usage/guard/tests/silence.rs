@@ -1,0 +1,124 @@
+//! What the guard does and says while nothing is heard: of an account that is asked, or of a workstation that sleeps.
+
+use super::world::World;
+use super::*;
+
+#[test]
+fn stale_data_neither_stops_nor_starts_and_is_told_once() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.minute += 15;
+    assert!(world.judge().is_empty(), "three intervals are not too many");
+    world.minute += 1;
+    assert_eq!(words(&said(&world.judge())), ["silent"]);
+    world.minute += 60;
+    assert!(world.judge().is_empty());
+    assert_eq!(words(&world.poll(&[(WEEK, 0, 95.0)])), ["stops"]);
+    // Nothing is heard of the reset in time: only the next sample starts it.
+    world.views.insert(WEEK.to_owned(), view(WEEK, 100, 0.0, world.minute));
+    world.minute += 16;
+    assert_eq!(words(&said(&world.judge())), ["silent"]);
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 0.0)])), ["starts"]);
+}
+
+#[test]
+fn a_bucket_that_is_not_told_any_more_holds_what_it_holds_and_nothing_else() {
+    let (fable, saga) = ("work/weekly_scoped/Fable", "work/weekly_scoped/Saga");
+    let mut world = World::new(vec![rule("models", "weekly_scoped", 90.0)]);
+    for _ in 0..2 {
+        world.poll(&[(fable, 0, 95.0), (saga, 0, 10.0)]);
+    }
+    // Saga is gone from the answers; the account is heard, so its silence is no reason to wait.
+    for _ in 0..5 {
+        assert!(world.poll(&[(fable, 0, 95.0)]).is_empty());
+    }
+    assert_eq!(words(&world.poll(&[(fable, 100, 0.0)])), ["starts"]);
+    // What is gone while it holds the target is told.
+    for _ in 0..2 {
+        world.poll(&[(fable, 100, 95.0), (saga, 0, 10.0)]);
+    }
+    for _ in 0..3 {
+        assert!(world.poll(&[(saga, 0, 10.0)]).is_empty());
+    }
+    assert_eq!(words(&world.poll(&[(saga, 0, 10.0)])), ["silent"]);
+    assert_eq!(world.replicas, 0);
+}
+
+#[test]
+fn a_workstation_that_sleeps_is_told_of_once_while_it_holds_a_target() {
+    let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+    world.settings.pushed = vec!["work".to_owned()];
+    world.poll(&[(WEEK, 0, 50.0)]);
+    world.minute += 8 * 60;
+    assert!(world.judge().is_empty(), "nothing is held: its silence is nobody's matter");
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    let mut told = Vec::new();
+    for _night in 0..3 {
+        world.minute += 8 * 60;
+        told.extend(said(&world.judge()));
+        told.extend(world.poll(&[(WEEK, 0, 95.0)]));
+    }
+    assert_eq!(told, [News::Silent { asked: false }]);
+    assert!(!told[0].is_grave(), "nobody is woken for it");
+}
+
+#[test]
+fn a_workstation_that_sleeps_keeps_nothing_down_that_it_does_not_hold() {
+    let laptop = "laptop/weekly_all";
+    for rules in [vec![rule("all", "weekly_all", 90.0)], vec![rule("office", WEEK, 90.0), rule("desk", laptop, 90.0)]] {
+        let mut world = World::new(rules);
+        world.settings.pushed = vec!["laptop".to_owned()];
+        world.poll(&[(WEEK, 0, 95.0), (laptop, 0, 10.0)]);
+        assert_eq!(words(&world.poll(&[(WEEK, 0, 95.0), (laptop, 0, 10.0)])), ["stops"]);
+        world.minute += 60;
+        assert!(world.poll(&[(WEEK, 0, 95.0)]).is_empty(), "its sleep is nobody's matter");
+        assert_eq!(words(&world.poll(&[(WEEK, 100, 0.0)])), ["starts"]);
+        assert!(world.replicas == 2 && world.poll(&[(WEEK, 100, 1.0)]).is_empty());
+    }
+}
+
+#[test]
+fn what_a_sleeping_workstation_still_holds_is_explained_once_each_time_another_lets_go() {
+    let laptop = "laptop/weekly_all";
+    let mut world = World::new(vec![rule("office", WEEK, 90.0), rule("desk", laptop, 90.0)]);
+    world.settings.pushed = vec!["laptop".to_owned()];
+    for percent in [10.0, 10.0, 95.0, 95.0] {
+        world.poll(&[(WEEK, 0, 95.0), (laptop, 0, percent)]);
+    }
+    assert_eq!(world.replicas, 0);
+    let heard = Some(at(world.minute));
+    world.minute += 8 * 60;
+    assert_eq!(world.poll(&[(WEEK, 0, 95.0)]), [News::Silent { asked: false }], "of the rule that holds it");
+    let kept = [News::Kept(vec![holds("desk", laptop, heard)])];
+    assert_eq!(world.poll(&[(WEEK, 100, 0.0)]), kept);
+    assert!(kept[0].is_deed() && !kept[0].is_grave(), "told whatever is muted, and nobody is woken for it");
+    for _ in 0..3 {
+        assert!(world.poll(&[(WEEK, 100, 1.0)]).is_empty());
+    }
+    // The other one fills up once more and promises once more.
+    world.poll(&[(WEEK, 100, 95.0)]);
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 95.0)])), ["stops"]);
+    assert_eq!(world.poll(&[(WEEK, 200, 0.0)]), kept);
+    // It wakes: at first as full as it was.
+    assert!(world.poll(&[(WEEK, 200, 0.0), (laptop, 0, 95.0)]).is_empty());
+    assert_eq!(words(&world.poll(&[(WEEK, 200, 0.0), (laptop, 100, 0.0)])), ["starts"]);
+    assert!(world.poll(&[(WEEK, 200, 1.0)]).is_empty());
+    assert!(world.replicas == 2 && world.states.is_empty(), "{:?}", world.states);
+}
+
+#[test]
+fn an_account_that_should_answer_keeps_down_what_another_lets_go_and_is_named() {
+    let home = "home/weekly_all";
+    let mut world = World::new(vec![rule("office", WEEK, 90.0), rule("house", home, 90.0)]);
+    for _ in 0..2 {
+        world.poll(&[(WEEK, 0, 95.0), (home, 0, 10.0)]);
+    }
+    let since = at(world.minute);
+    world.minute += 60;
+    assert_eq!(world.poll(&[(WEEK, 0, 95.0)]), [News::Silent { asked: true }]);
+    let silent = Keeper::Silent { rule: "house".to_owned(), account: "home".to_owned(), since };
+    assert_eq!(world.poll(&[(WEEK, 100, 0.0)]), [News::Kept(vec![silent])]);
+    assert!(world.poll(&[(WEEK, 100, 1.0)]).is_empty() && world.replicas == 0);
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 1.0), (home, 0, 10.0)])), ["starts"]);
+}
