@@ -5,6 +5,7 @@
 
 mod guard;
 mod help;
+mod history;
 mod refusal;
 mod rollout;
 mod status;
@@ -14,6 +15,8 @@ pub mod usage;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+pub use history::Deed;
+pub use refusal::in_a_word;
 pub use text::{Text, Words, span};
 pub use trust::{Person, Proof};
 
@@ -48,7 +51,7 @@ pub enum Report {
         /// The time of reading.
         now: Timestamp,
     },
-    /// Who did what, newest first.
+    /// Who did what and who tried, newest first.
     History {
         /// The commands.
         deeds: Vec<Deed>,
@@ -325,26 +328,13 @@ impl Change {
     }
 }
 
-/// One line of `history`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Deed {
-    /// When it was sent.
-    pub at: Timestamp,
-    /// Who sent it.
-    pub who: String,
-    /// What was written.
-    pub text: String,
-    /// What came of it.
-    pub outcome: String,
-}
-
 /// Writes the words.
 #[must_use]
 pub fn words(report: &Report) -> Words {
     match report {
         Report::Help { about, offered, forbidden, targets, prefix } => help::help(*about, offered, forbidden, targets, prefix),
         Report::Status { targets, now } => status::words(targets, *now),
-        Report::History { deeds, zone } => history(deeds, zone),
+        Report::History { deeds, zone } => history::words(deeds, zone),
         Report::Trust { proof, people, advice } => trust::words(*proof, people, advice),
         Report::PinnedByConfiguration { user } => Text::new()
             .say("🚫 Nothing was changed: the configuration pins another key of ")
@@ -420,21 +410,6 @@ pub fn words(report: &Report) -> Words {
             .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
             .words(),
     }
-}
-
-fn history(deeds: &[Deed], zone: &TimeZone) -> Words {
-    if deeds.is_empty() {
-        return Text::new().say("Nothing was done here yet.").words();
-    }
-    let mut text = Text::new();
-    for (i, deed) in deeds.iter().enumerate() {
-        if i > 0 {
-            text = text.line();
-        }
-        let at = deed.at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string();
-        text = text.say(&at).say("  ").say(&deed.who).say(": ").code(&deed.text).say(" → ").say(&deed.outcome);
-    }
-    text.words()
 }
 
 fn stale(texts: &[String], limit: SignedDuration) -> Words {

@@ -17,6 +17,8 @@ mod gaps;
 mod guard;
 #[path = "integration/harness.rs"]
 mod harness;
+#[path = "integration/history.rs"]
+mod history;
 #[path = "integration/image.rs"]
 mod image;
 #[path = "integration/init.rs"]
