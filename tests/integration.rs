@@ -5,6 +5,8 @@
 mod alerts;
 #[path = "integration/cluster.rs"]
 mod cluster;
+#[path = "integration/demo.rs"]
+mod demo;
 #[path = "integration/drift.rs"]
 mod drift;
 #[path = "integration/faults.rs"]
