@@ -24,6 +24,7 @@ use crate::chat::Advice;
 use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
+use crate::store::losses::Loss;
 use crate::usage::accuracy::Record;
 use crate::usage::guard::Notice;
 use crate::usage::overview::Overview;
@@ -290,11 +291,8 @@ pub enum Report {
         /// It is not tried any more.
         passed_over: bool,
     },
-    /// So many words for a room were given up: too much waited to go out.
-    Overflowed {
-        /// Messages, and news of messages.
-        given_up: usize,
-    },
+    /// Words for a room were given up: too much waited to go out, or it could not.
+    Lost(Loss),
     /// The predecessor's habit of repeating what is no command.
     Echo(String),
     /// Pilothouse itself failed; the log says more.
@@ -404,7 +402,7 @@ pub fn words(report: &Report) -> Words {
         Report::Unheard { passed_over: true } => Text::new()
             .say("📡 The homeserver did not give me a part of what was said here. Nothing of that was done: please say it again.")
             .words(),
-        Report::Overflowed { given_up } => overflowed(*given_up),
+        Report::Lost(loss) => lost(*loss),
         Report::Echo(text) => Text::new().say(text).words(),
         Report::Trouble => Text::new()
             .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
@@ -434,13 +432,15 @@ fn back(after: SignedDuration, waited: usize, more: bool) -> Words {
     text.words()
 }
 
-fn overflowed(given_up: usize) -> Words {
-    let lost = match given_up {
-        1 => "one message was".to_owned(),
-        many => format!("{many} messages were"),
+fn lost(loss: Loss) -> Words {
+    // In UTC: it is said by a part that knows no zone.
+    let since = loss.since.strftime("%Y-%m-%d %H:%M UTC");
+    let news = match loss.words {
+        1 => format!("One message of {since} could not be said here and was given up"),
+        many => format!("{many} messages could not be said here and were given up, the first of {since}"),
     };
     Text::new()
-        .say(&format!("⚠️ Too much waited to be said while I could not speak: {lost} given up. What was accepted was done all the same: "))
+        .say(&format!("⚠️ {news}. What was accepted was done all the same: "))
         .code("history")
         .say(" says what. Ask again for an answer that did not come.")
         .words()

@@ -31,6 +31,8 @@ mod kills;
 mod logins;
 #[path = "integration/logs.rs"]
 mod logs;
+#[path = "integration/losses.rs"]
+mod losses;
 #[path = "integration/machine.rs"]
 mod machine;
 #[path = "integration/manifests.rs"]
@@ -39,8 +41,6 @@ mod manifests;
 mod network;
 #[path = "integration/others.rs"]
 mod others;
-#[path = "integration/overflow.rs"]
-mod overflow;
 #[path = "integration/parts.rs"]
 mod parts;
 #[path = "integration/recovery.rs"]
