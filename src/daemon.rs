@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::admin::{self, Admin};
+use crate::chat::outside::is_logged_in;
 use crate::chat::{self, Chat, Health, LOCK_PATIENCE, Lock, OpenError};
 use crate::cluster::{Cluster, Target};
 use crate::command::Verb;
@@ -61,7 +62,14 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         lock = Lock::take(&matrix.store, LOCK_PATIENCE) => lock?,
         () = wishes.end.cancelled() => return Ok(()),
     };
+    let is_lost = !has_store(&matrix.store) && is_logged_in(&matrix.store).unwrap_or(false);
     let store = open_store(&matrix.store)?;
+    if is_lost {
+        tracing::warn!(
+            "{DATABASE} is empty, and this device has logged in before: pins, history and remembered replicas were lost. Everybody is \
+             met anew: compare their keys with `trust`, or name them in trust.pins"
+        );
+    }
     let cluster = Cluster::connect(&kubernetes).await.context("building the Kubernetes client")?;
     let metrics = Metrics::default();
     let (book_tx, book) = watch::channel(Arc::new(self::book(&loaded.config)));

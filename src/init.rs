@@ -299,6 +299,8 @@ async fn try_it(draft: &Draft) -> anyhow::Result<ExitCode> {
             environment.insert(variable(&format!("{key}_file")), path.into_os_string());
         }
         environment.insert(variable("kubernetes.source"), OsString::from("infer"));
+        // Whatever this machine has under the name of the pod's volume is something else.
+        environment.insert(variable("matrix.store"), folder.path().join("volume").into_os_string());
     }
     let sources = Sources { argument: Some(draft.paths.file.clone()), environment, usual: Vec::new() };
     let loaded = Config::load(&sources).context("what was written is not what was judged; please report it")?;

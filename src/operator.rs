@@ -7,6 +7,7 @@
 mod drift;
 mod gate;
 mod guarded;
+mod history;
 mod resume;
 mod subscription;
 mod telling;

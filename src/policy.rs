@@ -240,8 +240,13 @@ pub enum Topic {
     },
     /// Workloads.
     Status(Vec<String>),
-    /// Who did what, on these targets.
-    History(Vec<String>),
+    /// Who did what, and who tried.
+    History {
+        /// On these targets.
+        targets: Vec<String>,
+        /// And by these commands, where they are about no target: keys that were accepted, alerts that were muted.
+        verbs: Vec<Verb>,
+    },
     /// The subscription.
     Usage(Usage),
     /// People and devices.
@@ -344,7 +349,11 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
         }
         _ if !allows(verb, None) => Err(not_allowed(None)),
         Command::Status(named) => tell(Topic::Status(readable(named, verb, &visible, &allows)?)),
-        Command::History(named) => tell(Topic::History(readable(named.as_slice(), verb, &visible, &allows)?)),
+        Command::History(named) => {
+            let targets = readable(named.as_slice(), verb, &visible, &allows)?;
+            let beside = [Verb::Trust, Verb::Usage].into_iter().filter(|&verb| named.is_none() && allows(verb, None));
+            tell(Topic::History { targets, verbs: beside.collect() })
+        }
         Command::Usage(Usage::Mute(span)) => Ok(vec![Order::Mute(Mute { span: *span })]),
         Command::Usage(usage) => tell(Topic::Usage(*usage)),
         Command::Trust => tell(Topic::Trust),

@@ -5,6 +5,7 @@
 
 mod guard;
 mod help;
+mod history;
 mod refusal;
 mod rollout;
 mod status;
@@ -14,6 +15,8 @@ pub mod usage;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+pub use history::Deed;
+pub use refusal::in_a_word;
 pub use text::{Text, Words, span};
 pub use trust::{Person, Proof};
 
@@ -21,6 +24,7 @@ use crate::chat::Advice;
 use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
+use crate::store::losses::Loss;
 use crate::usage::accuracy::Record;
 use crate::usage::guard::Notice;
 use crate::usage::overview::Overview;
@@ -48,7 +52,7 @@ pub enum Report {
         /// The time of reading.
         now: Timestamp,
     },
-    /// Who did what, newest first.
+    /// Who did what and who tried, newest first.
     History {
         /// The commands.
         deeds: Vec<Deed>,
@@ -287,11 +291,8 @@ pub enum Report {
         /// It is not tried any more.
         passed_over: bool,
     },
-    /// So many words for a room were given up: too much waited to go out.
-    Overflowed {
-        /// Messages, and news of messages.
-        given_up: usize,
-    },
+    /// Words for a room were given up: too much waited to go out, or it could not.
+    Lost(Loss),
     /// The predecessor's habit of repeating what is no command.
     Echo(String),
     /// Pilothouse itself failed; the log says more.
@@ -325,26 +326,13 @@ impl Change {
     }
 }
 
-/// One line of `history`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Deed {
-    /// When it was sent.
-    pub at: Timestamp,
-    /// Who sent it.
-    pub who: String,
-    /// What was written.
-    pub text: String,
-    /// What came of it.
-    pub outcome: String,
-}
-
 /// Writes the words.
 #[must_use]
 pub fn words(report: &Report) -> Words {
     match report {
         Report::Help { about, offered, forbidden, targets, prefix } => help::help(*about, offered, forbidden, targets, prefix),
         Report::Status { targets, now } => status::words(targets, *now),
-        Report::History { deeds, zone } => history(deeds, zone),
+        Report::History { deeds, zone } => history::words(deeds, zone),
         Report::Trust { proof, people, advice } => trust::words(*proof, people, advice),
         Report::PinnedByConfiguration { user } => Text::new()
             .say("🚫 Nothing was changed: the configuration pins another key of ")
@@ -414,27 +402,12 @@ pub fn words(report: &Report) -> Words {
         Report::Unheard { passed_over: true } => Text::new()
             .say("📡 The homeserver did not give me a part of what was said here. Nothing of that was done: please say it again.")
             .words(),
-        Report::Overflowed { given_up } => overflowed(*given_up),
+        Report::Lost(loss) => lost(*loss),
         Report::Echo(text) => Text::new().say(text).words(),
         Report::Trouble => Text::new()
             .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
             .words(),
     }
-}
-
-fn history(deeds: &[Deed], zone: &TimeZone) -> Words {
-    if deeds.is_empty() {
-        return Text::new().say("Nothing was done here yet.").words();
-    }
-    let mut text = Text::new();
-    for (i, deed) in deeds.iter().enumerate() {
-        if i > 0 {
-            text = text.line();
-        }
-        let at = deed.at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string();
-        text = text.say(&at).say("  ").say(&deed.who).say(": ").code(&deed.text).say(" → ").say(&deed.outcome);
-    }
-    text.words()
 }
 
 fn stale(texts: &[String], limit: SignedDuration) -> Words {
@@ -459,13 +432,15 @@ fn back(after: SignedDuration, waited: usize, more: bool) -> Words {
     text.words()
 }
 
-fn overflowed(given_up: usize) -> Words {
-    let lost = match given_up {
-        1 => "one message was".to_owned(),
-        many => format!("{many} messages were"),
+fn lost(loss: Loss) -> Words {
+    // In UTC: it is said by a part that knows no zone.
+    let since = loss.since.strftime("%Y-%m-%d %H:%M UTC");
+    let news = match loss.words {
+        1 => format!("One message of {since} could not be said here and was given up"),
+        many => format!("{many} messages could not be said here and were given up, the first of {since}"),
     };
     Text::new()
-        .say(&format!("⚠️ Too much waited to be said while I could not speak: {lost} given up. What was accepted was done all the same: "))
+        .say(&format!("⚠️ {news}. What was accepted was done all the same: "))
         .code("history")
         .say(" says what. Ask again for an answer that did not come.")
         .words()

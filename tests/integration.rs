@@ -5,6 +5,8 @@
 mod alerts;
 #[path = "integration/cluster.rs"]
 mod cluster;
+#[path = "integration/demo.rs"]
+mod demo;
 #[path = "integration/drift.rs"]
 mod drift;
 #[path = "integration/expiry.rs"]
@@ -19,6 +21,8 @@ mod gaps;
 mod guard;
 #[path = "integration/harness.rs"]
 mod harness;
+#[path = "integration/history.rs"]
+mod history;
 #[path = "integration/image.rs"]
 mod image;
 #[path = "integration/init.rs"]
@@ -31,6 +35,8 @@ mod listener;
 mod logins;
 #[path = "integration/logs.rs"]
 mod logs;
+#[path = "integration/losses.rs"]
+mod losses;
 #[path = "integration/machine.rs"]
 mod machine;
 #[path = "integration/manifests.rs"]
@@ -39,8 +45,6 @@ mod manifests;
 mod network;
 #[path = "integration/others.rs"]
 mod others;
-#[path = "integration/overflow.rs"]
-mod overflow;
 #[path = "integration/parts.rs"]
 mod parts;
 #[path = "integration/program.rs"]

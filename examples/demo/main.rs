@@ -9,6 +9,9 @@ mod chat;
 mod child;
 mod cluster;
 mod daemon;
+#[path = "../../tests/integration/support/places.rs"]
+#[cfg_attr(not(test), expect(dead_code, reason = "the tests alone look for kubectl"))]
+mod places;
 mod synapse;
 mod tour;
 
@@ -86,10 +89,9 @@ fn settings() -> anyhow::Result<Settings> {
 async fn demo(children: &mut Vec<Child>) -> anyhow::Result<()> {
     let settings = settings()?;
     let (folder, _lock) = fresh_folder()?;
-    let venv = folder.with_file_name("venv");
     daemon::binary()?;
 
-    synapse::install(&venv).await?;
+    let venv = synapse::venv(folder.with_file_name("venv")).await?;
     println!("Starting Synapse ...");
     let (synapse, child) = Synapse::start(&venv, &folder.join("synapse")).await?;
     children.push(child);

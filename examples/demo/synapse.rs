@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use crate::child::{Child, environment, free_port};
+use crate::places;
 
 /// The versions that the tests fix, for Synapse and everything below it.
 const PINS: &str = include_str!("../../tests/requirements.txt");
@@ -15,8 +16,20 @@ const PINS: &str = include_str!("../../tests/requirements.txt");
 /// The part of user ids after the colon.
 pub(crate) const SERVER_NAME: &str = "localhost";
 
+/// Finds the virtual environment that the tests use; where there is none, gives one of the demo's own.
+pub(crate) async fn venv(own: PathBuf) -> anyhow::Result<PathBuf> {
+    let shared = places::synapse_venv();
+    // What `make synapse` has begun and not ended is not used.
+    let is_whole = places::environment("PILOTHOUSE_SYNAPSE_VENV").is_some() || shared.join(".complete").is_file();
+    if is_whole && shared.join("bin/python").is_file() {
+        return Ok(shared);
+    }
+    install(&own).await?;
+    Ok(own)
+}
+
 /// Installs Synapse into a virtual environment, once.
-pub(crate) async fn install(venv: &Path) -> anyhow::Result<()> {
+async fn install(venv: &Path) -> anyhow::Result<()> {
     let pins = venv.join("pins.txt");
     if std::fs::read_to_string(&pins).is_ok_and(|installed| installed == PINS) {
         return Ok(());

@@ -29,7 +29,7 @@ const STEPS: &[Step] = &[
     Step { say: "stop llama", hears: &["is stopped"], then: None },
     Step { say: "stop database", hears: &["do not let you"], then: Some(("statefulsets", "database", 2)) },
     Step { say: "stop website", hears: &["is stopped"], then: Some(("deployments", "website", 0)) },
-    Step { say: "history website", hears: &["start"], then: None },
+    Step { say: "history", hears: &["start website 3 → scaled 0 → 3", "stop database → refused"], then: None },
 ];
 
 /// Runs the tour; an answer that does not come is an error.

@@ -15,6 +15,7 @@ use matrix_sdk::ruma::serde::Raw;
 use matrix_sdk::{HttpError, Room};
 use tracing::{info, warn};
 
+use super::answer::Answer;
 use super::sync::event::Event;
 use super::sync::hearing::Heard;
 use super::trust::replay::message_index;
@@ -68,7 +69,7 @@ pub(crate) async fn fill(
         // Not `Room::messages`: it forgets `to`, and the ciphertext with its message index.
         let page = match room.client().send(request).await {
             Ok(page) => page,
-            Err(error) if is_refused(&error) => {
+            Err(error) if Answer::of(&error) == Answer::Refused => {
                 // The bot may not read here any more, or the homeserver does not know the position (it was restored, say).
                 warn!(room = %room.room_id(), "the rest is left unread: {error}");
                 filled.left = Some(Left::Refused);
@@ -107,17 +108,10 @@ pub(crate) async fn fill(
     Ok(filled)
 }
 
-/// Whether the homeserver will not show this now or ever: not a failure that passes.
+/// Whether the homeserver will not show this now or ever: not a failure that passes, nor the page of a proxy before it.
 pub(crate) fn is_withheld(error: &HttpError) -> bool {
-    error.as_client_api_error().is_some_and(|error| matches!(error.status_code.as_u16(), 403 | 404))
-}
-
-/// Whether asking again would be answered the same: a client error that is neither a lost login nor a limit.
-fn is_refused(error: &HttpError) -> bool {
-    error.as_client_api_error().is_some_and(|error| match error.status_code.as_u16() {
-        401 | 408 | 429 => false,
-        status => (400..500).contains(&status),
-    })
+    let status = error.as_client_api_error().map(|error| error.status_code.as_u16());
+    matches!(status, Some(403 | 404)) && Answer::of(error) == Answer::Refused
 }
 
 async fn decrypt(room: &Room, raw: Raw<AnyTimelineEvent>, event: &Event) -> anyhow::Result<Option<Heard>> {

@@ -3,7 +3,7 @@
 //! Rooms do not wait for each other. A row's text is fixed in the store before its first try and goes out with the row's
 //! transaction id, so that a try after a crash or a lost answer is the same event.
 
-mod overflow;
+mod losses;
 mod pace;
 mod verdict;
 mod words;
@@ -108,7 +108,7 @@ async fn due(context: &Context) -> Result<(Vec<Parcel>, Option<Timestamp>), Stor
     if !parcels.is_empty() {
         return Ok((parcels, None));
     }
-    overflow::tell(context, now()).await?;
+    losses::tell(context, now()).await?;
     Ok((parcels, context.store.next_outgoing_at().await?))
 }
 
@@ -146,13 +146,13 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
         },
     };
     let Ok(room_id) = <&RoomId>::try_from(parcel.room.as_str()) else {
-        return Verdict::Never("not a room id".to_owned());
+        return Verdict::Nowhere("not a room id".to_owned());
     };
     let Some(room) = context.client.get_room(room_id) else {
         return if now().duration_since(parcel.created_at) < UNKNOWN_ROOM {
             Verdict::Later("the room is not known yet".to_owned())
         } else {
-            Verdict::Never("the bot is not in this room".to_owned())
+            Verdict::Nowhere("the bot is not in this room".to_owned())
         };
     };
     let encrypted = match room.latest_encryption_state().await {
@@ -160,7 +160,7 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
         Err(error) => return verdict::judge(&error),
     };
     if !encrypted && !outgoing.anywhere && !context.trust.plaintext.contains(&parcel.room) {
-        return Verdict::Never("the room is not encrypted, and trust.plaintext does not name it".to_owned());
+        return Verdict::Nowhere("the room is not encrypted, and trust.plaintext does not name it".to_owned());
     }
     let event = match &outgoing.image {
         Some(image) if edited.is_none() => match tokio::time::timeout(REQUEST_TIMEOUT, upload(context, image)).await {
@@ -230,9 +230,13 @@ async fn settle(context: &Context, pace: &mut Pace, Tried { parcel, verdict }: T
             // In the store too, so that the rows of a failing room do not fill what is read for the others.
             context.store.hold_room(&parcel.room, now + pause).await
         }
-        Verdict::Later(why) | Verdict::Never(why) => {
+        Verdict::Nowhere(why) => {
             warn!(room = parcel.room, row = parcel.id, why, "words are given up");
             context.store.dropped(parcel.id).await
+        }
+        Verdict::Later(ref why) | Verdict::Never(ref why) => {
+            warn!(room = parcel.room, row = parcel.id, why, "words are given up, and the room is told when it can be");
+            context.store.lost(parcel.id, matches!(verdict, Verdict::Never(_))).await
         }
     };
     if let Err(error) = written {

@@ -184,7 +184,7 @@ impl Operator {
             [Order::Mute(order)] => {
                 let report = self.mute(order, book).await?;
                 self.metrics.command(verb.word(), "done");
-                self.answer(entry, message, "alerts muted", &report).await
+                self.answer(entry, message, outcome::MUTED, &report).await
             }
             [Order::Tell(order)] if matches!(order.topic(), Topic::Usage(Usage::Chart(_))) => {
                 self.metrics.command(verb.word(), "told");
@@ -255,8 +255,9 @@ impl Operator {
         }
         tracing::warn!(?refusal, room = %entry.room, "refused");
         let once = Some((format!("refusal/{}/{}", message.who, refusal.key()), REFUSAL_PAUSE));
+        let outcome = outcome::refused(reply::in_a_word(&refusal));
         let speech = Some(Speech::New(draft(entry, message, &Report::Refused(refusal))));
-        self.store.finish(Done { speech, once, ..Done::silent(entry.id, "refused") }, now()).await?;
+        self.store.finish(Done { speech, once, ..Done::silent(entry.id, &outcome) }, now()).await?;
         self.outbox.notify_one();
         Ok(())
     }

@@ -5,19 +5,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::gate::message;
 use super::{Book, Operator, now};
 use crate::chat::Advice;
 use crate::command::Verb;
 use crate::policy::Topic;
-use crate::reply::{Deed, Person, Report};
+use crate::reply::{Person, Report};
 use crate::store::{Store, StoreError};
 
 /// How long `help` waits for the cluster to say what is allowed.
 const HELP_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Lines of `history`.
-const DEEDS: u32 = 10;
 
 impl Operator {
     pub(super) async fn tell(&self, topic: &Topic, book: &Book) -> Result<Report, StoreError> {
@@ -30,7 +26,7 @@ impl Operator {
                 prefix: book.prefix.clone(),
             },
             Topic::Status(names) => self.status(names, book).await,
-            Topic::History(names) => self.history(names, book).await?,
+            Topic::History { targets, verbs } => self.history(targets, verbs, book).await?,
             Topic::Trust => self.trust(book).await?,
             Topic::Usage(usage) => self.usage(*usage, book).await?,
             Topic::Version => Report::Version,
@@ -61,28 +57,6 @@ impl Operator {
             (target, description)
         });
         Report::Status { targets: join_all(read).await, now }
-    }
-
-    async fn history(&self, names: &[String], book: &Book) -> Result<Report, StoreError> {
-        let mut entries = Vec::new();
-        for target in names.iter().filter_map(|name| book.target(name)) {
-            entries.extend(self.store.history(Some(target.key()), DEEDS).await?);
-        }
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.id));
-        entries.truncate(DEEDS as usize);
-        let deeds = entries
-            .iter()
-            .filter_map(|entry| {
-                let message = message(entry)?;
-                Some(Deed {
-                    at: entry.sent_at,
-                    who: message.who,
-                    text: message.text.trim().to_owned(),
-                    outcome: entry.outcome.clone().unwrap_or_else(|| "underway".to_owned()),
-                })
-            })
-            .collect();
-        Ok(Report::History { deeds, zone: book.usage.zone.clone() })
     }
 
     async fn trust(&self, book: &Book) -> Result<Report, StoreError> {

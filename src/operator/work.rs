@@ -109,7 +109,9 @@ impl Operator {
             Ok(true) => {}
             Ok(false) => {
                 self.metrics.command(verb.word(), "refused");
-                return self.answer(entry, message, "not offered", &Report::RestartNotOffered { target }).await;
+                return self
+                    .answer(entry, message, &outcome::refused("not offered"), &Report::RestartNotOffered { target })
+                    .await;
             }
             Err(error) => return self.failed(entry, message, None, &target, verb, error).await,
         }
@@ -292,8 +294,12 @@ impl Operator {
         book: &Book,
     ) -> Result<(), StoreError> {
         let report = accept(&self.store, order, book.pins.get(order.user()).map(String::as_str), now()).await?;
-        let outcome = if matches!(report, Report::Repinned { .. }) { "accepted" } else { "not the key" };
-        self.answer(entry, message, outcome, &report).await
+        let outcome = match &report {
+            Report::Repinned { fingerprint, .. } => outcome::accepted(fingerprint),
+            Report::PinnedByConfiguration { .. } => outcome::refused("pinned by the configuration"),
+            _ => outcome::refused("another key"),
+        };
+        self.answer(entry, message, &outcome, &report).await
     }
 }
 

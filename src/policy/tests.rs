@@ -159,3 +159,24 @@ fn staleness_is_the_homeservers_time_against_ours() {
     assert!(rules().is_stale(now - SignedDuration::from_millis(300_001), now));
     assert!(!rules().is_stale(now + SignedDuration::from_mins(1), now));
 }
+
+#[test]
+fn a_history_tells_of_keys_only_whom_trust_would_tell_and_where_no_target_is_named() {
+    let beside = |rules: &Rules, named: Option<&str>| match judged(
+        rules,
+        "@bob:hs",
+        &Command::History(named.map(str::to_owned)),
+    )
+    .as_deref()
+    {
+        Ok([Order::Tell(tell)]) => match tell.topic() {
+            Topic::History { verbs, .. } => verbs.clone(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(beside(&rules(), None), [Verb::Trust, Verb::Usage]);
+    assert_eq!(beside(&rules(), Some("web")), []);
+    let looks = Grant { verbs: set([Verb::History, Verb::Status]), ..Grant::default() };
+    assert_eq!(beside(&Rules { grants: vec![looks], ..rules() }, None), []);
+}

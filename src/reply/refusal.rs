@@ -41,6 +41,34 @@ pub(super) fn words(refusal: &Refusal) -> Words {
     .words()
 }
 
+/// Says it in a word or two, for `history`.
+#[must_use]
+pub fn in_a_word(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Stranger => "a stranger",
+        Refusal::Unproven(why) => match why {
+            Why::PlaintextRoom => "unencrypted room",
+            Why::PlaintextEvent => "unencrypted",
+            Why::MismatchedSender => "false sender",
+            Why::UnknownDevice => "unknown device",
+            Why::NoIdentity => "no identity",
+            Why::UnsignedDevice { .. } => "unverified device",
+            Why::IdentityChanged { .. } => "changed identity",
+            Why::NewDevice { .. } => "new device",
+            Why::ForwardedKey => "forwarded key",
+            Why::Replayed => "replayed",
+        },
+        Refusal::NotAllowed { .. } => "not allowed",
+        Refusal::TooMany { .. } => "too many",
+        Refusal::StartZero => "zero replicas",
+        Refusal::OwnKey => "own key",
+        Refusal::NotAPerson(_) => "not among the people",
+        Refusal::DevicesNotPinned => "devices are not pinned",
+        Refusal::Unguarded { .. } => "no rule of the guard",
+        Refusal::PinNeedsProof => "not proven",
+    }
+}
+
 fn unproven(why: &Why) -> Words {
     let text = Text::new().say("🚫 Not done: ");
     match why {

@@ -63,9 +63,13 @@ fn after_an_outage_it_says_what_waited_and_whether_that_is_all() {
 }
 
 #[test]
-fn what_was_given_up_is_told_as_a_number() {
-    let said = |given_up| said(&Report::Overflowed { given_up });
-    assert!(said(1).contains("one message was given up") && said(12).contains("12 messages were given up"));
+fn what_was_given_up_is_told_as_a_number_and_a_time() {
+    let since = "2026-11-20T14:02:30Z".parse().unwrap();
+    let said = |words| said(&Report::Lost(Loss { words, since }));
+    assert!(said(1).contains("One message of 2026-11-20 14:02 UTC could not be said here and was given up."));
+    assert!(
+        said(12).contains("12 messages could not be said here and were given up, the first of 2026-11-20 14:02 UTC.")
+    );
 }
 
 #[test]

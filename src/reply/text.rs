@@ -117,6 +117,16 @@ impl Text {
     }
 }
 
+/// Puts a text on one line and cuts it after so many letters, which shows.
+#[must_use]
+pub(super) fn one_line(text: &str, most: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
+
 /// Writes a duration as people say it: `14 s`, `3 min`, `2 h 5 min`, `3 days`.
 #[must_use]
 pub fn span(duration: SignedDuration) -> String {
@@ -144,6 +154,12 @@ mod tests {
             words.html,
             "<strong>&lt;b&gt;</strong> &amp; <code>a&lt;i&gt;</code><br><pre><code>&lt;script&gt;\nx &amp; y</code></pre>"
         );
+    }
+
+    #[test]
+    fn a_line_is_cut_at_a_letter() {
+        assert_eq!(one_line(" start\n web  2 ", 11), "start web 2");
+        assert_eq!(one_line("stört äpfel", 7), "stört ä…");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use rusqlite::{Row, Transaction};
 
 use super::gaps::Gap;
 use super::outbox::{Draft, Speech, put_speech};
-use super::{Store, StoreError, claim, put_cursor, time};
+use super::{Store, StoreError, claim, outcome, put_cursor, time};
 
 /// Something that arrived from a room and is not in the journal yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -367,7 +367,7 @@ impl Store {
         .await
     }
 
-    /// Lists the last commands that were started or done, newest first: who did what.
+    /// Lists the last commands that were started or done for a target, newest first: who did what.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
@@ -381,6 +381,24 @@ impl Store {
                 ),
                 (target, limit),
             )
+        })
+        .await
+    }
+
+    /// Lists the last commands that ended without an order for a target and are worth telling, newest first: refusals,
+    /// accepted keys, muted alerts, what came too late.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn unmoved(&self, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |tx| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM inbox WHERE target IS NULL
+                   AND (outcome IN (?1, ?2, ?3) OR substr(outcome, 1, length(?4)) = ?4 OR substr(outcome, 1, length(?5)) = ?5)
+                 ORDER BY id DESC LIMIT ?6"
+            );
+            let (refused, accepted) = (outcome::REFUSED, outcome::ACCEPTED);
+            rows(tx, &sql, (outcome::TOO_OLD, outcome::OVERTAKEN, outcome::MUTED, refused, accepted, limit))
         })
         .await
     }

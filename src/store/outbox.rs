@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction};
 
-use super::{Store, StoreError, overflow, time};
+use super::losses::{self, Cause};
+use super::{Store, StoreError, time};
 
 /// Most rows that may wait: what comes beyond is counted and dropped, oldest progress first.
 pub const CAPACITY: i64 = 1000;
@@ -168,8 +169,8 @@ fn count_dropped(tx: &Transaction<'_>, rows: usize) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Drops what waits beyond [`CAPACITY`]: edits before messages, the oldest first, nothing that was tried. Each room's
-/// number is kept until the room was told.
+/// Drops what waits beyond [`CAPACITY`]: edits before messages, the oldest first, nothing that was tried. What a room has
+/// lost is kept until it was told.
 fn shed(tx: &Transaction<'_>) -> Result<(), StoreError> {
     let waiting: i64 =
         tx.query_row("SELECT count(*) FROM outbox WHERE state IN ('queued', 'trying')", [], |row| row.get(0))?;
@@ -184,10 +185,18 @@ fn shed(tx: &Transaction<'_>) -> Result<(), StoreError> {
         tracing::warn!(room, row, "words are given up: more than {CAPACITY} wait to go out");
         tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [row])?;
         count_dropped(tx, 1)?;
-        overflow::note(tx, &room, 1)?;
+        losses::note(tx, row, Cause::Crowded)?;
         tell_row(tx, row)?;
     }
     Ok(())
+}
+
+fn give_up(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
+    tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [row])?;
+    count_dropped(tx, 1)?;
+    // Its edits would wait for ever: they go out as events of their own.
+    tx.execute("UPDATE outbox SET edits = NULL WHERE edits = ?1 AND state = 'queued'", [row])?;
+    tell_row(tx, row)
 }
 
 impl Store {
@@ -216,7 +225,7 @@ impl Store {
                 tracing::warn!(rows = old, "words are given up: no room was known for them while they were news");
                 count_dropped(tx, old)?;
             }
-            overflow::adopt(tx, &room)?;
+            losses::adopt(tx, &room)?;
             Ok(tx.execute("UPDATE outbox SET room = ?1 WHERE room = '' AND state = 'queued'", [room])?)
         })
         .await
@@ -345,22 +354,29 @@ impl Store {
                 "UPDATE outbox SET state = 'sent', event = ?2, sent_at = ?3 WHERE id = ?1",
                 (id, event, now.as_millisecond()),
             )?;
+            losses::passed(tx, id)?;
             tell_row(tx, id)
         })
         .await
     }
 
-    /// Gives a row up: the room is gone, or the homeserver will never take it.
+    /// Gives a row up that nobody could read: the room is gone, or must not be spoken in.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub async fn dropped(&self, id: i64) -> Result<(), StoreError> {
+        self.call(move |tx| give_up(tx, id)).await
+    }
+
+    /// Gives a row up that its room should have read, and is to be told of ([`losses`]): it could not be sent for too long,
+    /// or the homeserver `refused` it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn lost(&self, id: i64, refused: bool) -> Result<(), StoreError> {
         self.call(move |tx| {
-            tx.execute("UPDATE outbox SET state = 'dropped' WHERE id = ?1", [id])?;
-            count_dropped(tx, 1)?;
-            // Its edits would wait for ever: they go out as events of their own.
-            tx.execute("UPDATE outbox SET edits = NULL WHERE edits = ?1 AND state = 'queued'", [id])?;
-            tell_row(tx, id)
+            losses::note(tx, id, if refused { Cause::Refused } else { Cause::Crowded })?;
+            give_up(tx, id)
         })
         .await
     }

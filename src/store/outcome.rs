@@ -12,6 +12,34 @@ pub const OVERTAKEN: &str = "overtaken";
 pub const UNCHANGED: &str = "nothing to change";
 /// Not done, because somebody else had a hand in it.
 pub const LEFT_ALONE: &str = "left alone: changed since";
+/// Alerts of the subscription are silent for a time, or told again.
+pub const MUTED: &str = "done";
+/// Begins the outcome of what was refused; why follows.
+pub const REFUSED: &str = "refused: ";
+/// Begins the outcome of a key that was accepted; its first letters follow.
+pub const ACCEPTED: &str = "accepted ";
+
+/// Letters of a key that tell it from others in a list; what proves anything is compared in full.
+const OF_A_KEY: usize = 8;
+
+/// The outcome of what was refused, with the reason in a word or two.
+#[must_use]
+pub fn refused(why: &str) -> String {
+    format!("{REFUSED}{why}")
+}
+
+/// The outcome of a key that was accepted.
+#[must_use]
+pub fn accepted(key: &str) -> String {
+    let first: String = key.chars().take(OF_A_KEY).collect();
+    format!("{ACCEPTED}{first}…")
+}
+
+/// Says whether what ended so and moved no target was not done.
+#[must_use]
+pub fn is_undone(outcome: &str) -> bool {
+    outcome.starts_with(REFUSED) || [TOO_OLD, OVERTAKEN].contains(&outcome)
+}
 
 /// Says whether what ended so was not done, as far as is known, and may be done when it is asked for again.
 #[must_use]

@@ -26,6 +26,8 @@ enum Fault {
     Hanging,
     Limited,
     Forgotten,
+    /// A proxy answers itself, because no homeserver is behind it now.
+    Absent,
 }
 
 impl Faults {
@@ -50,6 +52,7 @@ impl Faults {
             Fault::Broken => say(StatusCode::BAD_GATEWAY, "M_UNKNOWN", json!({})),
             Fault::Hanging => Way::Nowhere,
             Fault::Limited => say(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", json!({"retry_after_ms": 1500})),
+            Fault::Absent => Way::Answer(StatusCode::NOT_FOUND, json!("404 page not found")),
             Fault::Forgotten => say(StatusCode::BAD_REQUEST, "M_UNKNOWN", json!({})),
         }
     }
@@ -131,7 +134,7 @@ async fn after_an_outage_it_says_that_a_room_is_still_to_be_read() {
 
 #[tokio::test]
 async fn one_room_that_cannot_be_read_holds_up_no_other_and_loses_nothing() {
-    for fault in [Fault::Broken, Fault::Hanging] {
+    for fault in [Fault::Broken, Fault::Hanging, Fault::Absent] {
         let (scene, front, faults) = scene().await;
         let running = scene.start().await;
         let (bad, good) = (scene.room().await, scene.room().await);

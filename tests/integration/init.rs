@@ -242,6 +242,50 @@ async fn the_secrets_for_the_cluster_are_taken_by_the_api_server() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_will_lie_on_the_volume_of_the_pod_is_not_looked_for_on_this_machine() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 1).await;
+        let (folder, synapse) = (Folder::new("pilothouse-init-"), synapse().await);
+        let (bot, person) = accounts(&synapse).await;
+        fs::write(folder.join("given"), &bot.password).expect("a password");
+        let (kubeconfig, target) = (kubeconfig(&namespace), format!("{}/web", namespace.name));
+        let url = synapse.url();
+        let flags = [
+            "--place=cluster",
+            "--homeserver",
+            url,
+            "--user",
+            &bot.user_id,
+            "--password-file",
+            "given",
+            "--allow",
+            &person.user_id,
+            "--target",
+            &target,
+            "--usage=none",
+            "--overwrite",
+        ];
+        // This machine has no such volume, and not even root can make it; or it has one, of something else.
+        let other = folder.join("data/crypto_store");
+        fs::create_dir_all(&other).expect("a folder");
+        for name in ["session.json", pilothouse::daemon::DATABASE] {
+            fs::write(other.join(name), "something else").expect("a file");
+        }
+        for store in ["/proc/data/crypto_store", &other.display().to_string()] {
+            let flags = [&flags[..], &["--store", store]].concat();
+            let told = init(&folder, &[("KUBECONFIG", &kubeconfig)], &flags, "").await;
+            assert_eq!(told.code, Some(0), "{}", told.said);
+            assert!(told.said.contains("looked at where it will run") && told.said.contains("✓ web"), "{}", told.said);
+            assert!(told.said.contains("logged in for this check alone"), "{}", told.said);
+            assert!(!told.said.contains("data/crypto_store"), "nothing is said of it: {}", told.said);
+            let file = fs::read_to_string(folder.join("pilothouse.toml")).expect("a configuration");
+            assert!(file.contains(&format!("store = {store:?}")), "{file}");
+        }
+    })
+    .await;
+}
+
 /// Does what the last words say: the overlay, the configuration in its place, `kubectl apply`; and asks the API server.
 async fn what_it_says_gives_the_right_to_the_login(said: &str, folder: &Path, namespace: &Namespace) {
     let role = format!("Role pilothouse-usage: get, patch secrets/claude-work in {}", namespace.name);

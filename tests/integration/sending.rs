@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
-use pilothouse::chat::Gesture;
+use pilothouse::chat::{Gesture, Outgoing};
 use pilothouse::store::Store;
+use pilothouse::store::outbox::{Draft, Speech};
 use serde_json::json;
 
-use crate::support::bot::{Bot, DEADLINE, eventually, join};
+use crate::support::bot::{Bot, DEADLINE, eventually, join, now};
 use crate::support::control_plane::with_namespace;
 use crate::support::front::{Front, Way};
 use crate::support::house::{House, Plan, SOON};
@@ -17,6 +18,7 @@ use crate::support::kubelet::Fate;
 use crate::support::person::{Person, RoomEvent, Seen};
 use crate::support::proxy::{Answer, Proxy};
 use crate::support::synapse::{Account, Synapse, synapse};
+use crate::support::unique;
 
 /// Part of the path of every message that is sent.
 const SEND: &str = "/send/m.room.encrypted/";
@@ -315,5 +317,34 @@ async fn a_room_that_is_plain_unknown_or_left_loses_its_words_and_holds_up_nobod
         state(&scene.bot, row, "dropped").await;
     }
     assert_eq!(scene.notices(&plain[0]), Vec::<String>::new());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_in_its_thread_goes_out_as_a_plain_reply() {
+    let scene = Scene::on(synapse().await).await;
+    let room = scene.room().await;
+    let store = scene.bot.store();
+    let running = scene.bot.start().await;
+    let talk = scene.anna.send(&room, "good morning").await;
+    // No homeserver begins a thread at an event that stands in a relation itself; it looks at what is not encrypted.
+    let asked = json!({
+        "msgtype": "m.text", "body": "status",
+        "m.relates_to": { "rel_type": "m.thread", "event_id": talk.id },
+    });
+    let asked = scene.anna.send_raw(&room, "m.room.message", &asked).await;
+    let answer = Outgoing {
+        reply_to: Some(asked.id.clone()),
+        thread: Some(asked.id.clone()),
+        ..Outgoing::new("stopped".to_owned(), "<b>stopped</b>".to_owned())
+    };
+    let draft = Draft { txn: unique("txn"), room: room.clone(), payload: answer.json() };
+    let row = store.say(None, Speech::New(draft), now()).await.expect("it is written");
+    scene.bot.outbox.notify_one();
+
+    let told = scene.reads(&room, "stopped").await;
+    assert_eq!(told.content["m.relates_to"], json!({ "m.in_reply_to": { "event_id": asked.id } }));
+    assert_eq!(state(&scene.bot, row, "sent").await.as_deref(), Some(told.id.as_str()));
+    assert_eq!(scene.notices(&room), ["stopped"], "once");
     running.stop().await;
 }

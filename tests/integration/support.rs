@@ -39,7 +39,6 @@ pub(crate) mod subscribed;
 #[path = "support/synapse.rs"]
 pub(crate) mod synapse;
 
-use places::cached;
 pub(crate) use places::environment;
 
 /// A client for plain HTTP to the servers of the tests, and to the daemon's probes.

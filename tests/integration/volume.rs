@@ -1,4 +1,4 @@
-//! The volume of the store: full in the middle of work, and read-only from the start.
+//! The volume of the store: full in the middle of work, emptied in part, and read-only from the start.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -30,6 +30,34 @@ async fn on_a_full_volume_nothing_is_acted_on_and_with_room_again_all_is() {
         let answer = house.person.expect_reply(&sent, AGAIN).await;
         house.person.expect_text(&answer, "ready: 1/1", SOON).await;
         assert_eq!(namespace.replicas("web").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_emptied_is_begun_anew_and_said() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+        house.ask("stop").await;
+        let emptied = "is empty, and this device has logged in before";
+        let log = house.running.log().join("\n");
+        assert!(!log.contains(emptied), "nothing is missing at the first start: {log}");
+        assert!(house.running.stop(SOON).await.success());
+        let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+        std::fs::File::create(&path).expect("emptied");
+
+        house.start_again().await;
+        let said = house.running.line(emptied, SOON).await;
+        assert!(said.contains("WARN") && said.contains("compare their keys with `trust`"), "{said}");
+        // The bot is the same device, and it works.
+        let history = house.ask("history").await;
+        assert_eq!(history.body(), "Nothing was done here yet.");
+        assert!(house.running.stop(SOON).await.success());
+        house.start_again().await;
+        house.ask("version").await;
+        let log = house.running.log().join("\n");
+        assert!(!log.contains(emptied), "once: {log}");
     })
     .await;
 }

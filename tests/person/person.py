@@ -191,13 +191,16 @@ class Person:
             )
         return self.client.rooms[room_id]
 
-    async def say(self, room, kind, content, plain=False, withhold=False):
-        """Sends one event, encrypted unless `plain`; with `withhold` nobody gets its key."""
+    async def say(self, room, kind, content, plain=False, withhold=False, relates_to=None):
+        """Sends one event, encrypted unless `plain`; with `withhold` nobody gets its key. `relates_to` stands beside the
+        ciphertext, where this library puts none."""
         started = now()
         session = None
         if not plain:
             async with self.sending:  # in the order of the requests: the ratchet only turns forward
                 kind, content, session = await self.encrypt(room, kind, content, withhold)
+                if relates_to:
+                    content["m.relates_to"] = relates_to
                 return await self.put(room, kind, content, session, started)
         return await self.put(room, kind, content, session, started)
 

@@ -6,9 +6,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::server;
-
-#[path = "../../../tests/integration/support/places.rs"]
-mod places;
+use crate::places;
 
 const DEADLINE: Duration = Duration::from_mins(1);
 

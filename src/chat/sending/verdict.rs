@@ -20,8 +20,10 @@ pub(super) enum Verdict {
     Limited(Duration),
     /// It may work later: the same event again.
     Later(String),
-    /// It will never work.
+    /// The homeserver will never take it.
     Never(String),
+    /// There is nobody to read it: not a room of the bot's, or one that it must not speak in.
+    Nowhere(String),
 }
 
 /// Judges a failed try.
@@ -29,7 +31,7 @@ pub(super) fn judge(error: &Error) -> Verdict {
     match error {
         Error::Http(error) => judge_http(error),
         // Not joined: left, kicked, banned.
-        Error::WrongRoomState(_) => Verdict::Never(error.to_string()),
+        Error::WrongRoomState(_) => Verdict::Nowhere(error.to_string()),
         error => Verdict::Later(error.to_string()),
     }
 }

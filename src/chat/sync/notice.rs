@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::chat::{Context, Outgoing};
 use crate::reply::{self, Report};
 use crate::store::StoreError;
+use crate::store::losses::Loss;
 use crate::store::outbox::{Draft, Speech};
 
 impl Context {
@@ -34,8 +35,8 @@ pub(crate) fn unheard(passed_over: bool) -> Outgoing {
 }
 
 /// To a room for which words were given up.
-pub(crate) fn overflowed(given_up: usize) -> Outgoing {
-    spoken(&Report::Overflowed { given_up })
+pub(crate) fn lost(loss: Loss) -> Outgoing {
+    spoken(&Report::Lost(loss))
 }
 
 /// To the sender of a message whose key has not come, in the thread that it stands in.

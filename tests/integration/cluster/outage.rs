@@ -1,5 +1,8 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use jiff::SignedDuration;
 use pilothouse::cluster::{Cluster, ClusterError, Progress, Wanted};
 use pilothouse::config;
@@ -30,6 +33,23 @@ async fn a_port_that_nobody_listens_on_is_unreachable_and_says_why() {
     let error = cluster.version().await.unwrap_err();
     let ClusterError::Unreachable(why) = &error else { panic!("{error:?}") };
     assert!(why.contains("refused"), "{why}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_busy_is_asked_once() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let busy = axum::Router::new().fallback(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { StatusCode::SERVICE_UNAVAILABLE }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cluster = at(&format!("http://{}", listener.local_addr().unwrap()), SignedDuration::from_secs(10));
+    let server = tokio::spawn(async move { axum::serve(listener, busy).await });
+    let error = cluster.version().await.unwrap_err();
+    assert!(matches!(error, ClusterError::Failed(_)), "{error:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "whoever waits for an answer hears of it");
+    server.abort();
 }
 
 #[tokio::test]

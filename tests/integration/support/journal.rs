@@ -48,7 +48,12 @@ impl Journal {
 
     /// Writes what the person has said at some time as an event; gives its row.
     pub(crate) async fn receive_of(&self, event: &str, text: &str, sent_at: Timestamp) -> i64 {
-        let message = self.message(event, text, sent_at);
+        self.receive_in(None, event, text, sent_at).await
+    }
+
+    /// Writes what the person has said at some time in a thread; gives its row.
+    pub(crate) async fn receive_in(&self, thread: Option<&str>, event: &str, text: &str, sent_at: Timestamp) -> i64 {
+        let message = Message { thread: thread.map(str::to_owned), ..self.message(event, text, sent_at) };
         let arrival = Arrival {
             event: message.event.clone(),
             room: message.room.clone(),

@@ -327,6 +327,15 @@ impl Person {
         self.ask("say", request).await
     }
 
+    /// The same in a relation, which stands beside the ciphertext too, as clients put it.
+    pub(crate) async fn send_without_key_in(&self, room: &str, text: &str, relation: &Value) -> Sent {
+        let content = json!({"msgtype": "m.text", "body": text, "m.relates_to": relation});
+        let request = json!({
+            "room": room, "kind": "m.room.message", "content": content, "withhold": true, "relates_to": relation,
+        });
+        self.ask("say", request).await
+    }
+
     /// Gives everybody in the room the key that [`Self::send_without_key`] has withheld.
     pub(crate) async fn deliver_key(&self, sent: &Sent) {
         self.ask::<()>("deliver_key", json!({ "session": sent.session })).await;

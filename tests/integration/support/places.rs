@@ -1,4 +1,4 @@
-//! Where the machine keeps what the tests run: the tests of the demo read this file too.
+//! Where the machine keeps what the tests run: the demo reads this file too.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ pub(crate) fn environment(name: &str) -> Option<OsString> {
 }
 
 /// The folder in which `make` keeps what it has built once: `<cache>/<kind>-<hash of the pinned versions>`.
-pub(crate) fn cached(kind: &str, pins: &[u8]) -> PathBuf {
+fn cached(kind: &str, pins: &[u8]) -> PathBuf {
     let cache = environment("PILOTHOUSE_CACHE").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(environment("XDG_CACHE_HOME")?).join("pilothouse")));
     let cache = cache.or_else(|| Some(PathBuf::from(environment("HOME")?).join(".cache/pilothouse")));
@@ -20,6 +20,12 @@ pub(crate) fn cached(kind: &str, pins: &[u8]) -> PathBuf {
     let mut hash = format!("{:x}", Sha256::digest(pins));
     hash.truncate(16);
     cache.join(format!("{kind}-{hash}"))
+}
+
+/// The virtual environment with Synapse, whether or not it is there yet.
+pub(crate) fn synapse_venv() -> PathBuf {
+    let cache = || cached("python", include_bytes!("../../requirements.txt"));
+    environment("PILOTHOUSE_SYNAPSE_VENV").map_or_else(cache, PathBuf::from)
 }
 
 /// Finds a binary of the control plane, `kubectl` among them.

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::leash::{Folder, Leashed};
-use super::{cached, environment, free_port, http, unique};
+use super::places::synapse_venv;
+use super::{free_port, http, unique};
 
 /// Two seconds on an idle machine; a busy one takes its time.
 const START: Duration = Duration::from_mins(2);
@@ -210,9 +211,7 @@ impl Synapse {
 
 /// The interpreter of the venv that holds Synapse and matrix-nio.
 pub(crate) fn python() -> PathBuf {
-    let cache = || cached("python", include_bytes!("../../requirements.txt"));
-    let venv = environment("PILOTHOUSE_SYNAPSE_VENV").map_or_else(cache, PathBuf::from);
-    let python = venv.join("bin/python");
+    let python = synapse_venv().join("bin/python");
     assert!(python.is_file(), "no {}: make the venv once with `make synapse` (a minute)", python.display());
     python
 }
