@@ -2,11 +2,16 @@
 
 mod advice;
 mod answer;
+mod chores;
+mod event;
 mod gap;
 mod gestures;
+mod hearing;
 mod late;
+mod notice;
 pub mod outside;
 mod own;
+mod receipts;
 mod recovery;
 mod rooms;
 mod sending;

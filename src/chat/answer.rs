@@ -57,6 +57,19 @@ impl Answer {
     }
 }
 
+/// The request that failed with an error, where one did.
+pub(crate) fn of(error: &anyhow::Error) -> Option<&HttpError> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<matrix_sdk::Error>() {
+        Some(matrix_sdk::Error::Http(error)) => Some(&**error),
+        _ => cause.downcast_ref::<HttpError>(),
+    })
+}
+
+/// Whether an error means that the login is over: no room's own fault.
+pub(crate) fn is_logout(error: &anyhow::Error) -> bool {
+    of(error).is_some_and(|error| matches!(Answer::of(error), Answer::LoggedOut(_)))
+}
+
 /// The homeserver's last word on the login itself, which the SDK tells beside its errors.
 pub(crate) struct LastWord {
     changes: broadcast::Receiver<SessionChange>,

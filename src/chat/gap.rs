@@ -16,8 +16,8 @@ use matrix_sdk::{HttpError, Room};
 use tracing::{info, warn};
 
 use super::answer::Answer;
-use super::sync::event::Event;
-use super::sync::hearing::Heard;
+use super::event::Event;
+use super::hearing::Heard;
 use super::trust::replay::message_index;
 
 /// Most events of a room that are read.

@@ -18,9 +18,9 @@ use tracing::{info, warn};
 
 use super::Context;
 use super::answer::Answer;
-use super::sync::event::Event;
-use super::sync::hearing::{Heard, Hearing};
-use super::sync::notice;
+use super::event::Event;
+use super::hearing::{Heard, Hearing};
+use super::notice;
 use super::trust::replay::message_index;
 use crate::retry::Backoff;
 use crate::store::inbox::Entry;

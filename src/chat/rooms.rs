@@ -13,8 +13,8 @@ use serde_json::Value;
 use tracing::{debug, info, warn};
 
 use super::answer::Answer;
-use super::sync::chores::Chores;
-use super::sync::event::Event;
+use super::chores::Chores;
+use super::event::Event;
 use super::{Context, HOME_ROOM};
 use crate::retry::Backoff;
 

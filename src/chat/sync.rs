@@ -4,12 +4,7 @@
 //! Therefore the inbox keeps a position of its own, written with the messages; where the SDK's is another one when a sync
 //! begins, what the sync brings is not trusted to be all, and everything since the own position is read from `/messages`.
 
-pub(crate) mod chores;
-pub(crate) mod event;
-pub(crate) mod hearing;
-pub(crate) mod notice;
 mod outage;
-pub(crate) mod receipts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,27 +13,27 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
+use matrix_sdk::Room;
 use matrix_sdk::config::SyncSettings;
 use matrix_sdk::ruma::OwnedRoomId;
 use matrix_sdk::ruma::api::client::filter::FilterDefinition;
 use matrix_sdk::ruma::api::client::sync::sync_events::v3::Filter;
 use matrix_sdk::store::StateStoreDataKey;
 use matrix_sdk::sync::{JoinedRoomUpdate, SyncResponse};
-use matrix_sdk::{HttpError, Room};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::chores::Chores;
-use self::event::Event;
-use self::hearing::{Heard, Hearing, Judged};
 use self::outage::Outage;
-use super::answer::{Answer, LastWord};
+use super::answer::{self, LastWord, is_logout};
+use super::chores::Chores;
+use super::event::Event;
 use super::gap::open::{Open, OpenGaps};
+use super::hearing::{Heard, Hearing, Judged};
 use super::rooms::Rooms;
 use super::trust::Trust;
-use super::{Context, Ended, gap, late};
+use super::{Context, Ended, gap, late, receipts};
 use crate::retry::Backoff;
 
 /// How long the homeserver may hold a poll when nothing happens.
@@ -138,7 +133,7 @@ impl Receiver {
                     poll = POLL;
                 }
                 Err(error) => {
-                    if let Some(ended) = answer(&error).and_then(|error| self.word.ended(error)) {
+                    if let Some(ended) = answer::of(&error).and_then(|error| self.word.ended(error)) {
                         return Ok(ended);
                     }
                     self.fail(&error);
@@ -348,19 +343,6 @@ fn filter() -> Filter {
     filter.room.ephemeral = matrix_sdk::ruma::api::client::filter::RoomEventFilter::ignore_all();
     filter.room.timeline.limit = Some(TIMELINE.into());
     filter.into()
-}
-
-/// Whether an error means that the login is over: no room's own fault.
-pub(crate) fn is_logout(error: &anyhow::Error) -> bool {
-    answer(error).is_some_and(|error| matches!(Answer::of(error), Answer::LoggedOut(_)))
-}
-
-/// The answer of the homeserver in an error, where it is one.
-fn answer(error: &anyhow::Error) -> Option<&HttpError> {
-    error.chain().find_map(|cause| match cause.downcast_ref::<matrix_sdk::Error>() {
-        Some(matrix_sdk::Error::Http(error)) => Some(&**error),
-        _ => cause.downcast_ref::<HttpError>(),
-    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a loop: it notes when things arrived")]

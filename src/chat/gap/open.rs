@@ -19,9 +19,10 @@ use tracing::{info, warn};
 
 use super::{EVENTS, Left, REACH, fill};
 use crate::chat::Context;
-use crate::chat::sync::chores::Chores;
-use crate::chat::sync::hearing::{Hearing, Judged};
-use crate::chat::sync::{POSITION, notice, receipts};
+use crate::chat::chores::Chores;
+use crate::chat::hearing::{Hearing, Judged};
+use crate::chat::sync::POSITION;
+use crate::chat::{notice, receipts};
 use crate::retry::Backoff;
 use crate::store::gaps::Gap;
 

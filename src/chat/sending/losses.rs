@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use crate::chat::Context;
-use crate::chat::sync::notice;
+use crate::chat::notice;
 use crate::store::StoreError;
 use crate::store::losses::TXN;
 use crate::store::outbox::Draft;

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use tracing::info;
 
-use super::notice;
+use crate::chat::notice;
 use crate::chat::rooms::Rooms;
 use crate::chat::{Context, LAST_ROOM};
 use crate::store::{Store, StoreError};

@@ -15,8 +15,8 @@ use serde_json::Value;
 use tracing::{debug, warn};
 
 use crate::chat::Context;
+use crate::chat::event::Event;
 use crate::chat::gap::is_withheld;
-use crate::chat::sync::event::Event;
 use crate::store::replay::Sighting;
 use crate::store::unindexed::Unindexed;
 

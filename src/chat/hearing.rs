@@ -10,9 +10,9 @@ use matrix_sdk::ruma::{OwnedRoomId, UserId};
 use matrix_sdk::{HttpError, Room, RoomMemberships};
 use tracing::{debug, warn};
 
+use super::answer::is_logout;
 use super::chores::Chores;
 use super::event::{Event, names_one_of, strip_name};
-use super::is_logout;
 use crate::chat::rooms::Rooms;
 use crate::chat::trust::Trust;
 use crate::chat::trust::replay::{Replay, Sight};
