@@ -112,9 +112,17 @@ async fn due(context: &Context) -> Result<(Vec<Parcel>, Option<Timestamp>), Stor
     Ok((parcels, context.store.next_outgoing_at().await?))
 }
 
+fn is_outdated(parcel: &Parcel, now: Timestamp) -> bool {
+    now.duration_since(parcel.created_at) >= OUTDATED
+}
+
 /// Tries one row, after folding the others of the plan into it.
 async fn attempt(context: &Context, plan: pace::Plan) -> Tried {
     let parcel = plan.first;
+    if is_outdated(&parcel, now()) {
+        // Not even tried: nothing was, while nothing was heard.
+        return Tried { parcel, verdict: Verdict::Later("they waited for a day".to_owned()) };
+    }
     let fixed = async {
         if !plan.merged.is_empty() {
             debug!(room = parcel.room, rows = plan.merged.len() + 1, "merging what waits under the homeserver's limit");
@@ -224,7 +232,7 @@ async fn settle(context: &Context, pace: &mut Pace, Tried { parcel, verdict }: T
             pace.limited(&parcel.room, until);
             context.store.hold_room(&parcel.room, until).await
         }
-        Verdict::Later(why) if now.duration_since(parcel.created_at) < OUTDATED => {
+        Verdict::Later(why) if !is_outdated(&parcel, now) => {
             let pause = pace.failed(&parcel.room, now);
             warn!(room = parcel.room, why, ?pause, "sending failed, trying again as the same event");
             // In the store too, so that the rows of a failing room do not fill what is read for the others.

@@ -108,6 +108,26 @@ async fn what_could_not_be_said_for_a_day_is_told_once_when_something_can() {
     running.stop().await;
 }
 
+/// As after an outage of more than a day, in which nothing is tried.
+#[tokio::test]
+async fn what_has_waited_for_a_day_is_not_said_any_more_and_that_is_told() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    scene.tells(&room, "before").await;
+    running.stop().await;
+    scene.bot.say(&scene.store, &room, "yesterday", None).await;
+    scene.sql("UPDATE outbox SET created_at = created_at - 90000000 WHERE state = 'queued'");
+
+    let running = scene.start().await;
+    let told = |event: &RoomEvent| event.is_notice() && event.body().contains("given up");
+    let told = scene.anna.expect(DEADLINE, told).await;
+    assert!(told.body().contains("One message of "), "{}", told.body());
+    scene.tells(&room, "today").await;
+    assert!(!scene.anna.events(&room).iter().any(|event| event.body() == "yesterday"));
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn what_was_refused_is_told_after_the_next_words_that_are_not() {
     let (scene, proxy) = proxied().await;
