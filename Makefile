@@ -25,7 +25,8 @@ demo: ## runs Pilothouse with a homeserver and a pretend cluster; TOUR=1 plays a
 test: control-plane synapse ## runs every test, on a real homeserver and a real control plane
 	@# Before the tests, so that it does not compile beside those that have deadlines.
 	cargo build --locked --example demo
-	cargo test --locked $(if $(TEST),-- $(TEST))
+	@# They wait more than they compute.
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --locked $(if $(TEST),-- $(TEST))
 
 figures: control-plane synapse ## measures the image's release binary: size, memory, start, speed (builds it first, some minutes)
 	binary=$$(k8s/image.sh binary) && PILOTHOUSE_BINARY=$$binary PILOTHOUSE_ROUNDS=$(or $(ROUNDS),100) \

@@ -17,7 +17,7 @@ use crate::support::house::{House, Plan, SOON};
 use crate::support::leash::Folder;
 use crate::support::person::RoomEvent;
 use crate::support::provider::Provider;
-use crate::support::subscribed::{account, answer, log_in, log_in_for, now, rule, section, week};
+use crate::support::subscribed::{account, answer, log_in, log_in_for, now, rule, section, subscription, week};
 use crate::support::synapse::{Synapse, synapse};
 
 /// After an outage of the homeserver the pauses have grown.
@@ -91,10 +91,8 @@ async fn a_login_that_ends_is_told_once_over_a_restart_and_one_that_is_over_with
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_that_cannot_be_read_is_told_once_and_an_unknown_key_is_only_counted() {
-    let (provider, folder) = (Provider::start().await, Folder::new("pilothouse-login-"));
     let end = week();
-    provider.says(answer(40.0, end));
-    log_in(&folder);
+    let (provider, folder) = subscription(40.0, end).await;
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 0).await;
         let mut house = House::build(&namespace, plan(&provider, &folder, "")).await;
@@ -124,10 +122,8 @@ async fn a_window_that_cannot_be_read_is_told_once_and_an_unknown_key_is_only_co
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quiet_hours_delay_what_can_wait_and_who_is_named_is_mentioned() {
-    let (provider, folder) = (Provider::start().await, Folder::new("pilothouse-login-"));
     let end = week();
-    provider.says(answer(40.0, end));
-    log_in(&folder);
+    let (provider, folder) = subscription(40.0, end).await;
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 0).await;
         let house = House::build(&namespace, plan(&provider, &folder, "")).await;
@@ -203,10 +199,8 @@ impl Post {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alert_is_told_exactly_once_however_the_daemon_is_killed_while_it_is_sent() {
-    let (provider, folder) = (Provider::start().await, Folder::new("pilothouse-login-"));
     let end = week();
-    provider.says(answer(40.0, end));
-    log_in(&folder);
+    let (provider, folder) = subscription(40.0, end).await;
     let synapse = synapse().await;
     let post = Arc::<Post>::default();
     let front = post.before(&synapse).await;
@@ -239,9 +233,7 @@ async fn an_alert_is_told_exactly_once_however_the_daemon_is_killed_while_it_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picture_that_the_homeserver_does_not_take_goes_out_as_its_words() {
-    let (provider, folder) = (Provider::start().await, Folder::new("pilothouse-login-"));
-    provider.says(answer(40.0, week()));
-    log_in(&folder);
+    let (provider, folder) = subscription(40.0, week()).await;
     let synapse = synapse().await;
     let status = Arc::new(AtomicU16::new(0));
     let answered = Arc::clone(&status);
@@ -356,10 +348,8 @@ async fn what_a_workstation_pushes_is_told_and_stops_the_workload() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guard_stops_while_the_homeserver_is_away_and_the_words_come_later() {
-    let (provider, folder) = (Provider::start().await, Folder::new("pilothouse-login-"));
     let end = week();
-    provider.says(answer(40.0, end));
-    log_in(&folder);
+    let (provider, folder) = subscription(40.0, end).await;
     let synapse = Arc::new(Synapse::start(json!({})).await);
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();

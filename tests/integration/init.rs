@@ -30,8 +30,16 @@ struct Told {
 
 /// `init` in this folder with this environment alone.
 fn command(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary());
-    command.arg("init").args(arguments).env_clear().env("HOME", folder).envs(variables.iter().copied());
+    // Whoever started the tests in the background may have had them ignore interrupts, and children inherit that.
+    let mut command = Command::new("/usr/bin/env");
+    command
+        .arg("--default-signal=INT")
+        .arg(binary())
+        .arg("init")
+        .args(arguments)
+        .env_clear()
+        .env("HOME", folder)
+        .envs(variables.iter().copied());
     command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }

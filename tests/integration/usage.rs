@@ -11,34 +11,24 @@ use crate::support::house::{House, Plan, SOON};
 use crate::support::http;
 use crate::support::person::RoomEvent;
 use crate::support::provider::{Provider, Reply};
-use crate::support::subscribed::{answer, log_in, now};
+use crate::support::subscribed::{account, answer, now, rule, section, subscription};
 
 /// A reset is confirmed by two samples a minute apart.
 const CONFIRMED: Duration = Duration::from_mins(2);
 
 fn plan(provider: &Provider, folder: &std::path::Path) -> Plan {
-    let folder = folder.display().to_string();
-    let more = format!(
-        "[usage]\ninterval = \"2s\"\ntimezone = \"UTC\"\n\
-         [[usage.accounts]]\nname = \"work\"\ndirectory = {folder:?}\nusage_url = {:?}\ntoken_url = {:?}\n\
-         [[usage.rules]]\nname = \"spare the week\"\nbucket = \"weekly_all\"\npercent = 90\nstop = [\"web\"]\nmode = \"act\"\n",
-        provider.usage_url().as_str(),
-        provider.token_url().as_str(),
-    );
+    let more = section("2s", &(account("work", provider, folder) + rule("work").as_str()));
     Plan { more, ..Plan::of(&["web"]) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_week_stops_the_workload_and_its_confirmed_reset_gives_it_back() {
-    let provider = Provider::start().await;
     let week = now() + SignedDuration::from_hours(72);
-    provider.says(answer(40.0, week));
-    let folder = tempfile::tempdir().expect("a folder");
-    log_in(folder.path());
+    let (provider, folder) = subscription(40.0, week).await;
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let house = House::build(&namespace, plan(&provider, folder.path())).await;
+        let house = House::build(&namespace, plan(&provider, &folder)).await;
         let shown = house.ask("usage").await;
         assert!(shown.body().contains("week 40 %") && shown.body().contains("5-hour window 12 %"), "{}", shown.body());
 
@@ -71,14 +61,11 @@ async fn a_full_week_stops_the_workload_and_its_confirmed_reset_gives_it_back() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_draws_mutes_asks_and_reads_what_is_wrong() {
-    let provider = Provider::start().await;
     let week = now() + SignedDuration::from_hours(72);
-    provider.says(answer(40.0, week));
-    let folder = tempfile::tempdir().expect("a folder");
-    log_in(folder.path());
+    let (provider, folder) = subscription(40.0, week).await;
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 0).await;
-        let mut house = House::build(&namespace, plan(&provider, folder.path())).await;
+        let mut house = House::build(&namespace, plan(&provider, &folder)).await;
         house.ask("usage").await;
 
         let asked = house.say("usage chart 3d").await;
@@ -130,17 +117,14 @@ async fn a_person_draws_mutes_asks_and_reads_what_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workstation_pushes_and_the_machine_asks_checks_and_carries_history() {
-    let provider = Provider::start().await;
     let week = now() + SignedDuration::from_hours(72);
-    provider.says(answer(40.0, week));
-    let folder = tempfile::tempdir().expect("a folder");
-    log_in(folder.path());
-    let token = folder.path().join("push-token");
+    let (provider, folder) = subscription(40.0, week).await;
+    let token = folder.join("push-token");
     std::fs::write(&token, "a long random token\n").expect("written");
     let listen = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 0).await;
-        let mut plan = plan(&provider, folder.path());
+        let mut plan = plan(&provider, &folder);
         plan.more = plan.more.replace("[usage]\n", &format!("[usage]\nlisten = \"{listen}\"\n")).replace(
             "[[usage.rules]]",
             &format!(
@@ -173,7 +157,7 @@ async fn a_workstation_pushes_and_the_machine_asks_checks_and_carries_history() 
         for line in ["work login", "desk token", "terms may not permit", "work answers"] {
             assert!(checked.said.contains(line), "{line} is not in\n{}", checked.said);
         }
-        let history = folder.path().join("history.csv");
+        let history = folder.join("history.csv");
         let rows = "at,bucket,percent,resets_at\n2026-01-05T00:00:00Z,old/weekly_all,10,2026-01-08T00:00:00Z\n";
         std::fs::write(&history, rows).expect("written");
         let imported = house.beside(&["usage", "import", &history.display().to_string()]).run(SOON).await;

@@ -5,6 +5,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::leash::Folder;
 use super::provider::Provider;
 
 /// The time of the machine: daemons have no other.
@@ -56,6 +57,14 @@ pub(crate) fn log_in(folder: &Path) {
 /// Puts a login into a folder that ends in so many hours.
 pub(crate) fn log_in_for(folder: &Path, hours: Option<i64>) {
     std::fs::write(folder.join(".credentials.json"), document(hours)).expect("written");
+}
+
+/// A provider that says that the week is so full until then, and a folder with its login.
+pub(crate) async fn subscription(percent: f64, resets_at: Timestamp) -> (Provider, Folder) {
+    let (provider, folder) = (Provider::start().await, Folder::new("pilothouse-login-"));
+    provider.says(answer(percent, resets_at));
+    log_in(&folder);
+    (provider, folder)
 }
 
 /// An account that asks this provider with the login in the folder.
