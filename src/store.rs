@@ -2,7 +2,7 @@
 //!
 //! What came in ([`inbox`]) and what must go out ([`outbox`]) survive a kill at any instant: every method that writes is one
 //! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`); only the sights of [`replay`] wait for the
-//! entry that they belong to, and answers that may be made again for their first try. What only reads has a connection
+//! entry that they belong to, and answers to what ordered nothing. What only reads has a connection
 //! of its own and never waits for a disk. The payloads that the queues carry are JSON of their owners' types; the store does not
 //! look inside.
 

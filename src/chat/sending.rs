@@ -128,7 +128,7 @@ async fn attempt(context: &Context, plan: pace::Plan) -> Tried {
             debug!(room = parcel.room, rows = plan.merged.len() + 1, "merging what waits under the homeserver's limit");
             context.store.merge(parcel.id, plan.merged, plan.payload).await?;
         }
-        context.store.try_parcel(parcel.id).await
+        context.store.try_parcel(parcel.id, parcel.repeatable).await
     };
     let verdict = match fixed.await {
         // Not on the disk: it must not go out, or a crash could send it twice with different words.
@@ -292,6 +292,7 @@ fn row(id: i64, room: &str, edits: Option<i64>, tried: bool, last_words: bool) -
         .expect("it is JSON"),
         tried,
         last_words,
+        repeatable: false,
         created_at: Timestamp::UNIX_EPOCH,
     }
 }

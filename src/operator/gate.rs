@@ -184,7 +184,7 @@ impl Operator {
             [Order::Mute(order)] => {
                 let report = self.mute(order, book).await?;
                 self.metrics.command(verb.word(), "done");
-                self.answer(entry, message, outcome::MUTED, &report).await
+                self.confirm(entry, message, outcome::MUTED, &report).await
             }
             [Order::Tell(order)] if matches!(order.topic(), Topic::Usage(Usage::Chart(_))) => {
                 self.metrics.command(verb.word(), "told");
@@ -234,7 +234,21 @@ impl Operator {
         Ok(())
     }
 
-    /// Closes an entry with words: one that changed nothing, or whose change is on the disk and may be made again.
+    /// Closes an entry whose change is on the disk with words.
+    pub(super) async fn confirm(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        outcome: &str,
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        let speech = Some(Speech::New(draft(entry, message, report)));
+        self.store.finish(Done { speech, ..Done::silent(entry.id, outcome) }, now()).await?;
+        self.outbox.notify_one();
+        Ok(())
+    }
+
+    /// Closes an entry that changed nothing with words.
     pub(super) async fn answer(
         &self,
         entry: &Entry,

@@ -34,15 +34,10 @@ impl Operator {
             let moved = self.store.history(Some(target.key()), LINES).await?;
             done.extend(moved.iter().filter_map(line));
         }
-        let mut tried = Vec::new();
-        for entry in self.store.unmoved(LOOK_BACK).await? {
-            if !is_about(&entry, targets, verbs, book) {
-                continue;
-            }
-            let said = entry.outcome.as_deref().unwrap_or_default();
-            let lines = if outcome::is_undone(said) { &mut tried } else { &mut done };
-            lines.extend(line(&entry));
-        }
+        // Each by itself: however much is refused, what was done stays in sight.
+        let about = |entry: &Entry| is_about(entry, targets, verbs, book).then(|| line(entry)).flatten();
+        done.extend(self.store.unmoved(LOOK_BACK).await?.iter().filter_map(about));
+        let tried = self.store.undone(LOOK_BACK).await?.iter().filter_map(about).collect();
         if verbs.contains(&Verb::Trust) {
             done.extend(self.accepted_by_the_machine(book).await?);
         }

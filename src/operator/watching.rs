@@ -18,7 +18,7 @@ use crate::store::watches::Watch;
 
 /// Between two edits of one message: homeservers let a bot write about one event in five seconds.
 const EDIT_PAUSE: Duration = Duration::from_secs(5);
-/// How long a fresh watch lets the first words go first: pods take longer than this, and four requests to the API server in
+/// How long a fresh watch lets the first words go first: pods take longer than this, and its requests to the API server in
 /// that moment are felt on a small machine that runs everything.
 const HEAD_START: Duration = Duration::from_millis(200);
 
@@ -117,10 +117,13 @@ fn urgent(progress: &Progress) -> bool {
 impl Operator {
     /// Follows a rollout to its end, and leaves its record on the object.
     pub(super) async fn watch(&self, job: Job) {
-        if job.fresh {
-            tokio::time::sleep(HEAD_START).await;
-        }
-        tokio::join!(self.record(&job), self.follow(&job));
+        let follow = async {
+            if job.fresh {
+                tokio::time::sleep(HEAD_START).await;
+            }
+            self.follow(&job).await;
+        };
+        tokio::join!(self.record(&job), follow);
     }
 
     /// Leaves a Kubernetes Event on the object: who asked, from where.

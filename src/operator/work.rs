@@ -299,7 +299,7 @@ impl Operator {
             Report::PinnedByConfiguration { .. } => outcome::refused("pinned by the configuration"),
             _ => outcome::refused("another key"),
         };
-        self.answer(entry, message, &outcome, &report).await
+        self.confirm(entry, message, &outcome, &report).await
     }
 }
 

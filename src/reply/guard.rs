@@ -64,9 +64,11 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
             targets(text, notice).say(" until there is fresh data.").words()
         }
         News::Kept(keepers) => {
-            let text = targets(Text::new().say("⏳ "), notice).say(if many { " stay" } else { " stays" });
-            let text =
-                text.say(" stopped, although ").code(&notice.bucket).say(&format!(" holds {them} no more (rule "));
+            let text = targets(Text::new().say("⏳ "), notice).say(if many { " are" } else { " is" });
+            let text = text
+                .say(" not started again yet, although ")
+                .code(&notice.bucket)
+                .say(&format!(" holds {them} no more (rule "));
             let text = kept(text.strong(&notice.rule).say("): "), keepers, them, zone).say(". ");
             text.code(&command("start")).say(" overrides this.").words()
         }
@@ -119,9 +121,14 @@ fn kept(text: Text, keepers: &[Keeper], them: &str, zone: &TimeZone) -> Text {
     keepers.iter().enumerate().fold(text, |text, (i, keeper)| {
         let text = text.say(if i == 0 { "the rule " } else { "; the rule " });
         match keeper {
-            Keeper::Holds { rule, bucket, until, silent_since } => {
-                let text = text.strong(rule).say(&format!(" holds {them} until the reset of ")).code(bucket);
-                let until = until.map(|at| format!(", expected {}", time(at, zone))).unwrap_or_default();
+            Keeper::Holds { rule, bucket, until, silent_since, provable } => {
+                let end = match provable {
+                    true => "the reset of".to_owned(),
+                    false => format!("somebody starts {them}, as no reset is proven by pushes of"),
+                };
+                let text = text.strong(rule).say(&format!(" holds {them} until {end} ")).code(bucket);
+                let until = until.filter(|_| *provable).map(|at| format!(", expected {}", time(at, zone)));
+                let until = until.unwrap_or_default();
                 let silent = silent_since.map(|at| format!(", of which nothing was heard since {}", time(at, zone)));
                 text.say(&until).say(&silent.unwrap_or_default())
             }
@@ -226,12 +233,14 @@ mod tests {
                         bucket: "desk/weekly_all".to_owned(),
                         until,
                         silent_since: Some("2026-11-18T08:00:00Z".parse().unwrap()),
+                        provable: false,
                     },
                     Keeper::Holds {
                         rule: "hours".to_owned(),
                         bucket: "work/session".to_owned(),
-                        until: None,
+                        until,
                         silent_since: None,
+                        provable: true,
                     },
                     Keeper::Silent {
                         rule: "home".to_owned(),
@@ -239,9 +248,10 @@ mod tests {
                         since: "2026-11-18T08:00:00Z".parse().unwrap(),
                     },
                 ]),
-                "⏳ Llama <70b> and gpu stay stopped, although work/weekly_all holds them no more (rule night): the rule desk holds \
-                 them until the reset of desk/weekly_all, expected Sat 2026-11-21 15:00 CET, of which nothing was heard since \
-                 Wed 2026-11-18 09:00 CET; the rule hours holds them until the reset of work/session; the rule home waits for \
+                "⏳ Llama <70b> and gpu are not started again yet, although work/weekly_all holds them no more (rule night): \
+                 the rule desk holds them until somebody starts them, as no reset is proven by pushes of desk/weekly_all, of which nothing was \
+                 heard since Wed 2026-11-18 09:00 CET; the rule hours holds them until the reset of work/session, expected \
+                 Sat 2026-11-21 15:00 CET; the rule home waits for \
                  fresh data of home, of which nothing was heard since Wed 2026-11-18 09:00 CET. start llama overrides this.",
             ),
             (

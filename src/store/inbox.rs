@@ -298,8 +298,9 @@ impl Store {
         self.call(move |tx| put_done(tx, &done, now)).await
     }
 
-    /// As [`Store::finish`], for a command that may be done twice without harm: its words are on the disk when they are
-    /// fixed for their first try. A power cut before that has it done again, or told as too old.
+    /// As [`Store::finish`], for a command that ordered nothing: it may be done again without harm, so its words wait for no
+    /// disk. After a power cut it is done again or told as too old, under the same transaction id: what the homeserver has
+    /// of it already stays as it is.
     ///
     /// # Errors
     /// As [`Store::finish`].
@@ -385,20 +386,34 @@ impl Store {
         .await
     }
 
-    /// Lists the last commands that ended without an order for a target and are worth telling, newest first: refusals,
-    /// accepted keys, muted alerts, what came too late.
+    /// Lists the last commands that ended without an order for a target and are worth telling, newest first: keys that were
+    /// accepted and alerts that were muted.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn unmoved(&self, limit: u32) -> Result<Vec<Entry>, StoreError> {
         self.read(move |tx| {
             let sql = format!(
-                "SELECT {COLUMNS} FROM inbox WHERE target IS NULL
-                   AND (outcome IN (?1, ?2, ?3) OR substr(outcome, 1, length(?4)) = ?4 OR substr(outcome, 1, length(?5)) = ?5)
-                 ORDER BY id DESC LIMIT ?6"
+                "SELECT {COLUMNS} FROM inbox WHERE target IS NULL AND (outcome = ?1 OR substr(outcome, 1, length(?2)) = ?2)
+                 ORDER BY id DESC LIMIT ?3"
             );
-            let (refused, accepted) = (outcome::REFUSED, outcome::ACCEPTED);
-            rows(tx, &sql, (outcome::TOO_OLD, outcome::OVERTAKEN, outcome::MUTED, refused, accepted, limit))
+            rows(tx, &sql, (outcome::MUTED, outcome::ACCEPTED, limit))
+        })
+        .await
+    }
+
+    /// Lists the last commands that were not done, newest first: refusals, what came too late, what was overtaken.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn undone(&self, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |tx| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM inbox
+                 WHERE target IS NULL AND (outcome IN (?1, ?2) OR substr(outcome, 1, length(?3)) = ?3)
+                 ORDER BY id DESC LIMIT ?4"
+            );
+            rows(tx, &sql, (outcome::TOO_OLD, outcome::OVERTAKEN, outcome::REFUSED, limit))
         })
         .await
     }

@@ -76,17 +76,20 @@ fn shift(tx: &Transaction<'_>, from: &str, to: &str, room: &str) -> Result<(), S
     }
 }
 
-/// Room and transaction id of a row of the outbox, and when it was written.
-fn row(tx: &Transaction<'_>, id: i64) -> Result<(String, String, Timestamp), StoreError> {
-    let sql = "SELECT room, txn, created_at FROM outbox WHERE id = ?1";
-    Ok(tx.query_row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?, super::time(row, "created_at")?)))?)
+/// Room and transaction id of a row of the outbox, and what is lost with it: the rows that it speaks for, too.
+fn row(tx: &Transaction<'_>, id: i64) -> Result<(String, String, Loss), StoreError> {
+    let sql = "SELECT room, txn, 1 + joined AS words, created_at FROM outbox WHERE id = ?1";
+    Ok(tx.query_row(sql, [id], |row| {
+        let loss = Loss { words: row.get("words")?, since: super::time(row, "created_at")? };
+        Ok((row.get("room")?, row.get("txn")?, loss))
+    })?)
 }
 
 /// Notes that a row is given up. Where it told of a loss, that is not told yet.
 pub(super) fn note(tx: &Transaction<'_>, id: i64, cause: Cause) -> Result<(), StoreError> {
-    let (room, txn, since) = row(tx, id)?;
+    let (room, txn, loss) = row(tx, id)?;
     if !txn.starts_with(TXN) {
-        return add(tx, LOST, &room, Loss { words: 1, since });
+        return add(tx, LOST, &room, loss);
     }
     let to = if cause == Cause::Refused { REFUSED } else { LOST };
     shift(tx, TELLING, to, &room)
@@ -137,8 +140,7 @@ impl Store {
         self.call(move |tx| {
             let sql = "DELETE FROM cursor WHERE name = ?1 || ?2 AND token = ?3";
             if tx.execute(sql, (LOST, &draft.room, loss.token()))? > 0 {
-                // What may still stand there was told together with other words.
-                put_cursor(tx, &format!("{TELLING}{}", draft.room), &loss.token())?;
+                add(tx, TELLING, &draft.room, loss)?;
                 put_speech(tx, None, &Speech::New(draft), now)?;
             }
             Ok(())

@@ -73,6 +73,9 @@ pub struct Parcel {
     pub tried: bool,
     /// Whether nothing more is to come for this message: its command is done and no rollout is watched for it.
     pub last_words: bool,
+    /// Whether it answers a command that ordered nothing: after a power cut the command may be answered again, by the same
+    /// event.
+    pub repeatable: bool,
     /// When it was written.
     pub created_at: Timestamp,
 }
@@ -89,7 +92,8 @@ pub struct Edited {
 const COLUMNS: &str =
     "o.id, o.txn, o.room, o.inbox, o.edits, o.state, o.payload, o.created_at, root.event AS root_event,
     NOT EXISTS (SELECT 1 FROM watch WHERE watch.inbox = o.inbox)
-      AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.id = o.inbox AND inbox.state = 'started') AS last_words";
+      AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.id = o.inbox AND inbox.state = 'started') AS last_words,
+    o.edits IS NULL AND EXISTS (SELECT 1 FROM inbox WHERE inbox.id = o.inbox AND inbox.started_at IS NULL) AS repeatable";
 
 fn parcel(row: &Row<'_>) -> rusqlite::Result<Parcel> {
     let edits: Option<i64> = row.get("edits")?;
@@ -103,6 +107,7 @@ fn parcel(row: &Row<'_>) -> rusqlite::Result<Parcel> {
         payload: row.get("payload")?,
         tried: row.get::<_, String>("state")? == "trying",
         last_words: row.get("last_words")?,
+        repeatable: row.get("repeatable")?,
         created_at: time(row, "created_at")?,
     })
 }
@@ -127,13 +132,17 @@ pub(super) fn put_speech(
         }
         Speech::Revise { row, room, txn, payload } => {
             if tx.execute(
-                "UPDATE outbox SET payload = ?2 WHERE id = ?1 AND state = 'queued' AND NOT joined",
-                (row, payload),
+                "UPDATE outbox SET payload = ?2, created_at = ?3 WHERE id = ?1 AND state = 'queued' AND NOT joined",
+                (row, payload, now),
             )? > 0
             {
                 return Ok(*row);
             }
-            if tx.execute("UPDATE outbox SET payload = ?2 WHERE edits = ?1 AND state = 'queued'", (row, payload))? > 0 {
+            if tx.execute(
+                "UPDATE outbox SET payload = ?2, created_at = ?3 WHERE edits = ?1 AND state = 'queued'",
+                (row, payload, now),
+            )? > 0
+            {
                 return Ok(*row);
             }
             let event: Option<(String, bool)> = tx
@@ -331,16 +340,17 @@ impl Store {
 
     /// Fixes the text: from now on it goes out with exactly these words and this transaction id.
     ///
-    /// Gives the words as they stand now: a revision may have come since they were read.
+    /// Gives the words as they stand now: a revision may have come since they were read. Where they are
+    /// [`repeatable`](Parcel::repeatable), nobody needs to wait for the disk.
     ///
     /// # Errors
     /// [`StoreError`]: do not send.
-    pub async fn try_parcel(&self, id: i64) -> Result<String, StoreError> {
-        self.call(move |tx| {
+    pub async fn try_parcel(&self, id: i64, repeatable: bool) -> Result<String, StoreError> {
+        let fix = move |tx: &Transaction<'_>| {
             tx.execute("UPDATE outbox SET state = 'trying' WHERE id = ?1 AND state = 'queued'", [id])?;
             Ok(tx.query_row("SELECT payload FROM outbox WHERE id = ?1", [id], |row| row.get(0))?)
-        })
-        .await
+        };
+        if repeatable { self.call_unsynced(fix).await } else { self.call(fix).await }
     }
 
     /// Notes that the row is in the room, and with it the command that it answers (the last words, not the progress).
@@ -397,16 +407,22 @@ impl Store {
         .await
     }
 
-    /// Folds rows that were never tried into the first of them, whose words become `payload`.
+    /// Folds rows that were never tried into the first of them, whose words become `payload` and are as old as the last.
+    /// Where the first was given up meanwhile, each stays for itself.
     ///
     /// # Errors
     /// [`StoreError`]: nothing was folded.
     pub async fn merge(&self, first: i64, others: Vec<i64>, payload: String) -> Result<(), StoreError> {
         self.call(move |tx| {
-            tx.execute(
-                "UPDATE outbox SET payload = ?2, joined = 1 WHERE id = ?1 AND state = 'queued'",
-                (first, payload),
+            let folded = tx.execute(
+                "UPDATE outbox SET payload = ?2, joined = joined + ?3,
+                   created_at = max(created_at, (SELECT max(created_at) FROM outbox WHERE id IN (?1, ?4)))
+                 WHERE id = ?1 AND state = 'queued'",
+                (first, payload, others.len(), others.last()),
             )?;
+            if folded == 0 {
+                return Ok(());
+            }
             for other in others {
                 tx.execute("UPDATE outbox SET state = 'merged' WHERE id = ?1 AND state = 'queued'", [other])?;
                 tell_row(tx, other)?;

@@ -35,12 +35,6 @@ pub fn accepted(key: &str) -> String {
     format!("{ACCEPTED}{first}…")
 }
 
-/// Says whether what ended so and moved no target was not done.
-#[must_use]
-pub fn is_undone(outcome: &str) -> bool {
-    outcome.starts_with(REFUSED) || [TOO_OLD, OVERTAKEN].contains(&outcome)
-}
-
 /// Says whether what ended so was not done, as far as is known, and may be done when it is asked for again.
 #[must_use]
 pub fn may_be_tried_again(outcome: &str) -> bool {

@@ -92,12 +92,33 @@ async fn a_command_goes_from_received_to_told_and_survives_each_step() {
     let watches = store.watches().await.unwrap();
     assert_eq!((watches[0].inbox, watches[0].outbox), (id, Some(row)));
     let parcel = store.outgoing(at(3), 10).await.unwrap().remove(0);
-    assert_eq!(store.try_parcel(parcel.id).await.unwrap(), "stopping");
+    assert_eq!(store.try_parcel(parcel.id, false).await.unwrap(), "stopping");
     drop(store);
     store = place.open();
     assert!(store.outgoing(at(3), 10).await.unwrap()[0].tried);
     store.sent(parcel.id, "$answer", at(4)).await.unwrap();
     assert_eq!(store.history(None, 10).await.unwrap()[0].state, State::Told);
+}
+
+#[tokio::test]
+async fn only_answers_to_what_ordered_nothing_may_be_made_again() {
+    let place = Place::new();
+    let store = place.open();
+    let (asked, ordered) = (received(&store, "$a").await, received(&store, "$b").await);
+    let answer = Done { speech: Some(Speech::New(draft("t1", "version"))), ..Done::silent(asked, "told") };
+    store.finish_repeatable(answer, at(1)).await.unwrap();
+    let progress = Some(draft("t2", "starting"));
+    let started = Started { id: ordered, target: "k".to_owned(), work: "{}".to_owned(), remember: None, progress };
+    store.start(started, at(1)).await.unwrap();
+    store.say(None, Speech::New(draft("t3", "an alert")), at(1)).await.unwrap();
+    let parcels = store.outgoing(at(2), 10).await.unwrap();
+    let repeatable: Vec<_> = parcels.iter().map(|parcel| (parcel.txn.as_str(), parcel.repeatable)).collect();
+    assert_eq!(repeatable, [("t1", true), ("t2", false), ("t3", false)]);
+    // A kill takes nothing back, whatever waited for the disk.
+    assert_eq!(store.try_parcel(parcels[0].id, true).await.unwrap(), "version");
+    drop(store);
+    let store = place.open();
+    assert!(store.outgoing(at(2), 10).await.unwrap()[0].tried && store.received(10).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -121,7 +142,7 @@ async fn a_revision_replaces_untried_words_and_edits_tried_ones() {
     let out = store.outgoing(at(1), 10).await.unwrap();
     assert_eq!((out.len(), out[0].payload.as_str(), out[0].txn.as_str()), (1, "ready", "t1"));
     // Once tried, the words of this transaction id are fixed: a change is an edit, which waits for the event.
-    store.try_parcel(row).await.unwrap();
+    store.try_parcel(row, false).await.unwrap();
     store.say(None, revise(row, "t3", "1/2"), at(2)).await.unwrap();
     assert_eq!(store.outgoing(at(2), 10).await.unwrap().len(), 1);
     store.sent(row, "$root", at(3)).await.unwrap();
@@ -251,7 +272,7 @@ async fn an_edit_of_what_was_given_up_goes_out_as_an_event_of_its_own() {
     let place = Place::new();
     let store = place.open();
     let row = store.say(None, Speech::New(draft("t1", "starting")), at(0)).await.unwrap();
-    store.try_parcel(row).await.unwrap();
+    store.try_parcel(row, false).await.unwrap();
     store.say(None, revise(row, "t2", "ready"), at(1)).await.unwrap();
     store.dropped(row).await.unwrap();
     let out = store.outgoing(at(2), 10).await.unwrap();

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::words;
 use crate::retry::Backoff;
+use crate::store::losses::TXN;
 use crate::store::outbox::Parcel;
 
 /// Progress of one message is shown no more often: the usual limit of a homeserver.
@@ -148,9 +149,10 @@ impl Pace {
     }
 }
 
-/// Whether a row may be told together with others: a new message whose words are not fixed yet.
+/// Whether a row may be told together with others: a new message whose words are not fixed yet. What tells of a loss stays
+/// by itself, because the store follows it by its transaction id.
 fn mergeable(row: &Parcel) -> bool {
-    row.edits.is_none() && !row.tried
+    row.edits.is_none() && !row.tried && !row.txn.starts_with(TXN)
 }
 
 fn earlier(one: Option<Timestamp>, other: Timestamp) -> Timestamp {

@@ -23,7 +23,7 @@ async fn an_untried_text_is_replaced_in_place_and_a_tried_one_is_edited_once_it_
     let (_folder, store) = store();
     let row = store.say(None, new("a"), at(0)).await.expect("written");
     assert_eq!(store.say(None, revise(row, "b"), at(1)).await.expect("written"), row);
-    assert_eq!(store.try_parcel(row).await.expect("written"), "words b");
+    assert_eq!(store.try_parcel(row, false).await.expect("written"), "words b");
     store.say(None, revise(row, "c"), at(2)).await.expect("written");
     store.say(None, revise(row, "d"), at(3)).await.expect("written");
     assert_eq!(store.outgoing(at(4), 9).await.expect("read").len(), 1, "an edit waits for its event");
@@ -37,7 +37,7 @@ async fn an_untried_text_is_replaced_in_place_and_a_tried_one_is_edited_once_it_
 async fn beyond_its_capacity_the_queue_drops_the_oldest_edits_first_and_counts_them() {
     let (_folder, store) = store();
     let root = store.say(None, new("root"), at(0)).await.expect("written");
-    store.try_parcel(root).await.expect("written");
+    store.try_parcel(root, false).await.expect("written");
     for number in 1..CAPACITY - 1 {
         store.say(None, new(&number.to_string()), at(number)).await.expect("written");
     }
@@ -60,7 +60,7 @@ async fn old_rows_are_forgotten_unless_something_refers_to_them() {
     let edited = store.say(None, new("edited"), at(0)).await.expect("written");
     let waiting = store.say(None, new("waiting"), at(0)).await.expect("written");
     for row in [old, edited] {
-        store.try_parcel(row).await.expect("written");
+        store.try_parcel(row, false).await.expect("written");
         store.sent(row, "$event:x", at(1)).await.expect("written");
     }
     store.say(None, revise(edited, "edit"), at(2)).await.expect("written");
@@ -68,4 +68,30 @@ async fn old_rows_are_forgotten_unless_something_refers_to_them() {
     let rows: Vec<i64> = store.outgoing(at(10), 9).await.expect("read").iter().map(|row| row.id).collect();
     assert_eq!(rows[0], waiting);
     assert_eq!(rows.len(), 2);
+}
+
+#[tokio::test]
+async fn words_are_as_old_as_their_last_revision_and_what_speaks_for_others_is_lost_with_them() {
+    let (_folder, store) = store();
+    let row = store.say(None, new("a"), at(0)).await.expect("written");
+    store.say(None, revise(row, "b"), at(90)).await.expect("written");
+    let others = [("c", 100), ("d", 110)];
+    let mut rows = Vec::new();
+    for (txn, second) in others {
+        rows.push(store.say(None, new(txn), at(second)).await.expect("written"));
+    }
+    assert_eq!(store.outgoing(at(200), 9).await.expect("read")[0].created_at, at(90));
+    store.merge(row, rows, "all".to_owned()).await.expect("written");
+    let [joined] = &store.outgoing(at(200), 9).await.expect("read")[..] else { panic!("one row") };
+    assert_eq!((joined.payload.as_str(), joined.created_at), ("all", at(110)));
+    store.lost(row, true).await.expect("written");
+    assert_eq!(store.losses().await.expect("read")[0].1.words, 3);
+
+    // What was given up meanwhile takes nothing with it.
+    let (gone, stays) = (store.say(None, new("e"), at(1)).await.expect("written"), new("f"));
+    let stays = store.say(None, stays, at(1)).await.expect("written");
+    store.dropped(gone).await.expect("written");
+    store.merge(gone, vec![stays], "both".to_owned()).await.expect("written");
+    let [left] = &store.outgoing(at(200), 9).await.expect("read")[..] else { panic!("one row") };
+    assert_eq!(left.id, stays);
 }

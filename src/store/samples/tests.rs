@@ -44,7 +44,7 @@ async fn an_alert_is_told_once_and_edited_once_when_it_is_over() {
     assert_eq!(store.outbox_depth().await.unwrap(), 1);
     let told = store.open_alerts("work/weekly_all").await.unwrap();
     let row = told[0].outbox.unwrap();
-    store.try_parcel(row).await.unwrap();
+    store.try_parcel(row, false).await.unwrap();
     store.sent(row, "$event", at(3)).await.unwrap();
     let over = Over {
         bucket: "work/weekly_all".to_owned(),

@@ -105,7 +105,7 @@ impl<'a> Sight<'a> {
         }
         let fresh: Vec<&View> =
             self.views.iter().filter(|view| rule.watches(&view.bucket) && !self.is_stale(view)).collect();
-        let Seen { due, mut switched } = state.see(rule, &fresh);
+        let Seen { due, mut switched } = state.see(rule, &fresh, |account| self.settings.is_asked(account));
         switched.extend(state.drop_held(|bucket| self.is_gone(bucket)));
         // Another account is no reset: nothing says that there is room for what was stopped.
         if let Some(bucket) = switched.first().filter(|_| !state.holds())
@@ -197,7 +197,9 @@ impl<'a> Sight<'a> {
                 let view = self.view(bucket);
                 let until = view.and_then(|view| view.resets_at).filter(|at| *at > self.now);
                 let silent_since = view.filter(|view| self.is_stale(view)).map(|view| view.at);
-                keepers.push(Keeper::Holds { rule: name(), bucket: bucket.clone(), until, silent_since });
+                let provable = view.is_none_or(|view| self.settings.is_asked(&view.bucket.account));
+                let bucket = bucket.clone();
+                keepers.push(Keeper::Holds { rule: name(), bucket, until, silent_since, provable });
             }
             for account in self.accounts(rule) {
                 let told = state.is_some_and(|state| state.holds_for(&account));

@@ -144,6 +144,8 @@ pub enum Keeper {
         until: Option<Timestamp>,
         /// Its last sample, where that is too old to act on.
         silent_since: Option<Timestamp>,
+        /// Whether its reset can be proven; else a person alone ends this.
+        provable: bool,
     },
     /// A rule might want it down: nobody knows, because an account that is asked does not answer.
     Silent {

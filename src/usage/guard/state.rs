@@ -228,11 +228,12 @@ impl State {
     }
 
     /// Looks at the buckets of which fresh data is there.
-    pub(super) fn see(&mut self, rule: &Rule, fresh: &[&View]) -> Seen {
+    /// Of accounts that nobody `is_asked` for no reset is ever proven.
+    pub(super) fn see(&mut self, rule: &Rule, fresh: &[&View], is_asked: impl Fn(&str) -> bool) -> Seen {
         let mut seen = Seen::default();
         for view in fresh {
             let claim = self.claims.entry(view.bucket.to_string()).or_default();
-            match (claim.see(view, rule.is_met(view)), view.switched) {
+            match (claim.see(view, rule.is_met(view), is_asked(&view.bucket.account)), view.switched) {
                 (true, true) => seen.switched.push(view.bucket.to_string()),
                 (true, false) => self.freed = Some(view.bucket.to_string()),
                 (false, _) => {}
@@ -257,9 +258,10 @@ impl State {
 
 impl Claim {
     /// Looks at the bucket; gives whether it held the target and the window in which it did is proven to be over.
-    fn see(&mut self, view: &View, is_met: bool) -> bool {
+    fn see(&mut self, view: &View, is_met: bool, is_asked: bool) -> bool {
         let is_over = |cycle: &mut Timestamp| view.confirmed && *cycle != view.cycle;
-        self.rests.take_if(is_over);
+        // An override ends without proof where there is none to come: that starts nothing, the rule only looks again.
+        self.rests.take_if(|cycle| is_over(cycle) || !is_asked && *cycle != view.cycle);
         self.met = match self.met {
             _ if !is_met => None,
             Some(met) if met.cycle == view.cycle && met.at <= view.at => Some(met),
@@ -285,4 +287,33 @@ pub(super) fn digest(words: &[&str]) -> String {
         hash.update(word);
     }
     hash.finalize().iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever only pushes never proves a reset: a person's override would hold for ever.
+    #[test]
+    fn an_override_ends_with_its_window_proven_or_not_where_nobody_can_prove_it() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let view = |confirmed| View {
+            bucket: "desk/weekly_all".parse().unwrap(),
+            cycle: at(100),
+            confirmed,
+            switched: false,
+            percent: 10.0,
+            probability: None,
+            at: at(200),
+            resets_at: None,
+        };
+        for (is_asked, confirmed, rests) in [(true, false, true), (true, true, false), (false, false, false)] {
+            let mut claim = Claim { rests: Some(at(0)), ..Claim::default() };
+            claim.see(&view(confirmed), false, is_asked);
+            assert_eq!(claim.rests.is_some(), rests, "asked: {is_asked}, confirmed: {confirmed}");
+            let mut same = Claim { rests: Some(at(100)), ..Claim::default() };
+            same.see(&view(confirmed), false, is_asked);
+            assert!(same.rests.is_some(), "its window goes on");
+        }
+    }
 }
