@@ -53,6 +53,7 @@ impl Beside {
             cycle: Timestamp::from_second(cycle * 3600).expect("a time"),
             confirmed: true,
             switched: false,
+            answered_at: None,
             percent,
             probability: None,
             at: now(),

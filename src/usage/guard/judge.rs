@@ -210,6 +210,11 @@ impl<'a> Sight<'a> {
                     keepers.push(Keeper::Silent { rule: name(), account, since });
                 }
             }
+            for (bucket, since) in self.unheard(rule) {
+                if !state.is_some_and(|state| state.holding().any(|held| *held == bucket)) {
+                    keepers.push(Keeper::Silent { rule: name(), account: bucket, since });
+                }
+            }
         }
         keepers
     }
@@ -270,6 +275,9 @@ impl<'a> Sight<'a> {
                 silences.insert(bucket.clone(), view.at);
             }
         }
+        for (bucket, since) in self.unheard(rule) {
+            silences.entry(bucket).or_insert(since);
+        }
         for (name, since) in &silences {
             if !state.silences.contains_key(name) {
                 let account = name.split('/').next().unwrap_or(name);
@@ -296,6 +304,19 @@ impl<'a> Sight<'a> {
     fn silent_since(&self, account: &str) -> Option<Timestamp> {
         let last = self.views.iter().filter(|view| view.bucket.account == account).map(|view| view.at).max()?;
         self.settings.is_stale(last, self.now).then_some(last)
+    }
+
+    /// Limits that a rule watches and nobody tells of, while the account's workstations push others: the source that is asked
+    /// for them does not answer. Where it does, a limit that it names no more is none.
+    fn unheard(&self, rule: &Rule) -> Vec<(String, Timestamp)> {
+        let is_silent = |account: &str| {
+            let answers = self.views.iter().filter(|view| view.bucket.account == account);
+            let last = answers.filter_map(|view| view.answered_at).max();
+            self.silent_since(account).is_none() && last.is_some_and(|at| self.settings.is_stale(at, self.now))
+        };
+        let watched = self.views.iter().filter(|view| rule.watches(&view.bucket) && self.is_stale(view));
+        let asked = watched.filter(|view| self.settings.is_asked(&view.bucket.account));
+        asked.filter(|view| is_silent(&view.bucket.account)).map(|view| (view.bucket.to_string(), view.at)).collect()
     }
 
     /// A bucket of which nothing is known any more, of an account that is heard: it was another's, which is gone.

@@ -151,7 +151,7 @@ pub enum Keeper {
     Silent {
         /// The rule.
         rule: String,
-        /// The account.
+        /// The account, or one limit of it where only its workstations are heard.
         account: String,
         /// Its last sample.
         since: Timestamp,

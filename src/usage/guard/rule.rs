@@ -78,6 +78,8 @@ pub struct View {
     pub probability: Option<f64>,
     /// When it was so: the freshest sample.
     pub at: Timestamp,
+    /// The freshest sample of a source that is asked.
+    pub answered_at: Option<Timestamp>,
     /// When the window ends, as announced.
     pub resets_at: Option<Timestamp>,
 }
@@ -100,6 +102,7 @@ impl View {
             percent: latest.percent,
             probability,
             at: latest.at,
+            answered_at: window.proven.map(|point| point.at),
             resets_at: window.ends_at,
         })
     }

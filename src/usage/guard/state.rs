@@ -305,6 +305,7 @@ mod tests {
             percent: 10.0,
             probability: None,
             at: at(200),
+            answered_at: None,
             resets_at: None,
         };
         for (is_asked, confirmed, rests) in [(true, false, true), (true, true, false), (false, false, false)] {

@@ -51,6 +51,7 @@ fn view(bucket: &str, cycle: i64, percent: f64, minute: i64) -> View {
         percent,
         probability: None,
         at: at(minute),
+        answered_at: Some(at(minute)),
         resets_at: Some(at(cycle + 10_080)),
     }
 }

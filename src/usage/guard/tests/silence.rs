@@ -119,3 +119,26 @@ fn an_account_that_should_answer_keeps_down_what_another_lets_go_and_is_named() 
     assert!(world.poll(&[(WEEK, 100, 1.0)]).is_empty() && world.replicas == 0);
     assert_eq!(words(&world.poll(&[(WEEK, 100, 1.0), (home, 0, 10.0)])), ["starts"]);
 }
+
+#[test]
+fn a_limit_that_no_workstation_knows_is_missed_when_the_endpoint_is_silent() {
+    let fable = "work/weekly_scoped/Fable";
+    let mut world = World::new(vec![rule("models", "weekly_scoped", 90.0), rule("office", WEEK, 90.0)]);
+    for _ in 0..2 {
+        world.poll(&[(WEEK, 0, 95.0), (fable, 0, 10.0)]);
+    }
+    assert_eq!(world.replicas, 0);
+    let heard = at(world.minute);
+    // The endpoint fails, and a workstation goes on to push what it knows.
+    let push = |world: &mut World, cycle: i64, percent: f64| {
+        world.minute += 16;
+        let pushed = View { answered_at: Some(heard), ..view(WEEK, cycle, percent, world.minute) };
+        world.views.insert(WEEK.to_owned(), pushed);
+        said(&world.judge())
+    };
+    assert_eq!(push(&mut world, 0, 95.0), [News::Silent { asked: true }]);
+    assert!(push(&mut world, 0, 96.0).is_empty(), "once");
+    let silent = Keeper::Silent { rule: "models".to_owned(), account: fable.to_owned(), since: heard };
+    assert_eq!(push(&mut world, 100, 0.0), [News::Kept(vec![silent])]);
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 1.0), (fable, 0, 10.0)])), ["starts"]);
+}
