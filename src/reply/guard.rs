@@ -222,7 +222,7 @@ mod tests {
                  start llama does.",
             ),
             (
-                News::Silent { asked: true },
+                News::Silent { grave: true },
                 "🔇 Nothing was heard of work/weekly_all since Sat 2026-11-14 15:00 CET: the rule night neither stops nor \
                  starts Llama <70b> and gpu until there is fresh data.",
             ),

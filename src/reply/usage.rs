@@ -140,10 +140,18 @@ fn blocked(text: Text, watched: &Watched, several: bool, now: Timestamp, zone: &
         1 => String::new(),
         n => format!(" ({} more used up, but over sooner)", n - 1),
     };
+    let seen = watched.buckets.iter().find(|shown| shown.reading.bucket == binding.bucket);
+    let old = seen.and_then(|shown| behind(watched, shown.at, now));
+    let old = old.map_or(String::new(), |age| format!(", as of {} ago", long(age)));
     text.say("⛔ ")
         .coloured(Severity::Critical.colour(), &format!("{who}blocked now, {when}"))
-        .say(&format!(": the {} is used up{others}.", name(&binding.bucket)))
+        .say(&format!(": the {} is used up{others}{old}.", name(&binding.bucket)))
         .line()
+}
+
+/// The age of a value that is much older than the account's, which is that of the freshest.
+fn behind(watched: &Watched, at: Timestamp, now: Timestamp) -> Option<SignedDuration> {
+    Some(now.duration_since(at)).filter(|age| *age > watched.stale_after && !watched.is_stale(now))
 }
 
 fn account(text: Text, watched: &Watched, several: bool, now: Timestamp, zone: &TimeZone) -> Text {
@@ -156,9 +164,7 @@ fn account(text: Text, watched: &Watched, several: bool, now: Timestamp, zone: &
         }
         text = text.line();
     }
-    // The account's age is that of the freshest value; what is much older has one of its own.
-    let behind =
-        |at: Timestamp| Some(now.duration_since(at)).filter(|age| *age > watched.stale_after && !watched.is_stale(now));
+    let behind = |at: Timestamp| behind(watched, at, now);
     text = text.quoted(|mut quote| {
         for shown in &watched.buckets {
             quote = bucket(quote, shown, behind(shown.at), now, zone);

@@ -115,6 +115,10 @@ fn a_limit_of_which_nothing_was_heard_lately_has_an_age_of_its_own() {
             "As of 4 min ago.",
         ]
     );
+    assert_eq!(
+        lines(&joined)[0],
+        "⛔ blocked now, back Thu 14:00 (in 2 d 2 h): the week of Fable is used up, as of 3 h 40 min ago."
+    );
     // Where all of it is old, it is said once.
     joined.buckets[0].at = at("2026-09-15T06:00:00Z");
     assert!(lines(&joined)[2..5].iter().all(|line| !line.contains("ago")), "{:?}", lines(&joined));

@@ -281,7 +281,7 @@ impl<'a> Sight<'a> {
         for (name, since) in &silences {
             if !state.silences.contains_key(name) {
                 let account = name.split('/').next().unwrap_or(name);
-                self.say(key, name, *since, News::Silent { asked: self.settings.is_asked(account) });
+                self.say(key, name, *since, News::Silent { grave: rule.acts && self.settings.is_asked(account) });
             }
         }
         state.silences = silences;

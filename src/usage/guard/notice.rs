@@ -76,8 +76,9 @@ pub enum News {
     },
     /// Nothing was heard for so long that the guard neither stops nor starts.
     Silent {
-        /// Somebody is asked for the account, and should have answered; else its workstations sleep, perhaps.
-        asked: bool,
+        /// The rule acts, and somebody is asked for the account, who should have answered; else it only observes, or the
+        /// account's workstations sleep, perhaps.
+        grave: bool,
     },
     /// The bucket for which a target was stopped holds it no more, but something else does: it is not given back yet.
     Kept(Vec<Keeper>),
@@ -108,7 +109,7 @@ impl News {
     /// Whether people are notified of it by name.
     #[must_use]
     pub fn is_grave(&self) -> bool {
-        matches!(self, Self::Stops(_) | Self::Silent { asked: true })
+        matches!(self, Self::Stops(_) | Self::Silent { grave: true })
     }
 
     /// Whether it is about what was done, or is left undone: that is told whatever is muted.

@@ -22,6 +22,14 @@ fn stale_data_neither_stops_nor_starts_and_is_told_once() {
 }
 
 #[test]
+fn for_a_rule_that_only_observes_nobody_is_woken() {
+    let mut world = World::new(vec![Rule { acts: false, ..rule("night", "weekly_all", 90.0) }]);
+    world.poll(&[(WEEK, 0, 95.0)]);
+    world.minute += 16;
+    assert_eq!(said(&world.judge()), [News::Silent { grave: false }]);
+}
+
+#[test]
 fn a_bucket_that_is_not_told_any_more_holds_what_it_holds_and_nothing_else() {
     let (fable, saga) = ("work/weekly_scoped/Fable", "work/weekly_scoped/Saga");
     let mut world = World::new(vec![rule("models", "weekly_scoped", 90.0)]);
@@ -59,7 +67,7 @@ fn a_workstation_that_sleeps_is_told_of_once_while_it_holds_a_target() {
         told.extend(said(&world.judge()));
         told.extend(world.poll(&[(WEEK, 0, 95.0)]));
     }
-    assert_eq!(told, [News::Silent { asked: false }]);
+    assert_eq!(told, [News::Silent { grave: false }]);
     assert!(!told[0].is_grave(), "nobody is woken for it");
 }
 
@@ -89,7 +97,7 @@ fn what_a_sleeping_workstation_still_holds_is_explained_once_each_time_another_l
     assert_eq!(world.replicas, 0);
     let heard = Some(at(world.minute));
     world.minute += 8 * 60;
-    assert_eq!(world.poll(&[(WEEK, 0, 95.0)]), [News::Silent { asked: false }], "of the rule that holds it");
+    assert_eq!(world.poll(&[(WEEK, 0, 95.0)]), [News::Silent { grave: false }], "of the rule that holds it");
     let kept = [News::Kept(vec![holds("desk", laptop, heard)])];
     assert_eq!(world.poll(&[(WEEK, 100, 0.0)]), kept);
     assert!(kept[0].is_deed() && !kept[0].is_grave(), "told whatever is muted, and nobody is woken for it");
@@ -113,7 +121,7 @@ fn an_account_that_should_answer_keeps_down_what_another_lets_go_and_is_named() 
     }
     let since = at(world.minute);
     world.minute += 60;
-    assert_eq!(world.poll(&[(WEEK, 0, 95.0)]), [News::Silent { asked: true }]);
+    assert_eq!(world.poll(&[(WEEK, 0, 95.0)]), [News::Silent { grave: true }]);
     let silent = Keeper::Silent { rule: "house".to_owned(), account: "home".to_owned(), since };
     assert_eq!(world.poll(&[(WEEK, 100, 0.0)]), [News::Kept(vec![silent])]);
     assert!(world.poll(&[(WEEK, 100, 1.0)]).is_empty() && world.replicas == 0);
@@ -136,7 +144,7 @@ fn a_limit_that_no_workstation_knows_is_missed_when_the_endpoint_is_silent() {
         world.views.insert(WEEK.to_owned(), pushed);
         said(&world.judge())
     };
-    assert_eq!(push(&mut world, 0, 95.0), [News::Silent { asked: true }]);
+    assert_eq!(push(&mut world, 0, 95.0), [News::Silent { grave: true }]);
     assert!(push(&mut world, 0, 96.0).is_empty(), "once");
     let silent = Keeper::Silent { rule: "models".to_owned(), account: fable.to_owned(), since: heard };
     assert_eq!(push(&mut world, 100, 0.0), [News::Kept(vec![silent])]);
