@@ -69,16 +69,13 @@ pub async fn home_room(store: &Store, configured: Option<&str>) -> Result<Option
     Ok(known.or_else(|| room.starts_with('!').then(|| room.to_owned())))
 }
 
-/// Gives words that had no room yet to the one for what nobody asked for; what is older than a day is no news any more.
-/// Says whether there was any.
+/// Gives words that had no room yet to the [`home_room`]; what is older than a day is no news any more. Says whether there
+/// was any.
 ///
 /// # Errors
 /// [`StoreError`] where the store cannot be written.
-pub async fn bring_home(store: &Store, configured: Option<&str>, now: Timestamp) -> Result<bool, StoreError> {
-    match home_room(store, configured).await? {
-        Some(room) => Ok(store.adopt(&room, now - NEWS).await? > 0),
-        None => Ok(false),
-    }
+pub async fn bring_home(store: &Store, home: &str, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(store.adopt(home, now - NEWS).await? > 0)
 }
 
 /// One thing that a person said, as the inbox keeps it.

@@ -64,6 +64,11 @@ pub(super) fn draft(entry: &Entry, message: &Message, report: &Report) -> Draft 
     Draft { txn: txn(&entry.event, "answer"), room: entry.room.clone(), payload: outgoing(report, anchor(message)) }
 }
 
+/// An outcome with its words.
+fn worded(entry: &Entry, message: &Message, outcome: &str, report: &Report) -> Done {
+    Done { speech: Some(Speech::New(draft(entry, message, report))), ..Done::silent(entry.id, outcome) }
+}
+
 impl Operator {
     pub(super) fn read_book(&self) -> std::sync::Arc<Book> {
         std::sync::Arc::clone(&self.book.borrow())
@@ -242,8 +247,7 @@ impl Operator {
         outcome: &str,
         report: &Report,
     ) -> Result<(), StoreError> {
-        let speech = Some(Speech::New(draft(entry, message, report)));
-        self.store.finish(Done { speech, ..Done::silent(entry.id, outcome) }, now()).await?;
+        self.store.finish(worded(entry, message, outcome, report), now()).await?;
         self.outbox.notify_one();
         Ok(())
     }
@@ -256,9 +260,7 @@ impl Operator {
         outcome: &str,
         report: &Report,
     ) -> Result<(), StoreError> {
-        let speech = Some(Speech::New(draft(entry, message, report)));
-        let done = Done { speech, ..Done::silent(entry.id, outcome) };
-        self.store.finish_repeatable(done, now()).await?;
+        self.store.finish_repeatable(worded(entry, message, outcome, report), now()).await?;
         self.outbox.notify_one();
         Ok(())
     }
@@ -270,8 +272,8 @@ impl Operator {
         tracing::warn!(?refusal, room = %entry.room, "refused");
         let once = Some((format!("refusal/{}/{}", message.who, refusal.key()), REFUSAL_PAUSE));
         let outcome = outcome::refused(reply::in_a_word(&refusal));
-        let speech = Some(Speech::New(draft(entry, message, &Report::Refused(refusal))));
-        self.store.finish(Done { speech, once, ..Done::silent(entry.id, &outcome) }, now()).await?;
+        let done = worded(entry, message, &outcome, &Report::Refused(refusal));
+        self.store.finish(Done { once, ..done }, now()).await?;
         self.outbox.notify_one();
         Ok(())
     }
@@ -302,7 +304,9 @@ impl Operator {
         let note = async {
             if self.store.cursor(LAST_ROOM).await?.as_deref() != Some(room) {
                 self.store.set_cursor(LAST_ROOM, room).await?;
-                if chat::bring_home(&self.store, book.home_room.as_deref(), now()).await? {
+                if let Some(home) = chat::home_room(&self.store, book.home_room.as_deref()).await?
+                    && chat::bring_home(&self.store, &home, now()).await?
+                {
                     self.outbox.notify_one();
                 }
             }

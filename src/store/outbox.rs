@@ -416,7 +416,7 @@ impl Store {
         self.call(move |tx| {
             let folded = tx.execute(
                 "UPDATE outbox SET payload = ?2, joined = joined + ?3,
-                   created_at = max(created_at, (SELECT max(created_at) FROM outbox WHERE id IN (?1, ?4)))
+                   created_at = (SELECT max(created_at) FROM outbox WHERE id IN (?1, ?4))
                  WHERE id = ?1 AND state = 'queued'",
                 (first, payload, others.len(), others.last()),
             )?;

@@ -291,7 +291,9 @@ impl Watcher {
             told.push((bucket.clone(), self.store.open_alerts(&bucket.to_string()).await?));
         }
         let room = chat::home_room(&self.store, plan.home_room.as_deref()).await?;
-        if chat::bring_home(&self.store, plan.home_room.as_deref(), now).await? {
+        if let Some(room) = &room
+            && chat::bring_home(&self.store, room, now).await?
+        {
             self.outbox.notify_one();
         }
         let muted = self.store.muted_until(now).await?.is_some();

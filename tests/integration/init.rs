@@ -55,6 +55,24 @@ async fn init(folder: &Path, variables: &[(&str, &str)], arguments: &[&str], ans
     Told { code: output.status.code(), said: text(output.stderr), printed: text(output.stdout) }
 }
 
+/// Answers to all that is asked for a cluster, but for the usage source; the password is in the file `given`.
+fn for_the_cluster<'a>(synapse: &'a Synapse, bot: &'a Account, person: &'a Person, target: &'a str) -> [&'a str; 11] {
+    let (url, user, allow) = (synapse.url(), bot.user_id.as_str(), person.user_id.as_str());
+    [
+        "--place=cluster",
+        "--homeserver",
+        url,
+        "--user",
+        user,
+        "--password-file",
+        "given",
+        "--allow",
+        allow,
+        "--target",
+        target,
+    ]
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("a file").permissions().mode() & 0o777
 }
@@ -198,24 +216,8 @@ async fn the_secrets_for_the_cluster_are_taken_by_the_api_server() {
         let variables = [("KUBECONFIG", kubeconfig.as_str()), ("CLAUDE_CONFIG_DIR", &claude)];
         let (target, usage) =
             (format!("{}/web", namespace.name), format!("work:secret={}/claude-work", namespace.name));
-        let url = synapse.url();
-        let flags = [
-            "--place=cluster",
-            "--homeserver",
-            url,
-            "--user",
-            &bot.user_id,
-            "--password-file",
-            "given",
-            "--allow",
-            &person.user_id,
-            "--target",
-            &target,
-            "--usage",
-            &usage,
-            "--namespace",
-            &namespace.name,
-        ];
+        let common = for_the_cluster(&synapse, &bot, &person, &target);
+        let flags = [&common[..], &["--usage", &usage, "--namespace", &namespace.name]].concat();
         let told = init(&folder, &variables, &flags, "y\n").await;
         assert_eq!(told.code, Some(0), "{}", told.said);
         assert!(told.said.contains("logs the other out") && told.said.contains("✓ web"), "{}", told.said);
@@ -258,22 +260,8 @@ async fn what_will_lie_on_the_volume_of_the_pod_is_not_looked_for_on_this_machin
         let (bot, person) = accounts(&synapse).await;
         fs::write(folder.join("given"), &bot.password).expect("a password");
         let (kubeconfig, target) = (kubeconfig(&namespace), format!("{}/web", namespace.name));
-        let url = synapse.url();
-        let flags = [
-            "--place=cluster",
-            "--homeserver",
-            url,
-            "--user",
-            &bot.user_id,
-            "--password-file",
-            "given",
-            "--allow",
-            &person.user_id,
-            "--target",
-            &target,
-            "--usage=none",
-            "--overwrite",
-        ];
+        let common = for_the_cluster(&synapse, &bot, &person, &target);
+        let flags = [&common[..], &["--usage=none", "--overwrite"]].concat();
         // This machine has no such volume, and not even root can make it; or it has one, of something else.
         let other = folder.join("data/crypto_store");
         fs::create_dir_all(&other).expect("a folder");
