@@ -17,7 +17,7 @@ use crate::chat::outside::is_logged_in;
 use crate::chat::{self, Chat, Health, LOCK_PATIENCE, Lock, OpenError};
 use crate::cluster::{Cluster, Target};
 use crate::command::Verb;
-use crate::config::{self, Config, GuardMode, Loaded, Sources, TrustMode, Usage, UsageSource};
+use crate::config::{self, Config, GuardMode, Loaded, Sources, TrustMode, Usage};
 use crate::operator::{self, Book};
 use crate::policy::{Bounds, Grant, Rules};
 use crate::reply::Proof;
@@ -414,14 +414,10 @@ pub fn guard(config: &Config) -> guard::Settings {
     });
     let usage = &config.usage;
     let zone = usage.timezone.as_deref().and_then(|name| TimeZone::get(name).ok()).unwrap_or_else(TimeZone::system);
-    let is_asked = |name: &String| {
-        usage.accounts.iter().any(|account| account.name == *name && account.source != UsageSource::Push)
-    };
-    let pushed = usage.accounts.iter().map(|account| account.name.clone()).filter(|name| !is_asked(name));
     guard::Settings {
         rules: usage.rules.iter().map(guard::Rule::from).collect(),
         accounts: usage.accounts.iter().map(|account| account.name.clone()).collect(),
-        pushed: pushed.collect(),
+        pushed: usage.only_pushed().into_iter().map(str::to_owned).collect(),
         quiet: usage.quiet_hours.as_deref().and_then(Hours::of),
         targets: targets.collect(),
         interval: usage.interval,

@@ -42,3 +42,4 @@ pub mod config;
 pub mod retry;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;

@@ -4,7 +4,7 @@
 use super::Finding;
 use crate::chat;
 use crate::cluster::{Access, Cluster, Target};
-use crate::config::{Account, Config, GuardMode, UsageRule, UsageSource};
+use crate::config::{Account, Config, GuardMode, Usage, UsageRule, UsageSource};
 use crate::daemon;
 use crate::store::Store;
 use crate::usage::guard::Rule;
@@ -39,7 +39,7 @@ pub(super) async fn findings(config: &Config, cluster: Option<&Cluster>, store: 
         let states = overview::states(store).await.unwrap_or_default();
         known.seen = Some(states.into_iter().map(|state| state.bucket).collect());
     }
-    rules.iter().flat_map(|rule| judge(rule, &config.usage.accounts, &known)).collect()
+    rules.iter().flat_map(|rule| judge(rule, &config.usage, &known)).collect()
 }
 
 fn scalable(access: &Access) -> Option<(String, bool)> {
@@ -48,7 +48,7 @@ fn scalable(access: &Access) -> Option<(String, bool)> {
     scale.then(|| (access.target.name.clone(), allowed))
 }
 
-fn judge(rule: &UsageRule, accounts: &[Account], known: &Known) -> Vec<Finding> {
+fn judge(rule: &UsageRule, usage: &Usage, known: &Known) -> Vec<Finding> {
     let acts = rule.mode == GuardMode::Act;
     let subject = format!("rule {}", rule.name);
     let lacks = |detail: String, remedy: &str| Finding::warning(AREA, subject.clone(), detail, remedy);
@@ -79,11 +79,17 @@ fn judge(rule: &UsageRule, accounts: &[Account], known: &Known) -> Vec<Finding> 
         ));
     }
     let (account, kind) = account_of(&rule.bucket);
-    let mut watched: Vec<&Account> = accounts.iter().filter(|a| account.is_none_or(|name| a.name == name)).collect();
+    let mut watched: Vec<&Account> =
+        usage.accounts.iter().filter(|a| account.is_none_or(|name| a.name == name)).collect();
     watched.dedup_by_key(|account| (&account.name, account.source));
-    if watched.iter().all(|account| account.source == UsageSource::Push) {
+    let pushed = usage.only_pushed();
+    let pushed: Vec<&str> = pushed.into_iter().filter(|name| account.is_none_or(|account| account == *name)).collect();
+    if !pushed.is_empty() {
         lacking.push(lacks(
-            "no source proves a reset, so what it stops is not started again by itself".to_owned(),
+            format!(
+                "no source proves a reset of {}, so what it stops for that is not started again by itself",
+                pushed.join(", ")
+            ),
             "add a source for the account that is asked (anthropic-oauth or command); `start` in the room works",
         ));
     }
@@ -152,7 +158,7 @@ mod tests {
     const PUSHED: &str = "[[usage.accounts]]\nname = \"work\"\nsource = \"push\"\npush_token_file = \"/run/token\"\n";
 
     fn verdicts(config: &Config, known: &Known) -> Vec<(Verdict, String)> {
-        let found = judge(&config.usage.rules[0], &config.usage.accounts, known);
+        let found = judge(&config.usage.rules[0], &config.usage, known);
         found.into_iter().map(|finding| (finding.verdict, finding.detail)).collect()
     }
 
@@ -191,9 +197,17 @@ mod tests {
             assert!(found[1].0 == verdict && found[1].1.contains(words), "{found:?}");
         }
         let pushed = verdicts(&read(PUSHED, "observe"), &complete());
-        assert!(pushed[0].1.contains("only observes: would stop web") && pushed[1].1.contains("no source proves"));
+        assert!(
+            pushed[0].1.contains("only observes: would stop web")
+                && pushed[1].1.contains("no source proves a reset of work,")
+        );
         // A second source of the same account does.
         let both = verdicts(&read(&format!("{PUSHED}{ASKED}"), "act"), &complete());
         assert!(both.len() == 1 && both[0].1.contains("work by push, work by anthropic-oauth"), "{both:?}");
+        // A rule for a kind may stop for an account that is asked, and for one that is not.
+        let mut every = read(&format!("{}{ASKED}", PUSHED.replace("work", "desk")), "act");
+        every.usage.rules[0].bucket = "weekly_all".to_owned();
+        let every = verdicts(&every, &complete());
+        assert!(every.len() == 2 && every[1].1.contains("no source proves a reset of desk,"), "{every:?}");
     }
 }

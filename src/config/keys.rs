@@ -97,6 +97,7 @@ pub(super) const KEYS: &[(&str, Shape)] = &[
     ("usage.thresholds.session", Numbers("[95]")),
     ("usage.thresholds.weekly", Numbers("[50, 75, 90]")),
     ("usage.thresholds.extra", Numbers("[80]")),
+    ("usage.ca_file", Text("/etc/pilothouse/provider-ca.pem")),
     ("usage.listen", Text("127.0.0.1:9091")),
     ("usage.accounts", Tables),
     ("usage.accounts[].name", Text("work")),

@@ -1,6 +1,6 @@
 //! `[usage]`: the accounts whose limits are watched, when the room hears of them, and what they may stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -45,12 +45,27 @@ pub struct Usage {
     pub mention: BTreeMap<String, String>,
     /// Per cent at which the room hears of a bucket.
     pub thresholds: Thresholds,
+    /// File with CAs (PEM) to trust where providers are asked, besides the usual ones: of an own proxy before them.
+    pub ca_file: Option<PathBuf>,
     /// Address for what workstations push; nothing listens without it.
     pub listen: Option<SocketAddr>,
     /// Watched accounts; without any, nothing is watched.
     pub accounts: Vec<Account>,
     /// What a limit may stop.
     pub rules: Vec<UsageRule>,
+}
+
+impl Usage {
+    /// The accounts of which workstations alone tell: nobody is asked, so nothing proves their resets.
+    #[must_use]
+    pub fn only_pushed(&self) -> BTreeSet<&str> {
+        let named = |pushed: bool| {
+            let accounts = self.accounts.iter().filter(move |account| (account.source == UsageSource::Push) == pushed);
+            accounts.map(|account| account.name.as_str())
+        };
+        let asked: BTreeSet<&str> = named(false).collect();
+        named(true).filter(|name| !asked.contains(name)).collect()
+    }
 }
 
 /// Which estimator decides on forecast alerts.
@@ -171,6 +186,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Usage> {
     let session = reader.required("usage.thresholds.session");
     let weekly = reader.required("usage.thresholds.weekly");
     let extra = reader.required("usage.thresholds.extra");
+    let ca_file = reader.optional::<PathBuf>("usage.ca_file");
     let listen = reader.parsed("usage.listen", "an address with a port");
     let accounts = reader.rows("usage.accounts");
     let accounts: Vec<_> = (0..accounts?).map(|index| account(reader, index)).collect();
@@ -186,6 +202,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Usage> {
         quiet_hours: quiet_hours?,
         mention: mention?,
         thresholds: Thresholds { session: session?, weekly: weekly?, extra: extra? },
+        ca_file: ca_file?,
         listen: listen?,
         accounts: accounts.into_iter().collect::<Option<_>>()?,
         rules: rules.into_iter().collect::<Option<_>>()?,
@@ -280,6 +297,9 @@ fn judge(reader: &mut Reader, usage: &Usage) {
             let fault = format!("{user:?} is not a full user id");
             reader.fault("usage.mention", &fault, "Write it as @name:server, for instance @you:example.org");
         }
+    }
+    if let Some(path) = &usage.ca_file {
+        validation::readable(reader, "usage.ca_file", path);
     }
     let Thresholds { session, weekly, extra } = &usage.thresholds;
     for (name, list) in [("session", session), ("weekly", weekly), ("extra", extra)] {
@@ -398,11 +418,16 @@ fn judge_rule(reader: &mut Reader, index: usize, rule: &UsageRule, usage: &Usage
             "Write per cent, for instance 90",
         );
     }
-    let confirms = |other: &Account| account.is_none_or(|name| other.name == name) && other.source != UsageSource::Push;
-    if rule.mode == GuardMode::Act && !usage.accounts.is_empty() && !usage.accounts.iter().any(confirms) {
+    let pushed = usage.only_pushed();
+    let pushed = pushed.iter().filter(|name| account.is_none_or(|account| account == **name));
+    let pushed: Vec<&str> = pushed.copied().collect();
+    if rule.mode == GuardMode::Act && !pushed.is_empty() {
         reader.warn(
             &key("mode"),
-            "what is pushed never proves a reset, so what this rule stops is not started again by itself.",
+            &format!(
+                "what is pushed never proves a reset, so what this rule stops for {} is not started again by itself.",
+                pushed.join(", ")
+            ),
         );
     }
     if rule.stop.is_empty() || rule.stop.iter().any(|name| name == "*") {

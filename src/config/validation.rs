@@ -77,7 +77,8 @@ pub(super) fn server(reader: &mut Reader, key: &str, url: &url::Url) {
     }
 }
 
-fn readable(reader: &mut Reader, key: &str, path: &Path) {
+/// A file that can be opened.
+pub(super) fn readable(reader: &mut Reader, key: &str, path: &Path) {
     if let Err(error) = std::fs::File::open(path) {
         let fault = format!("{} cannot be read: {error}", path.display());
         reader.fault(key, &fault, "Name an existing file that the user of pilothouse may read");

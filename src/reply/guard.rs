@@ -15,10 +15,14 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
     match &notice.news {
         News::Stops(reasons) => {
             let text = targets(met(Text::new().say("🛑 "), reasons, notice, zone).say(" Stopping "), notice);
-            text.say(" until the reset. What this stops I start again then, unless somebody changes it meanwhile. ")
-                .code(&command("start"))
-                .say(" overrides this.")
-                .words()
+            let Some(pushed) = reasons.iter().find(|reason| !reason.provable) else {
+                let text =
+                    text.say(" until the reset. What this stops I start again then, unless somebody changes it ");
+                return text.say("meanwhile. ").code(&command("start")).say(" overrides this.").words();
+            };
+            let text = text.say(", and nothing starts ").say(them).say(" again by itself: ").code(&pushed.bucket);
+            let text = text.say(" is told by workstations alone, which proves no reset. ");
+            text.code(&command("start")).say(" does.").words()
         }
         News::WouldStop(reasons) => {
             let text = targets(met(Text::new().say("👀 "), reasons, notice, zone).say(" I would stop "), notice);
@@ -180,6 +184,7 @@ mod tests {
             percent: 91.96,
             probability: None,
             resets_at: Some("2026-11-21T14:00:00Z".parse().unwrap()),
+            provable: true,
         };
         let likely =
             Reason { bucket: "home/weekly_all".to_owned(), probability: Some(0.85), resets_at: None, ..reason.clone() };
@@ -194,6 +199,12 @@ mod tests {
              and will run out with a probability of 85 % (rule night). Stopping Llama <70b> and gpu until the reset. What this stops I start again then, unless \
              somebody changes it meanwhile. start llama overrides this."
         );
+        let mut pushed = reasons();
+        pushed[1].provable = false;
+        assert!(said(News::Stops(pushed)).ends_with(
+            " Stopping Llama <70b> and gpu, and nothing starts them again by itself: home/weekly_all is told by workstations \
+             alone, which proves no reset. start llama does."
+        ));
         assert!(said(News::WouldStop(reasons())).ends_with("only observes (mode = \"observe\"). Nothing was done."));
     }
 

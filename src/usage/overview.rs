@@ -176,12 +176,27 @@ pub async fn read(store: &Store, plan: &Plan, now: Timestamp) -> Result<Overview
 /// [`StoreError`] where the store cannot be read or written.
 pub async fn keep(store: &Store, plan: &Plan, told: &Snapshot) -> Result<(), StoreError> {
     let kept: Option<Snapshot> = store.account(&told.account).await?.snapshot.as_deref().and_then(readable);
-    if kept.is_none_or(|kept| !plan.prefers(&told.account, kept.source, told.source))
-        && let Ok(json) = serde_json::to_string(told)
-    {
+    if kept.as_ref().is_some_and(|kept| plan.prefers(&told.account, kept.source, told.source)) {
+        return Ok(());
+    }
+    if let Ok(json) = serde_json::to_string(&joined(told, kept)) {
         store.note_told(&told.account, json).await?;
     }
     Ok(())
+}
+
+/// A workstation tells what its CLI was told last, which may be one limit of two: the other stays, with its age, as long as
+/// its window goes on.
+fn joined(told: &Snapshot, kept: Option<Snapshot>) -> Snapshot {
+    let mut joined = told.clone();
+    let kept = kept.filter(|kept| (kept.source, told.source) == (Source::Push, Source::Push));
+    for reading in kept.into_iter().flat_map(|kept| kept.readings) {
+        let is_told = told.readings.iter().any(|other| other.bucket == reading.bucket);
+        if !is_told && reading.resets_at.is_some_and(|end| end > told.at) {
+            joined.readings.push(reading);
+        }
+    }
+    joined
 }
 
 /// Reads stored JSON; what a newer version wrote otherwise counts as not there, and the log says so.

@@ -21,7 +21,7 @@ pub fn adapters(
     store: &Store,
     secret: Option<&dyn Fn(secret::Settings) -> secret::Place>,
 ) -> anyhow::Result<Vec<Adapter>> {
-    let http = wire::client(anthropic::TIMEOUT, None)?;
+    let http = wire::client(anthropic::TIMEOUT, usage.ca_file.as_deref())?;
     let mut adapters = Vec::new();
     for account in &usage.accounts {
         match account.source {

@@ -1,5 +1,6 @@
 //! Plain HTTP to providers: a client that gives no token away, and what answers have in common.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -7,26 +8,32 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::{Certificate, Client, Response, header, redirect, tls};
 use serde_json::Value;
 
+use crate::tls::certificate_fault;
+
 /// How this program names itself to providers.
 pub const USER_AGENT: &str = concat!("pilothouse/", env!("CARGO_PKG_VERSION"));
 
+/// The configuration's key for a bundle of CAs.
+const CA_KEY: &str = "usage.ca_file";
 /// A connection that takes longer has failed.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Builds the HTTP client for providers. It follows no redirection, so that a token never goes elsewhere, and honours the
-/// usual proxy variables. `ca` is a bundle (PEM) to trust beside the usual ones.
+/// usual proxy variables. `ca` is a file with CAs (PEM) to trust beside the usual ones.
 ///
 /// # Errors
-/// Where the bundle cannot be used.
-pub fn client(timeout: Duration, ca: Option<&[u8]>) -> anyhow::Result<Client> {
+/// Where that file cannot be used.
+pub fn client(timeout: Duration, ca: Option<&Path>) -> anyhow::Result<Client> {
     let mut builder = Client::builder()
         .connect_timeout(CONNECT.min(timeout))
         .timeout(timeout)
         .redirect(redirect::Policy::none())
         .tls_version_min(tls::Version::TLS_1_2);
-    if let Some(pem) = ca {
-        let bundle = Certificate::from_pem_bundle(pem).context("the CA bundle for providers cannot be read")?;
-        anyhow::ensure!(!bundle.is_empty(), "the CA bundle for providers has no PEM certificate in it");
+    if let Some(path) = ca {
+        let unusable = || format!("{CA_KEY} = {} cannot be used", path.display());
+        let pem = std::fs::read(path).with_context(unusable)?;
+        let bundle = Certificate::from_pem_bundle(&pem).with_context(unusable)?;
+        anyhow::ensure!(!bundle.is_empty(), "{}: no PEM certificate is in it", unusable());
         builder = builder.tls_certs_merge(bundle);
     }
     builder.build().context("the HTTP client for providers cannot be built")
@@ -58,6 +65,9 @@ pub(super) fn retry_after(answer: &Response, now: Timestamp) -> Option<SignedDur
 pub(super) fn failure(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "there was no answer in time".to_owned();
+    }
+    if let Some(fault) = certificate_fault(error, CA_KEY) {
+        return fault;
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {

@@ -5,10 +5,12 @@
 //! client that hears nothing, and an answer is known by the relation that stands outside its ciphertext.
 
 use std::fmt::Write as _;
+use std::future::ready;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
 use pilothouse::store::Store;
 use serde_json::{Value, json};
@@ -17,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::support::bot::eventually;
-use crate::support::control_plane::with_namespace;
+use crate::support::control_plane::{Namespace, with_namespace};
 use crate::support::environment;
 use crate::support::house::{House, Plan, SOON};
 use crate::support::http;
@@ -160,7 +162,8 @@ impl Pair {
         Self { one, two, asks, room, question, answer }
     }
 
-    async fn round_trip(&mut self) -> Duration {
+    /// One question and its answer. `beside` is what the second does while it answers.
+    async fn round_trip(&mut self, beside: impl Future<Output = ()>) -> Duration {
         let Self { one, two, asks, room, question, answer } = self;
         let asking = one.ask(room, ("m.room.encrypted".to_owned(), question.clone()));
         let answering = async {
@@ -168,10 +171,43 @@ impl Pair {
             let (_, event) = two.wait(asked).await;
             let mut content = answer.clone();
             content["m.relates_to"]["m.in_reply_to"]["event_id"] = event["event_id"].clone();
-            two.send(room, "m.room.encrypted", &content).await;
+            tokio::join!(two.send(room, "m.room.encrypted", &content), beside);
         };
         let (asked, ()) = tokio::join!(asking, answering);
         asked.came - asked.at
+    }
+}
+
+/// A Deployment that no Pilothouse knows, for what the cluster costs whoever changes it.
+struct Unwatched<'a> {
+    namespace: &'a Namespace,
+}
+
+impl<'a> Unwatched<'a> {
+    const NAME: &'static str = "unwatched";
+
+    async fn make(namespace: &'a Namespace) -> Self {
+        namespace.deployment(Self::NAME, "fine", 0).await;
+        Self { namespace }
+    }
+
+    /// Two bare clients, of which the second changes the replicas while it answers: the same work for the homeserver and
+    /// for the cluster as a command is. Ends when the cluster is at rest again.
+    async fn round_trip(&self, pair: &mut Pair, round: usize) -> Duration {
+        let replicas = i32::from(round.is_multiple_of(2));
+        let scale = async {
+            let scale = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+            let deployments = self.namespace.api::<Deployment>();
+            deployments.patch_scale(Self::NAME, &PatchParams::default(), &scale).await.expect("it scales");
+        };
+        let took = pair.round_trip(scale).await;
+        let rests = |deployment: &Deployment| {
+            let status = deployment.status.clone().unwrap_or_default();
+            let observed = status.observed_generation == deployment.metadata.generation;
+            observed && [status.replicas, status.available_replicas].map(Option::unwrap_or_default) == [replicas; 2]
+        };
+        self.namespace.wait(Self::NAME, SOON, rests).await;
+        took
     }
 }
 
@@ -278,21 +314,27 @@ async fn figures() {
         let mut pair = Pair::meet(&house.synapse, sealed.1, asked.reply["content"].clone()).await;
         let journal = Journal::of(&house);
         let mut watch = Box::pin(watcher::watch_object(namespace.api::<Deployment>(), "web"));
-        let (mut bares, mut changed, mut answered, mut told) = (vec![], vec![], vec![], vec![]);
+        let unwatched = Unwatched::make(&namespace).await;
+        let (mut bares, mut scaling, mut changed, mut answered, mut told) = (vec![], vec![], vec![], vec![], vec![]);
         // Each kind in turn, so that whatever else the machine does falls on all of them alike; and those that are held
         // against each other in both orders, because a command leaves the machine busy for a moment.
         for round in 0..rounds {
-            if (round / 2).is_multiple_of(2) {
-                bares.push(pair.round_trip().await);
+            let bare_first = (round / 2).is_multiple_of(2);
+            if bare_first {
+                bares.push(pair.round_trip(ready(())).await);
+                scaling.push(unwatched.round_trip(&mut pair, round).await);
             }
             let asked = question(&house, &mut bare, round).await;
             told.push(asked.came - asked.at);
-            if !(round / 2).is_multiple_of(2) {
-                bares.push(pair.round_trip().await);
+            if !bare_first {
+                bares.push(pair.round_trip(ready(())).await);
             }
             let (so, came) = command(&house, &mut bare, &journal.store, &mut watch, round).await;
             changed.push(so);
             answered.push(came);
+            if !bare_first {
+                scaling.push(unwatched.round_trip(&mut pair, round).await);
+            }
         }
         let busy = resident(house.running.pid());
         #[expect(clippy::cast_precision_loss, reason = "a size in megabytes")]
@@ -304,14 +346,16 @@ async fn figures() {
         let _ = writeln!(table, "  resident after {rounds:4} rounds  {busy:8.1} MiB");
         let _ = writeln!(table, "  restart to ready (p50 of 3) {:8.0} ms", quantile(&starts, 0.5));
         for (what, times) in [
-            ("two bare clients, round trip", &bares),
+            ("two bare clients", &bares),
+            ("the same, the second scales", &scaling),
+            ("version → answer", &told),
             ("start, stop → replicas", &changed),
             ("start, stop → first answer", &answered),
-            ("version → answer", &told),
         ] {
             let (half, most) = (quantile(times, 0.5), quantile(times, 0.9));
-            let ratio = half / quantile(&bares, 0.5);
-            let _ = writeln!(table, "  {what:28}{half:8.1} ms p50 {most:8.1} ms p90   {ratio:5.2} × bare");
+            let [bare, beside] = [&bares, &scaling].map(|times| half / quantile(times, 0.5));
+            let ratios = format!("{bare:5.2} × bare {beside:5.2} × bare that scales");
+            let _ = writeln!(table, "  {what:28}{half:8.1} ms p50 {most:8.1} ms p90   {ratios}");
         }
         println!("{table}");
         // Generous: a development binary beside other tests. Something that waits for a timer is slower than this.

@@ -15,6 +15,7 @@ use crate::support::front::{Certificates, Front, Proxy, Way};
 use crate::support::house::{Plan, SOON, daemon};
 use crate::support::person::Person;
 use crate::support::process::Pilothouse;
+use crate::support::subscribed::{subscription, week};
 use crate::support::synapse::{Account, Synapse, synapse};
 
 const RUN: Duration = Duration::from_mins(1);
@@ -63,7 +64,7 @@ async fn a_private_ca_is_trusted_where_it_is_configured_and_named_where_it_is_no
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 1).await;
         let (scene, certificates) = (Scene::new().await, Certificates::new());
-        let front = Front::with_private_ca(&scene.synapse, &certificates).await;
+        let front = Front::with_private_ca(scene.synapse.url(), &certificates).await;
 
         let without = scene.daemon(&namespace, front.url(), "");
         let running = without.start();
@@ -89,7 +90,7 @@ async fn the_homeserver_is_reached_through_a_configured_proxy_alone() {
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 1).await;
         let (scene, certificates) = (Scene::new().await, Certificates::new());
-        let front = Front::with_private_ca(&scene.synapse, &certificates).await;
+        let front = Front::with_private_ca(scene.synapse.url(), &certificates).await;
         let proxy = Proxy::start().await;
         let matrix = format!("{}proxy = {:?}\n", ca_file(&certificates), proxy.url);
         let pilothouse = scene.daemon(&namespace, front.url(), &matrix);
@@ -117,7 +118,7 @@ async fn the_usual_proxy_variables_count() {
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 1).await;
         let (scene, certificates) = (Scene::new().await, Certificates::new());
-        let front = Front::with_private_ca(&scene.synapse, &certificates).await;
+        let front = Front::with_private_ca(scene.synapse.url(), &certificates).await;
         let proxy = Proxy::start().await;
         let fresh = || scene.daemon(&namespace, front.url(), &ca_file(&certificates));
 
@@ -129,6 +130,45 @@ async fn the_usual_proxy_variables_count() {
         let direct = proxied.variable("NO_PROXY", "example.org,127.0.0.1");
         scene.answers(&direct).await;
         assert_eq!(proxy.tunnels(), tunnels);
+    })
+    .await;
+}
+
+/// The provider's own addresses, with a proxy on the way that looks into everything: what a company's is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_login_of_this_machine_is_watched_through_a_proxy_with_a_ca_of_its_own() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 1).await;
+        let (provider, login) = subscription(40.0, week()).await;
+        let certificates = Certificates::of(&["api.anthropic.com", "platform.claude.com"]);
+        let front = Front::with_private_ca(provider.address(), &certificates).await;
+        let (scene, proxy) = (Scene::new().await, Proxy::to(front.url()).await);
+        let fresh = || {
+            let pilothouse = scene.daemon(&namespace, scene.synapse.url(), "").variable("HTTPS_PROXY", &proxy.url);
+            let folder = login.display().to_string();
+            pilothouse.variable("LOCAL_MODE", "true").variable("CLAUDE_CONFIG_DIR", &folder)
+        };
+        let strange = fresh().run_with(&["usage"], RUN).await;
+        assert_eq!(strange.status.code(), Some(1), "{}", strange.said);
+        assert!(strange.said.contains("signed by an unknown CA: set usage.ca_file"), "{}", strange.said);
+        assert_eq!(front.asked("").len(), 0, "no token for a server that is not trusted");
+
+        let ca = certificates.ca_file().display().to_string();
+        // The first answer of a login that must be renewed first: both addresses are asked.
+        provider.expire();
+        let trusting = fresh().variable("PILOTHOUSE__USAGE__CA_FILE", &ca);
+        let mut running = trusting.start();
+        running.ready(SOON).await;
+        provider.until_usage_asked(2).await;
+        let room = scene.person.create_room(&[&scene.bot.user_id]).await;
+        scene.person.member(&room, &scene.bot.user_id, "join", SOON).await;
+        let sent = scene.person.send(&room, "usage").await;
+        let answer = scene.person.expect_reply(&sent, SOON).await;
+        assert!(answer.body().contains("week 40 %"), "{}", answer.body());
+        assert_eq!((front.asked("GET /api/oauth/usage").len(), front.asked("POST /v1/oauth/token").len()), (2, 1));
+        assert!(running.stop(SOON).await.success());
+        let renewed = std::fs::read_to_string(login.join(".credentials.json")).expect("the login");
+        assert!(renewed.contains("access-1") && !renewed.contains("access-0"), "{renewed}");
     })
     .await;
 }

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::CertificateError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::warn;
@@ -15,6 +14,7 @@ use url::Url;
 use super::error::OpenError;
 use crate::config;
 use crate::retry::Backoff;
+use crate::tls;
 
 /// A request that takes longer has failed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -259,25 +259,7 @@ pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<Duration> {
 /// Why no answer came, with what to do where that is known.
 pub(crate) fn no_answer(error: reqwest::Error) -> String {
     let error = error.without_url();
-    match refused_certificate(&error) {
-        Some(CertificateError::UnknownIssuer) => {
-            "its certificate is signed by an unknown CA: set matrix.ca_file to the PEM file of that CA".to_owned()
-        }
-        Some(fault) => format!("its certificate is refused ({fault}): renew it, or correct the address"),
-        None => chain(&error),
-    }
-}
-
-/// Finds what TLS has against the server's certificate. An `io::Error` hides what it carries from `source`.
-fn refused_certificate<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CertificateError> {
-    let carried = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    if let Some(carried) = carried {
-        return refused_certificate(carried);
-    }
-    match error.downcast_ref::<rustls::Error>() {
-        Some(rustls::Error::InvalidCertificate(fault)) => Some(fault),
-        _ => error.source().and_then(refused_certificate),
-    }
+    tls::certificate_fault(&error, "matrix.ca_file").unwrap_or_else(|| chain(&error))
 }
 
 /// An error with its causes, in one line: reqwest hides the interesting one.

@@ -79,6 +79,7 @@ fn every_field_of_the_structs_is_a_key() {
             ("PILOTHOUSE__MATRIX__CA_FILE", "/dev/null"),
             ("PILOTHOUSE__MATRIX__PROXY", "http://a"),
             ("PILOTHOUSE__KUBERNETES__CONTEXT", "home"),
+            ("PILOTHOUSE__USAGE__CA_FILE", "/dev/null"),
         ],
     )
     .unwrap()

@@ -128,7 +128,7 @@ impl<'a> Sight<'a> {
         for bucket in due {
             let (Some(claim), Some(view)) = (state.claims.get_mut(bucket), self.view(bucket)) else { continue };
             claim.asked = claim.held;
-            reasons.push(reason(rule, view));
+            reasons.push(self.reason(rule, view));
             first = first.or(claim.held.map(|cycle| Asked::first(bucket, cycle, self.now)));
         }
         let Some(asked) = first else { return };
@@ -319,6 +319,16 @@ impl<'a> Sight<'a> {
         asked.filter(|view| is_silent(&view.bucket.account)).map(|view| (view.bucket.to_string(), view.at)).collect()
     }
 
+    fn reason(&self, rule: &Rule, view: &View) -> Reason {
+        Reason {
+            bucket: view.bucket.to_string(),
+            percent: view.percent,
+            probability: view.probability.filter(|_| rule.probability.is_some()),
+            resets_at: view.resets_at,
+            provable: self.settings.is_asked(&view.bucket.account),
+        }
+    }
+
     /// A bucket of which nothing is known any more, of an account that is heard: it was another's, which is gone.
     fn is_gone(&self, bucket: &str) -> bool {
         let account = bucket.split('/').next().unwrap_or(bucket);
@@ -355,13 +365,4 @@ impl<'a> Sight<'a> {
 
 fn is_failed(course: Option<Course>) -> bool {
     matches!(course, Some(Course::Failed { .. }))
-}
-
-fn reason(rule: &Rule, view: &View) -> Reason {
-    Reason {
-        bucket: view.bucket.to_string(),
-        percent: view.percent,
-        probability: view.probability.filter(|_| rule.probability.is_some()),
-        resets_at: view.resets_at,
-    }
 }

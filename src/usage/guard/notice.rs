@@ -130,6 +130,8 @@ pub struct Reason {
     pub probability: Option<f64>,
     /// When it is empty again, as announced.
     pub resets_at: Option<Timestamp>,
+    /// Whether its reset can be proven; else a person alone gives back what is stopped for it.
+    pub provable: bool,
 }
 
 /// What keeps a target down.

@@ -93,6 +93,26 @@ fn a_bucket_has_its_own_closed_windows_alone() {
 }
 
 #[test]
+fn of_a_workstation_that_tells_of_one_limit_the_other_stays_until_its_window_ends() {
+    let end = 3 * 24 * 60;
+    let (both, one) = (said(Source::Push, 0, 40.0), said(Source::Push, 5, 41.0));
+    let mut session = both.readings[0].clone();
+    session.bucket = "work/session".parse().unwrap();
+    session.resets_at = Some(at(300));
+    let both = Snapshot { readings: vec![both.readings[0].clone(), session.clone()], ..both };
+    let words = |snapshot: &Snapshot| -> Vec<(String, f64)> {
+        snapshot.readings.iter().map(|reading| (reading.bucket.to_string(), reading.used)).collect()
+    };
+    let joined_to = |told: &Snapshot| words(&joined(told, Some(both.clone())));
+    let (week, five_hours) = (|used| ("work/weekly_all".to_owned(), used), ("work/session".to_owned(), 40.0));
+    assert_eq!(joined_to(&one), [week(41.0), five_hours.clone()]);
+    assert_eq!(joined_to(&both), [week(40.0), five_hours]);
+    assert_eq!(joined_to(&said(Source::Push, 301, 42.0)), [week(42.0)], "its window is over");
+    assert_eq!(joined_to(&said(Source::AnthropicOauth, 5, 42.0)), [week(42.0)], "the endpoint names every limit");
+    assert_eq!(words(&joined(&said(Source::Push, end, 0.0), None)), [week(0.0)]);
+}
+
+#[test]
 fn what_a_newer_version_wrote_counts_as_not_there() {
     assert_eq!(readable::<Snapshot>("{\"another\": \"shape\"}"), None);
     let answer = said(Source::AnthropicOauth, 0, 40.0);

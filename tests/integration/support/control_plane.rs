@@ -146,12 +146,12 @@ impl ControlPlane {
 
     /// Freezes the API server: connections are accepted by the kernel and never answered.
     pub(crate) fn pause_api_server(&self) {
-        self.api_server().as_ref().expect("the API server runs").signal("STOP");
+        self.api_server().as_ref().expect("the API server runs").freeze();
     }
 
     /// Lets a frozen API server go on.
     pub(crate) fn resume_api_server(&self) {
-        self.api_server().as_ref().expect("the API server runs").signal("CONT");
+        self.api_server().as_ref().expect("the API server runs").thaw();
     }
 
     /// Runs a test in a new namespace and removes it afterwards; when the test panics, prints first what is in it.

@@ -91,12 +91,12 @@ impl Front {
         Self::serve(tcp, url, Shared::new(synapse.url(), http()), decide)
     }
 
-    /// One that speaks TLS with the certificate of a CA which nobody knows.
-    pub(crate) async fn with_private_ca(synapse: &Synapse, certificates: &Certificates) -> Self {
+    /// One before the server at a URL that speaks TLS with the certificate of a CA which nobody knows.
+    pub(crate) async fn with_private_ca(behind: &str, certificates: &Certificates) -> Self {
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://{}", tcp.local_addr().expect("bound"));
         let (certificate, key) = (certificates.folder.join("server.crt"), certificates.folder.join("server.key"));
-        let shared = Shared::new(synapse.url(), http());
+        let shared = Shared::new(behind, http());
         Self::serve(Tls::over(tcp, &certificate, &key), url, shared, |_| Way::On)
     }
 
@@ -246,7 +246,7 @@ fn decoded(path: &str) -> String {
     url::form_urlencoded::parse(query.as_bytes()).flat_map(|(key, value)| [key, value]).collect()
 }
 
-/// A CA that no system knows, and a certificate for `127.0.0.1` and `localhost` signed by it.
+/// A CA that no system knows, and a certificate for `127.0.0.1`, `localhost` and more names signed by it.
 pub(crate) struct Certificates {
     folder: Folder,
 }
@@ -268,7 +268,7 @@ def make(subject, key, issuer, signer, extensions):
         made = made.add_extension(extension, critical)
     return made.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 ca, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+names = [x509.DNSName(text) for text in ["localhost", *sys.argv[2:]]] + [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
 write = lambda file, what: open(sys.argv[1] + "/" + file, "wb").write(what)
 write("ca.crt", make("A private CA", ca, "A private CA", ca, [(x509.BasicConstraints(True, 0), True)]))
 write("server.crt", make("server", key, "A private CA", ca, [(x509.SubjectAlternativeName(names), False)]))
@@ -279,8 +279,14 @@ write("server.key", key.private_bytes(*form))
 impl Certificates {
     /// Makes them.
     pub(crate) fn new() -> Self {
+        Self::of(&[])
+    }
+
+    /// Makes them, for these names of hosts, too.
+    pub(crate) fn of(hosts: &[&str]) -> Self {
         let folder = Folder::new("pilothouse-certificates-");
-        let made = Command::new(python()).arg("-c").arg(MAKE).arg(folder.path()).output().expect("python starts");
+        let made =
+            Command::new(python()).arg("-c").arg(MAKE).arg(folder.path()).args(hosts).output().expect("python starts");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         Self { folder }
     }
@@ -340,13 +346,24 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts it.
     pub(crate) async fn start() -> Self {
+        Self::on_the_way(None).await
+    }
+
+    /// Starts one that leads to the server at this URL whatever is no address.
+    pub(crate) async fn to(server: &str) -> Self {
+        let server: url::Url = server.parse().expect("a URL");
+        let address = server.socket_addrs(|| None).expect("an address");
+        Self::on_the_way(Some(address[0])).await
+    }
+
+    async fn on_the_way(server: Option<SocketAddr>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let tunnels = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&tunnels);
         let server = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(tunnel(client, Arc::clone(&count)));
+                tokio::spawn(tunnel(client, server, Arc::clone(&count)));
             }
         });
         Self { url, tunnels, _server: AbortOnDropHandle::new(server) }
@@ -358,7 +375,7 @@ impl Proxy {
     }
 }
 
-async fn tunnel(mut client: TcpStream, count: Arc<AtomicUsize>) -> io::Result<()> {
+async fn tunnel(mut client: TcpStream, server: Option<SocketAddr>, count: Arc<AtomicUsize>) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(tokio::time::timeout(Duration::from_secs(10), client.read_u8()).await??);
@@ -368,7 +385,10 @@ async fn tunnel(mut client: TcpStream, count: Arc<AtomicUsize>) -> io::Result<()
     let (Some("CONNECT"), Some(wanted)) = (words.next(), words.next()) else {
         return client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n").await;
     };
-    let mut server = TcpStream::connect(wanted).await?;
+    let mut server = match server.filter(|_| wanted.parse::<SocketAddr>().is_err()) {
+        Some(address) => TcpStream::connect(address).await?,
+        None => TcpStream::connect(wanted).await?,
+    };
     count.fetch_add(1, Ordering::SeqCst);
     client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
     tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)

@@ -83,6 +83,37 @@ impl Leashed {
         assert!(sent.is_ok_and(|status| status.success()), "{} (pid {}) took no SIG{name}", self.name, self.pid);
     }
 
+    /// Freezes it; when this returns, each of its threads stands. A signal that was only sent lets a busy machine answer
+    /// one request more.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+        let start = std::time::Instant::now();
+        while !self.stands() {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "{} (pid {}) goes on after SIGSTOP",
+                self.name,
+                self.pid
+            );
+            // The kernel tells only the parent of a stop, and that is the shell.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// The state follows the name, which may hold anything (`proc_pid_stat(5)`).
+    fn stands(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("its threads are listed");
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    }
+
     /// Everything said so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.said.lines().clone()

@@ -132,6 +132,11 @@ impl Provider {
         Self { address, shared, _server: AbortOnDropHandle::new(server) }
     }
 
+    /// Its base URL.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) fn usage_url(&self) -> Url {
         format!("{}/api/oauth/usage", self.address).parse().expect("a URL")
     }

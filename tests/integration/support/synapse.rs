@@ -109,12 +109,12 @@ impl Synapse {
 
     /// Freezes it: connections are accepted by the kernel and never answered.
     pub(crate) fn pause(&self) {
-        self.server().as_ref().expect("synapse runs").signal("STOP");
+        self.server().as_ref().expect("synapse runs").freeze();
     }
 
     /// Lets a frozen homeserver go on.
     pub(crate) fn resume(&self) {
-        self.server().as_ref().expect("synapse runs").signal("CONT");
+        self.server().as_ref().expect("synapse runs").thaw();
     }
 
     /// Makes an account whose localpart begins with `name`.
