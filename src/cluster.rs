@@ -34,7 +34,7 @@ use crate::config::Kind;
 pub use access::{Access, PERMISSIONS, Permission, SECRET, SecretAccess, When};
 pub use drift::{Drift, Fallen};
 pub use error::ClusterError;
-pub use event::Happening;
+pub use event::{Happening, Record};
 pub use kubectl::{RolloutState, deployment_rollout, stateful_set_rollout};
 pub use rollout::{Progress, Wanted};
 pub use status::Description;

@@ -148,6 +148,7 @@ struct Floor {
     busy: HashSet<String>,
     taken: HashSet<i64>,
     watches: JoinSet<i64>,
+    records: JoinSet<()>,
     watched: HashMap<i64, (String, AbortHandle)>,
     /// Nothing is begun before this, after the store failed.
     paused_until: Option<Instant>,
@@ -167,6 +168,7 @@ impl Floor {
             busy: HashSet::new(),
             taken: HashSet::new(),
             watches: JoinSet::new(),
+            records: JoinSet::new(),
             watched: HashMap::new(),
             paused_until: None,
             pulse,
@@ -201,6 +203,7 @@ impl Floor {
                 Some(done) = self.works.join_next() => self.finished(done)?,
                 Some(job) = self.jobs.recv() => self.watch(job),
                 Some(ended) = self.watches.join_next() => self.unwatched(ended)?,
+                Some(ended) = self.records.join_next() => ended.context("the record of an order panicked")?,
                 ended = &mut drift => anyhow::bail!("the watch over unasked changes ended: {ended:?}"),
                 _ = pruning.tick() => self.prune().await,
                 _ = beat.tick() => {}
@@ -287,11 +290,14 @@ impl Floor {
             !older
         });
         let inbox = job.inbox;
-        let operator = Arc::clone(&self.operator);
         let span = tracing::info_span!("rollout", id = inbox, target = %key);
+        let (operator, order) = (Arc::clone(&self.operator), job.clone());
+        // Beside the watch, which a newer order ends: what was done stays on record.
+        self.records.spawn(async move { operator.record(order).await }.instrument(span.clone()));
+        let operator = Arc::clone(&self.operator);
         let handle = self.watches.spawn(
             async move {
-                operator.watch(job).await;
+                operator.follow(&job).await;
                 inbox
             }
             .instrument(span),
@@ -323,6 +329,7 @@ impl Floor {
             while let Some(done) = self.works.join_next().await {
                 self.finished(done)?;
             }
+            while self.records.join_next().await.is_some() {}
             anyhow::Ok(())
         };
         tokio::time::timeout(GRACE, finish).await.unwrap_or_else(|_| {

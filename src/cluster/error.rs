@@ -108,7 +108,7 @@ impl Asked {
             } else {
                 ClusterError::Refused(message)
             }
-        } else if status.is_conflict() {
+        } else if status.is_conflict() || status.is_already_exists() {
             ClusterError::Conflict(self.object.clone())
         } else {
             match status.code {

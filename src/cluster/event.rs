@@ -13,6 +13,8 @@ use super::{Cluster, ClusterError, FIELD_MANAGER, Target, words};
 const NOTE: usize = 200;
 /// Most bytes of the note of an event, set by the API server.
 const WRITTEN_NOTE: usize = 1024;
+/// Most bytes of the object's name in the name of an event, which may have 253.
+const NAME: usize = 200;
 /// Most events of one object that are read to find the last ones.
 const EVENTS: u32 = 500;
 
@@ -27,30 +29,43 @@ pub struct Happening {
     pub note: String,
 }
 
+/// What an own Event says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Makes its name, so that the same record is written once: small letters and digits.
+    pub id: String,
+    /// One `CamelCase` word.
+    pub reason: &'static str,
+    /// At most 1 kB of it is kept.
+    pub note: String,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
 impl Cluster {
     /// Writes a Kubernetes Event on the object, for those who look at it with `kubectl describe`. Does nothing where
-    /// the configuration says so. `reason` is one CamelCase word; of `note` at most 1 kB is kept.
+    /// the configuration says so, and where it is written already.
     ///
     /// # Errors
     /// [`ClusterError`]; the change that it records has happened anyway.
-    pub async fn record(&self, target: &Target, reason: &str, note: &str) -> Result<(), ClusterError> {
+    pub async fn record(&self, target: &Target, record: &Record) -> Result<(), ClusterError> {
         if !self.write_events {
             return Ok(());
         }
+        let Record { id, reason, note, at } = record;
         // Without the uid, `kubectl describe` does not show it.
         let uid = self.snapshot(target).await?.uid;
-        #[expect(clippy::disallowed_methods, reason = "an event's time is when it is written")]
-        let now = Timestamp::now();
+        let object = words::within_bytes(&target.object, NAME).trim_end_matches(['.', '-']);
         let event = Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}-", target.object)),
+                name: Some(format!("{object}.{id}")),
                 namespace: Some(target.namespace.clone()),
                 ..ObjectMeta::default()
             },
-            event_time: Some(MicroTime(now)),
+            event_time: Some(MicroTime(*at)),
             type_: Some("Normal".to_owned()),
-            reason: Some(reason.to_owned()),
-            action: Some(reason.to_owned()),
+            reason: Some((*reason).to_owned()),
+            action: Some((*reason).to_owned()),
             note: Some(words::within_bytes(note, WRITTEN_NOTE).to_owned()),
             reporting_controller: Some(FIELD_MANAGER.to_owned()),
             reporting_instance: Some(FIELD_MANAGER.to_owned()),
@@ -65,8 +80,10 @@ impl Cluster {
             ..Event::default()
         };
         let asked = Asked::beside("create", target, "events.events.k8s.io");
-        self.call(&asked, self.api::<Event>(target).create(&PostParams::default(), &event)).await?;
-        Ok(())
+        match self.call(&asked, self.api::<Event>(target).create(&PostParams::default(), &event)).await {
+            Err(ClusterError::Conflict(_)) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads what happened to the object, newest first. Both groups show the same events; either permission does.

@@ -10,7 +10,7 @@ use super::guarded::{Anchor, anchor};
 use super::work::Work;
 use super::{Operator, STORE_PAUSE, now};
 use crate::chat::Message;
-use crate::cluster::{Progress, Target};
+use crate::cluster::{Progress, Record, Target};
 use crate::reply::{Change, Report};
 use crate::store::inbox::Entry;
 use crate::store::outbox::Speech;
@@ -18,8 +18,8 @@ use crate::store::watches::Watch;
 
 /// Between two edits of one message: homeservers let a bot write about one event in five seconds.
 const EDIT_PAUSE: Duration = Duration::from_secs(5);
-/// How long a fresh watch lets the first words go first: pods take longer than this, and its requests to the API server in
-/// that moment are felt on a small machine that runs everything.
+/// How long a watch and its record let the first words go first: pods take longer than this, and requests to the API server
+/// in that moment are felt on a small machine that runs everything.
 const HEAD_START: Duration = Duration::from_millis(200);
 
 /// A watch, with all that its words need.
@@ -37,9 +37,6 @@ pub(super) struct Job {
     began: Timestamp,
     deadline: Timestamp,
     who: String,
-    /// Whether the Kubernetes Event is still to be written: not after a restart.
-    #[serde(skip)]
-    fresh: bool,
 }
 
 impl Job {
@@ -64,7 +61,6 @@ impl Job {
             began,
             deadline,
             who: message.who.clone(),
-            fresh: true,
         }
     }
 
@@ -115,33 +111,23 @@ fn urgent(progress: &Progress) -> bool {
 }
 
 impl Operator {
-    /// Follows a rollout to its end, and leaves its record on the object.
-    pub(super) async fn watch(&self, job: Job) {
-        let follow = async {
-            if job.fresh {
-                tokio::time::sleep(HEAD_START).await;
-            }
-            self.follow(&job).await;
-        };
-        tokio::join!(self.record(&job), follow);
-    }
-
-    /// Leaves a Kubernetes Event on the object: who asked, from where.
-    async fn record(&self, job: &Job) {
-        if !job.fresh {
-            return;
-        }
+    /// Leaves a Kubernetes Event on the object: who asked, from where. The same one after a restart.
+    pub(super) async fn record(&self, job: Job) {
+        tokio::time::sleep(HEAD_START).await;
         let (reason, note) = match job.work.change {
             Change::Scale { from, to } => ("ScaledByChat", format!("Scaled from {from} to {to}")),
             Change::Restart => ("RestartedByChat", "Restarted".to_owned()),
         };
         let note = format!("{note} for {} in room {}", job.who, job.room);
-        if let Err(error) = self.cluster.record(&job.target, reason, &note).await {
+        let record = Record { id: txn(&job.event, &job.target.key()), reason, note, at: job.began };
+        if let Err(error) = self.cluster.record(&job.target, &record).await {
             tracing::info!(%error, target = %job.target.key(), "no Kubernetes Event was written");
         }
     }
 
-    async fn follow(&self, job: &Job) {
+    /// Follows a rollout to its end.
+    pub(super) async fn follow(&self, job: &Job) {
+        tokio::time::sleep(HEAD_START).await;
         let steps = self.cluster.rollout(job.target.clone(), job.work.wanted(), job.deadline);
         let mut steps = std::pin::pin!(steps);
         let mut edit_at = Instant::now() + EDIT_PAUSE;

@@ -4,7 +4,8 @@
 use http::Method;
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{ListParams, Patch, PatchParams};
 use pilothouse::store::inbox::Done;
 use serde_json::json;
 
@@ -184,7 +185,7 @@ async fn a_command_for_several_goes_on_target_by_target() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_speaks_with_the_api_server_the_order_is_done_once() {
     with_namespace(async |namespace| {
-        let _kubelet = namespace.kubelet();
+        let kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 0).await;
         let front = Front::before_api_server(&namespace.cluster).await;
         let kubeconfig = Some(namespace.kubeconfig_at(front.url()));
@@ -196,16 +197,31 @@ async fn killed_while_it_speaks_with_the_api_server_the_order_is_done_once() {
             // The order is journaled; whether it came through, nobody knows.
             (Method::PATCH, "/deployments/web/scale", Way::Nowhere),
             (Method::PATCH, "/deployments/web/scale", Way::Lost),
+            // It is done, and not on record yet; then on record, and nobody knows.
+            (Method::POST, "/events", Way::Nowhere),
+            (Method::POST, "/events", Way::Lost),
         ];
         for (replicas, (method, part, way)) in (1..).zip(cuts) {
             let before = namespace.generation("web").await;
             front.cut(method, part, way);
+            kubelet.decide("fine", Fate::Slow);
             let sent = house.say(&format!("start {replicas}")).await;
             front.until_cut(replicas).await;
             house.running.kill().await;
+            kubelet.decide("fine", Fate::Ready);
             let end = format!("ready: {replicas}/{replicas}");
             house.goes_on_once(&sent, &end).await;
             assert_eq!(namespace.generation("web").await, before + 1, "start {replicas}");
+            let note = format!(
+                "Scaled from {} to {replicas} for {} in room {}",
+                replicas - 1,
+                house.person.user_id,
+                house.room
+            );
+            namespace.event("ScaledByChat", &note, SOON).await;
+            let events = namespace.api::<Event>().list(&ListParams::default()).await.expect("a list");
+            let written = events.iter().filter(|event| event.message.as_deref() == Some(&note)).count();
+            assert_eq!(written, 1, "{note}");
         }
     })
     .await;

@@ -1,7 +1,7 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
-use pilothouse::cluster::{Cause, ClusterError};
+use pilothouse::cluster::{Cause, ClusterError, Record};
 use pilothouse::config::{self, Kind};
 
 use super::{MINIMAL, PATIENCE, admin, connect, limited, now, scale_as, settings, target, web};
@@ -16,6 +16,10 @@ spec:
   maxReplicas: 3
 ";
 
+fn record(reason: &'static str, note: &str) -> Record {
+    Record { id: "c0ffee".to_owned(), reason, note: note.to_owned(), at: now() }
+}
+
 #[tokio::test]
 async fn status_tells_what_may_be_seen() {
     with_namespace(async |namespace| {
@@ -23,7 +27,7 @@ async fn status_tells_what_may_be_seen() {
         namespace.deployment("web", "broken:1", 1).await;
         namespace.apply(AUTOSCALER).await;
         let (cluster, web) = (admin(&namespace).await, web(&namespace));
-        cluster.record(&web, "StartedByChat", "@alice:example.org asked for 1 replica").await.unwrap();
+        cluster.record(&web, &record("StartedByChat", "@alice:example.org asked for 1 replica")).await.unwrap();
 
         let described = tokio::time::timeout(PATIENCE, async {
             loop {
@@ -93,7 +97,7 @@ async fn events_are_read_in_either_group() {
         namespace.deployment("web", "ready:1", 1).await;
         let rules = format!("{MINIMAL}\n- {{apiGroups: [\"\"], resources: [events], verbs: [list]}}");
         let (cluster, web) = (limited(&namespace, &rules).await, web(&namespace));
-        admin(&namespace).await.record(&web, "StoppedByChat", "by hand").await.unwrap();
+        admin(&namespace).await.record(&web, &record("StoppedByChat", "by hand")).await.unwrap();
         let events = cluster.describe(&web, now()).await.unwrap().events.unwrap();
         assert!(events.iter().any(|event| event.reason == "StoppedByChat" && event.note == "by hand"), "{events:?}");
     })
@@ -101,14 +105,17 @@ async fn events_are_read_in_either_group() {
 }
 
 #[tokio::test]
-async fn an_event_is_bounded_and_only_written_where_it_is_wanted() {
+async fn an_event_is_bounded_written_once_and_only_where_it_is_wanted() {
     with_namespace(async |namespace| {
         namespace.deployment("web", "ready:1", 1).await;
         let web = web(&namespace);
-        admin(&namespace).await.record(&web, "StartedByChat", &"ä".repeat(2000)).await.unwrap();
+        let cluster = admin(&namespace).await;
+        for _ in 0..2 {
+            cluster.record(&web, &record("StartedByChat", &"ä".repeat(2000))).await.unwrap();
+        }
         let silent = config::Kubernetes { events: false, ..settings() };
         let silent = connect(&namespace.cluster.kubeconfig(), &silent).await;
-        silent.record(&web, "NeverWritten", "no").await.unwrap();
+        silent.record(&web, &record("NeverWritten", "no")).await.unwrap();
         let events = namespace.api::<Event>().list(&ListParams::default()).await.unwrap();
         let written: Vec<_> =
             events.iter().filter(|e| e.reporting_component.as_deref() == Some("pilothouse")).collect();
