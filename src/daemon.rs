@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -69,6 +70,9 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
             "{DATABASE} is empty, and this device has logged in before: pins, history and remembered replicas were lost. Everybody is \
              met anew: compare their keys with `trust`, or name them in trust.pins"
         );
+        #[expect(clippy::disallowed_methods, reason = "the daemon begins now")]
+        let now = Timestamp::now();
+        chat::tell_forgotten(&store, matrix.home_room.as_deref(), now).await?;
     }
     let cluster = Cluster::connect(&kubernetes).await.context("building the Kubernetes client")?;
     let metrics = Metrics::default();

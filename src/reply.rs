@@ -279,6 +279,8 @@ pub enum Report {
         /// Not every room could be read yet.
         more: bool,
     },
+    /// The database was lost or emptied beside a device that goes on.
+    Forgotten,
     /// More was said in a room during an outage than is read again.
     Cut {
         /// So many events are read again,
@@ -392,6 +394,13 @@ pub fn words(report: &Report) -> Words {
             Text::new().say("🔑 I could not read this: its key has not reached me. Please send it again.").words()
         }
         Report::Back { after, waited, more } => back(*after, *waited, *more),
+        Report::Forgotten => Text::new()
+            .say("⚠️ My database was lost or emptied. What was done before, and the replicas that a ")
+            .code("stop")
+            .say(" took, I do not know any more, and I meet everybody anew: compare everybody's keys with ")
+            .code("trust")
+            .say(" before you go on.")
+            .words(),
         Report::Cut { events, reach } => Text::new()
             .say("📡 While I was away more was said here than I read again: the last ")
             .say(&format!("{events} events, or {}. Older commands were not seen.", span(*reach)))

@@ -24,6 +24,11 @@ pub(crate) fn back(after: SignedDuration, waited: usize, more: bool) -> Outgoing
     spoken(&Report::Back { after, waited, more })
 }
 
+/// To the home room: the database was lost.
+pub(crate) fn forgotten() -> Outgoing {
+    spoken(&Report::Forgotten)
+}
+
 /// To a room of which not everything was read.
 pub(crate) fn cut(events: usize, reach: SignedDuration) -> Outgoing {
     spoken(&Report::Cut { events, reach })

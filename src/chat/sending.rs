@@ -133,7 +133,8 @@ async fn attempt(context: &Context, plan: pace::Plan) -> Tried {
     let verdict = match fixed.await {
         // Not on the disk: it must not go out, or a crash could send it twice with different words.
         Err(error) => Verdict::Later(format!("the store failed: {error}")),
-        Ok(payload) => match tokio::time::timeout(SEND_TIMEOUT, send(context, &parcel, &payload)).await {
+        Ok(None) => Verdict::Gone,
+        Ok(Some(payload)) => match tokio::time::timeout(SEND_TIMEOUT, send(context, &parcel, &payload)).await {
             Ok(verdict) => verdict,
             Err(_) => Verdict::Later(format!("no answer in {} s", SEND_TIMEOUT.as_secs())),
         },
@@ -238,6 +239,7 @@ async fn settle(context: &Context, pace: &mut Pace, Tried { parcel, verdict }: T
             // In the store too, so that the rows of a failing room do not fill what is read for the others.
             context.store.hold_room(&parcel.room, now + pause).await
         }
+        Verdict::Gone => Ok(()),
         Verdict::Nowhere(why) => {
             warn!(room = parcel.room, row = parcel.id, why, "words are given up");
             context.store.dropped(parcel.id).await

@@ -63,6 +63,12 @@ fn after_an_outage_it_says_what_waited_and_whether_that_is_all() {
 }
 
 #[test]
+fn whoever_has_forgotten_everybody_says_so_and_what_to_do() {
+    let said = said(&Report::Forgotten);
+    assert!(said.contains("I meet everybody anew: compare everybody's keys with trust before you go on."), "{said}");
+}
+
+#[test]
 fn what_was_given_up_is_told_as_a_number_and_a_time() {
     let since = "2026-11-20T14:02:30Z".parse().unwrap();
     let said = |words| said(&Report::Lost(Loss { words, since }));

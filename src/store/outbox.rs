@@ -340,15 +340,16 @@ impl Store {
 
     /// Fixes the text: from now on it goes out with exactly these words and this transaction id.
     ///
-    /// Gives the words as they stand now: a revision may have come since they were read. Where they are
-    /// [`repeatable`](Parcel::repeatable), nobody needs to wait for the disk.
+    /// Gives the words as they stand now: a revision may have come since they were read. `None`: they were given up since.
+    /// Where they are [`repeatable`](Parcel::repeatable), nobody needs to wait for the disk.
     ///
     /// # Errors
     /// [`StoreError`]: do not send.
-    pub async fn try_parcel(&self, id: i64, repeatable: bool) -> Result<String, StoreError> {
+    pub async fn try_parcel(&self, id: i64, repeatable: bool) -> Result<Option<String>, StoreError> {
         let fix = move |tx: &Transaction<'_>| {
             tx.execute("UPDATE outbox SET state = 'trying' WHERE id = ?1 AND state = 'queued'", [id])?;
-            Ok(tx.query_row("SELECT payload FROM outbox WHERE id = ?1", [id], |row| row.get(0))?)
+            let waits = "SELECT payload FROM outbox WHERE id = ?1 AND state = 'trying'";
+            Ok(tx.query_row(waits, [id], |row| row.get(0)).optional()?)
         };
         if repeatable { self.call_unsynced(fix).await } else { self.call(fix).await }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::control_plane::{control_plane, with_namespace};
 use crate::support::house::{House, Plan, SOON, daemon};
+use crate::support::person::RoomEvent;
 
 /// A sync that failed is tried again after a minute at most.
 const AGAIN: Duration = Duration::from_mins(2);
@@ -53,11 +54,16 @@ async fn a_database_that_was_emptied_is_begun_anew_and_said() {
         // The bot is the same device, and it works.
         let history = house.ask("history").await;
         assert_eq!(history.body(), "Nothing was done here yet.");
+        // Everybody is met anew: whoever is in the room where the first command was accepted reads that.
+        let anew = |event: &RoomEvent| event.room == house.room && event.body().contains("I meet everybody anew");
+        house.person.expect(SOON, anew).await;
         assert!(house.running.stop(SOON).await.success());
         house.start_again().await;
         house.ask("version").await;
         let log = house.running.log().join("\n");
         assert!(!log.contains(emptied), "once: {log}");
+        let told = house.person.events(&house.room);
+        assert_eq!(told.iter().filter(|event| event.body().contains("I meet everybody anew")).count(), 1, "{told:#?}");
     })
     .await;
 }

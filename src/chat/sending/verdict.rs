@@ -22,6 +22,8 @@ pub(super) enum Verdict {
     Later(String),
     /// The homeserver will never take it.
     Never(String),
+    /// It was given up while it was planned: too many waited.
+    Gone,
     /// There is nobody to read it: not a room of the bot's, or one that it must not speak in.
     Nowhere(String),
 }
