@@ -60,5 +60,6 @@ $(PYTHON)/.complete:
 	    rm -rf "$(PYTHON)" && python3 -m venv "$(PYTHON)" && \
 	    "$(PYTHON)/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt && touch $@; fi
 
+# It reads a few files: optimizing it takes longer than all that it will ever do here.
 $(CARGO_DENY):
-	cargo install --quiet --locked cargo-deny@$(DENY) --root "$(CACHE)/cargo-deny-$(DENY)"
+	CARGO_PROFILE_DEV_DEBUG=none cargo install --quiet --debug --locked cargo-deny@$(DENY) --root "$(CACHE)/cargo-deny-$(DENY)"

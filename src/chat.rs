@@ -36,7 +36,7 @@ pub use self::advice::Advice;
 use self::session::Session;
 pub use self::session::{Lock, OpenError, lock_held};
 use crate::config;
-use crate::store::outbox::{Draft, Speech};
+use crate::store::outbox::Speech;
 use crate::store::{Store, StoreError};
 
 /// How long a start waits for the process before to let go of the Matrix store.
@@ -79,15 +79,14 @@ pub async fn bring_home(store: &Store, home: &str, now: Timestamp) -> Result<boo
     Ok(store.adopt(home, now - NEWS).await? > 0)
 }
 
-/// Tells the [`home_room`], once there is one, that the database was lost: everybody is met anew.
+/// Begins to work with a database. Where this device has logged in before and the database knows nothing of that time, it was
+/// lost: says so, and so does the first room that is known.
 ///
 /// # Errors
 /// [`StoreError`] where the store cannot be written.
-pub async fn tell_forgotten(store: &Store, configured: Option<&str>, now: Timestamp) -> Result<(), StoreError> {
-    let room = home_room(store, configured).await?.unwrap_or_default();
-    let payload = serde_json::json!(notice::forgotten()).to_string();
-    let draft = Draft { txn: format!("ph-forgotten-{}", now.as_millisecond()), room, payload };
-    store.say(None, Speech::New(draft), now).await.map(drop)
+pub async fn begin(store: &Store, has_logged_in: bool, now: Timestamp) -> Result<bool, StoreError> {
+    let txn = format!("ph-forgotten-{}", now.as_millisecond());
+    store.begin(has_logged_in, Speech::New(notice::draft(txn, "", &notice::forgotten())), now).await
 }
 
 /// One thing that a person said, as the inbox keeps it.

@@ -63,16 +63,14 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
         lock = Lock::take(&matrix.store, LOCK_PATIENCE) => lock?,
         () = wishes.end.cancelled() => return Ok(()),
     };
-    let is_lost = !has_store(&matrix.store) && is_logged_in(&matrix.store).unwrap_or(false);
     let store = open_store(&matrix.store)?;
-    if is_lost {
+    #[expect(clippy::disallowed_methods, reason = "the daemon begins now")]
+    let now = Timestamp::now();
+    if chat::begin(&store, is_logged_in(&matrix.store).unwrap_or(false), now).await? {
         tracing::warn!(
-            "{DATABASE} is empty, and this device has logged in before: pins, history and remembered replicas were lost. Everybody is \
-             met anew: compare their keys with `trust`, or name them in trust.pins"
+            "{DATABASE} knows nothing, and this device has logged in before: pins, history and remembered replicas were lost. Everybody \
+             is met anew: compare their keys with `trust`, or name them in trust.pins"
         );
-        #[expect(clippy::disallowed_methods, reason = "the daemon begins now")]
-        let now = Timestamp::now();
-        chat::tell_forgotten(&store, matrix.home_room.as_deref(), now).await?;
     }
     let cluster = Cluster::connect(&kubernetes).await.context("building the Kubernetes client")?;
     let metrics = Metrics::default();

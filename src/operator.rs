@@ -292,7 +292,7 @@ impl Floor {
         let inbox = job.inbox;
         let span = tracing::info_span!("rollout", id = inbox, target = %key);
         let (operator, order) = (Arc::clone(&self.operator), job.clone());
-        // Beside the watch, which a newer order ends: what was done stays on record.
+        // Beside the watch, which a newer order ends: what was done comes on record all the same.
         self.records.spawn(async move { operator.record(order).await }.instrument(span.clone()));
         let operator = Arc::clone(&self.operator);
         let handle = self.watches.spawn(
@@ -322,14 +322,14 @@ impl Floor {
         }
     }
 
-    /// Finishes what is in work; watches go on after the next start.
+    /// Finishes what is in work; watches go on after the next start, and write their records then.
     async fn wind_down(mut self) -> anyhow::Result<()> {
         self.watches.abort_all();
+        self.records.abort_all();
         let finish = async {
             while let Some(done) = self.works.join_next().await {
                 self.finished(done)?;
             }
-            while self.records.join_next().await.is_some() {}
             anyhow::Ok(())
         };
         tokio::time::timeout(GRACE, finish).await.unwrap_or_else(|_| {

@@ -397,7 +397,9 @@ pub fn words(report: &Report) -> Words {
         Report::Forgotten => Text::new()
             .say("⚠️ My database was lost or emptied. What was done before, and the replicas that a ")
             .code("stop")
-            .say(" took, I do not know any more, and I meet everybody anew: compare everybody's keys with ")
+            .say(" took, I do not know any more, and I meet everybody anew whom ")
+            .code("trust.pins")
+            .say(" does not name: compare their keys with ")
             .code("trust")
             .say(" before you go on.")
             .words(),

@@ -28,6 +28,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
+use self::outbox::Speech;
+
 /// Version of the schema that this build writes.
 pub const SCHEMA_VERSION: i64 = 2;
 
@@ -172,6 +174,27 @@ impl Store {
     pub async fn set_cursor(&self, name: &str, token: &str) -> Result<(), StoreError> {
         let (name, token) = (name.to_owned(), token.to_owned());
         self.call(move |tx| put_cursor(tx, &name, &token)).await
+    }
+
+    /// Notes that a daemon works with this file, the first time. `used`: its volume was in use before. Where nothing is known
+    /// here of that time, the file is not the one of then: says so, and puts `words` into the outbox, in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn begin(&self, used: bool, words: Speech, now: Timestamp) -> Result<bool, StoreError> {
+        self.call(move |tx| {
+            let is = |question: &str| tx.query_row(question, [], |row| row.get::<_, bool>(0));
+            if is("SELECT EXISTS (SELECT 1 FROM cursor WHERE name = 'begun')")? {
+                return Ok(false);
+            }
+            let lost = used && is("SELECT NOT EXISTS (SELECT 1 FROM pin) AND NOT EXISTS (SELECT 1 FROM inbox)")?;
+            put_cursor(tx, "begun", &now.to_string())?;
+            if lost {
+                outbox::put_speech(tx, None, &words, now)?;
+            }
+            Ok(lost)
+        })
+        .await
     }
 
     /// Moves the write-ahead log into the file: the last act before the process ends.

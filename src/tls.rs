@@ -1,6 +1,24 @@
-//! What TLS has against a server's certificate, in words.
+//! Whose certificates count besides the system's, and what TLS has against one, in words.
 
+use std::path::Path;
+
+use reqwest::{Certificate, ClientBuilder};
 use rustls::CertificateError;
+
+/// Trusts the CAs of a file (PEM), too, where one is configured. `key` is the configuration's for it.
+///
+/// # Errors
+/// Why the file cannot be used.
+pub fn with_ca(builder: ClientBuilder, ca: Option<&Path>, key: &str) -> Result<ClientBuilder, String> {
+    let Some(path) = ca else { return Ok(builder) };
+    let unusable = |why: &str| format!("{key} = {}: {why}", path.display());
+    let pem = std::fs::read(path).map_err(|error| unusable(&error.to_string()))?;
+    let bundle = Certificate::from_pem_bundle(&pem).map_err(|_| unusable("its PEM cannot be read"))?;
+    if bundle.is_empty() {
+        return Err(unusable("no PEM certificate in it"));
+    }
+    Ok(builder.tls_certs_merge(bundle))
+}
 
 /// Says what is wrong with a server's certificate, where that is why a request failed, and what to do. `key` is the
 /// configuration's for a private CA.

@@ -11,12 +11,15 @@ use crate::store::outbox::{Draft, Speech};
 impl Context {
     /// Puts words into the outbox, once for each `txn`.
     pub(crate) async fn say(&self, txn: String, room: &str, words: Outgoing, now: Timestamp) -> Result<(), StoreError> {
-        let payload = serde_json::json!(words).to_string();
-        let draft = Draft { txn, room: room.to_owned(), payload };
-        self.store.say(None, Speech::New(draft), now).await?;
+        self.store.say(None, Speech::New(draft(txn, room, &words)), now).await?;
         self.outbox.notify_one();
         Ok(())
     }
+}
+
+/// Words for a room; for the first that is known where it is empty.
+pub(crate) fn draft(txn: String, room: &str, words: &Outgoing) -> Draft {
+    Draft { txn, room: room.to_owned(), payload: serde_json::json!(words).to_string() }
 }
 
 /// To the home room: how long nothing was received, and how many messages waited; `more`: some rooms could not be read.

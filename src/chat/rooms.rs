@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use matrix_sdk::deserialized_responses::RawSyncOrStrippedState;
 use matrix_sdk::ruma::events::room::tombstone::RoomTombstoneEventContent;
 use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
@@ -133,12 +134,20 @@ impl Rooms {
         self.note_home().await;
     }
 
-    /// Keeps the home room where the operator looks it up.
+    /// Keeps the home room where the operator looks it up; what waited for it goes out.
     async fn note_home(&self) {
         let home = self.context.matrix.home_room.as_ref().and_then(|name| self.aliased(name));
         let Some(home) = home.map(|room| self.latest(room)) else { return };
-        if let Err(error) = self.context.store.set_cursor(HOME_ROOM, home.as_str()).await {
-            warn!("the home room could not be noted: {error}");
+        #[expect(clippy::disallowed_methods, reason = "the loop over all rooms reads the clock")]
+        let now = Timestamp::now();
+        let noted = async {
+            self.context.store.set_cursor(HOME_ROOM, home.as_str()).await?;
+            crate::chat::bring_home(&self.context.store, home.as_str(), now).await
+        };
+        match noted.await {
+            Ok(true) => self.context.outbox.notify_one(),
+            Ok(false) => {}
+            Err(error) => warn!("the home room could not be noted: {error}"),
         }
     }
 

@@ -82,8 +82,7 @@ fn judge(rule: &UsageRule, usage: &Usage, known: &Known) -> Vec<Finding> {
     let mut watched: Vec<&Account> =
         usage.accounts.iter().filter(|a| account.is_none_or(|name| a.name == name)).collect();
     watched.dedup_by_key(|account| (&account.name, account.source));
-    let pushed = usage.only_pushed();
-    let pushed: Vec<&str> = pushed.into_iter().filter(|name| account.is_none_or(|account| account == *name)).collect();
+    let pushed = usage.unprovable(rule);
     if !pushed.is_empty() {
         lacking.push(lacks(
             format!(

@@ -11,8 +11,8 @@ use crate::reply::span;
 use crate::store::{self, Store};
 use crate::usage::credential::{Credential, secret};
 use crate::usage::guard::STALE_AFTER;
-use crate::usage::source::program_row;
-use crate::usage::sources;
+use crate::usage::source::{anthropic, program_row};
+use crate::usage::{sources, wire};
 
 const AREA: &str = "usage";
 /// Without it the provider says nothing of usage.
@@ -28,6 +28,14 @@ pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
         let detail =
             "the provider's terms may not permit other programs to use a subscription's login: it is your decision";
         findings.push(Finding::skipped(AREA, "terms", detail));
+    }
+    if let Err(error) = wire::client(anthropic::TIMEOUT, config.usage.ca_file.as_deref()) {
+        findings.push(Finding::failure(
+            AREA,
+            "provider",
+            format!("cannot be asked: {error:#}"),
+            "name a PEM file with the certificates of that CA",
+        ));
     }
     let cluster = Cluster::connect(&config.kubernetes).await.ok();
     // Made by the daemon, so that it belongs to the daemon's user.

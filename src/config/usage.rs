@@ -66,6 +66,13 @@ impl Usage {
         let asked: BTreeSet<&str> = named(false).collect();
         named(true).filter(|name| !asked.contains(name)).collect()
     }
+
+    /// Those of them that a rule watches: what it stops for them is not started again by itself.
+    #[must_use]
+    pub fn unprovable(&self, rule: &UsageRule) -> Vec<&str> {
+        let account = rule.bucket.split_once('/').map(|(account, _)| account);
+        self.only_pushed().into_iter().filter(|name| account.is_none_or(|account| account == *name)).collect()
+    }
 }
 
 /// Which estimator decides on forecast alerts.
@@ -418,9 +425,7 @@ fn judge_rule(reader: &mut Reader, index: usize, rule: &UsageRule, usage: &Usage
             "Write per cent, for instance 90",
         );
     }
-    let pushed = usage.only_pushed();
-    let pushed = pushed.iter().filter(|name| account.is_none_or(|account| account == **name));
-    let pushed: Vec<&str> = pushed.copied().collect();
+    let pushed = usage.unprovable(rule);
     if rule.mode == GuardMode::Act && !pushed.is_empty() {
         reader.warn(
             &key("mode"),

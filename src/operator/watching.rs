@@ -111,7 +111,8 @@ fn urgent(progress: &Progress) -> bool {
 }
 
 impl Operator {
-    /// Leaves a Kubernetes Event on the object: who asked, from where. The same one after a restart.
+    /// Leaves a Kubernetes Event on the object: who asked, from where. A restart that goes on watching writes the same one
+    /// again; where the rollout was over before, a kill in the moment between costs the record.
     pub(super) async fn record(&self, job: Job) {
         tokio::time::sleep(HEAD_START).await;
         let (reason, note) = match job.work.change {

@@ -13,16 +13,16 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
     let command =
         |verb: &str| notice.targets.first().map_or_else(|| verb.to_owned(), |(name, _)| format!("{verb} {name}"));
     match &notice.news {
-        News::Stops(reasons) => {
+        News::Stops { reasons, unprovable } => {
             let text = targets(met(Text::new().say("🛑 "), reasons, notice, zone).say(" Stopping "), notice);
-            let Some(pushed) = reasons.iter().find(|reason| !reason.provable) else {
+            let Some(pushed) = unprovable else {
                 let text =
                     text.say(" until the reset. What this stops I start again then, unless somebody changes it ");
                 return text.say("meanwhile. ").code(&command("start")).say(" overrides this.").words();
             };
-            let text = text.say(", and nothing starts ").say(them).say(" again by itself: ").code(&pushed.bucket);
+            let text = text.say(", and nothing starts ").say(them).say(" again by itself: ").code(pushed);
             let text = text.say(" is told by workstations alone, which proves no reset. ");
-            text.code(&command("start")).say(" does.").words()
+            text.code(&command("start")).say(" starts ").say(if many { "one." } else { "it." }).words()
         }
         News::WouldStop(reasons) => {
             let text = targets(met(Text::new().say("👀 "), reasons, notice, zone).say(" I would stop "), notice);
@@ -184,7 +184,6 @@ mod tests {
             percent: 91.96,
             probability: None,
             resets_at: Some("2026-11-21T14:00:00Z".parse().unwrap()),
-            provable: true,
         };
         let likely =
             Reason { bucket: "home/weekly_all".to_owned(), probability: Some(0.85), resets_at: None, ..reason.clone() };
@@ -194,16 +193,15 @@ mod tests {
     #[test]
     fn a_stop_says_why_until_when_and_what_to_do_about_it() {
         assert_eq!(
-            said(News::Stops(reasons())),
+            said(News::Stops { reasons: reasons(), unprovable: None }),
             "🛑 work/weekly_all is at 91.9 %; its reset is expected Sat 2026-11-21 15:00 CET; home/weekly_all is at 91.9 %, \
              and will run out with a probability of 85 % (rule night). Stopping Llama <70b> and gpu until the reset. What this stops I start again then, unless \
              somebody changes it meanwhile. start llama overrides this."
         );
-        let mut pushed = reasons();
-        pushed[1].provable = false;
-        assert!(said(News::Stops(pushed)).ends_with(
+        let unprovable = Some("home/weekly_all".to_owned());
+        assert!(said(News::Stops { reasons: reasons(), unprovable }).ends_with(
             " Stopping Llama <70b> and gpu, and nothing starts them again by itself: home/weekly_all is told by workstations \
-             alone, which proves no reset. start llama does."
+             alone, which proves no reset. start llama starts one."
         ));
         assert!(said(News::WouldStop(reasons())).ends_with("only observes (mode = \"observe\"). Nothing was done."));
     }

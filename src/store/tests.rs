@@ -472,3 +472,19 @@ async fn a_silent_session_shrinks_to_a_mark_and_still_refuses_what_was_seen() {
     store.sighted_all(vec![("silent".to_owned(), "y".to_owned(), "$y".to_owned())]).await.unwrap();
     assert_eq!(store.indexed("silent", "$y", 22).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_file_that_knows_nothing_of_a_volume_in_use_says_so_once() {
+    let words = || Speech::New(draft("forgotten", "words"));
+    for (used, known, lost) in [(false, false, false), (true, false, true), (true, true, false)] {
+        let place = Place::new();
+        let store = place.open();
+        if known {
+            received(&store, "$a").await;
+        }
+        assert_eq!(store.begin(used, words(), at(1)).await.unwrap(), lost, "{used} {known}");
+        assert_eq!(store.outbox_depth().await.unwrap(), u64::from(lost));
+        // Who has begun with it once knows it.
+        assert!(!store.begin(true, words(), at(2)).await.unwrap());
+    }
+}

@@ -179,20 +179,22 @@ pub async fn keep(store: &Store, plan: &Plan, told: &Snapshot) -> Result<(), Sto
     if kept.as_ref().is_some_and(|kept| plan.prefers(&told.account, kept.source, told.source)) {
         return Ok(());
     }
-    if let Ok(json) = serde_json::to_string(&joined(told, kept)) {
+    let decided: Vec<Bucket> = states(store).await?.into_iter().map(|state| state.bucket).collect();
+    if let Ok(json) = serde_json::to_string(&joined(told, kept, &decided)) {
         store.note_told(&told.account, json).await?;
     }
     Ok(())
 }
 
-/// A workstation tells what its CLI was told last, which may be one limit of two: the other stays, with its age, as long as
-/// its window goes on.
-fn joined(told: &Snapshot, kept: Option<Snapshot>) -> Snapshot {
+/// A workstation tells what its CLI was told last, which may be one limit of two: the other stays as long as its window goes on
+/// and something is decided of it, which knows its age.
+fn joined(told: &Snapshot, kept: Option<Snapshot>, decided: &[Bucket]) -> Snapshot {
     let mut joined = told.clone();
     let kept = kept.filter(|kept| (kept.source, told.source) == (Source::Push, Source::Push));
     for reading in kept.into_iter().flat_map(|kept| kept.readings) {
         let is_told = told.readings.iter().any(|other| other.bucket == reading.bucket);
-        if !is_told && reading.resets_at.is_some_and(|end| end > told.at) {
+        let goes_on = reading.resets_at.is_some_and(|end| end > told.at) && decided.contains(&reading.bucket);
+        if !is_told && goes_on {
             joined.readings.push(reading);
         }
     }

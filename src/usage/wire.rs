@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::{Certificate, Client, Response, header, redirect, tls};
+use reqwest::{Client, Response, header, redirect, tls};
 use serde_json::Value;
 
-use crate::tls::certificate_fault;
+use crate::tls::{certificate_fault, with_ca};
 
 /// How this program names itself to providers.
 pub const USER_AGENT: &str = concat!("pilothouse/", env!("CARGO_PKG_VERSION"));
@@ -24,18 +24,12 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// # Errors
 /// Where that file cannot be used.
 pub fn client(timeout: Duration, ca: Option<&Path>) -> anyhow::Result<Client> {
-    let mut builder = Client::builder()
+    let builder = Client::builder()
         .connect_timeout(CONNECT.min(timeout))
         .timeout(timeout)
         .redirect(redirect::Policy::none())
         .tls_version_min(tls::Version::TLS_1_2);
-    if let Some(path) = ca {
-        let unusable = || format!("{CA_KEY} = {} cannot be used", path.display());
-        let pem = std::fs::read(path).with_context(unusable)?;
-        let bundle = Certificate::from_pem_bundle(&pem).with_context(unusable)?;
-        anyhow::ensure!(!bundle.is_empty(), "{}: no PEM certificate is in it", unusable());
-        builder = builder.tls_certs_merge(bundle);
-    }
+    let builder = with_ca(builder, ca, CA_KEY).map_err(anyhow::Error::msg)?;
     builder.build().context("the HTTP client for providers cannot be built")
 }
 

@@ -328,7 +328,9 @@ async fn what_a_workstation_pushes_is_told_and_stops_the_workload() {
         assert!(alert.encrypted, "{}", alert.body());
         assert_eq!(namespace.replicas("web").await, 2, "one sample stops nothing");
         assert_eq!(push("a long random token", 97.0, 30).await, 204);
-        house.person.expect(SOON, |event| event.body().contains("Stopping web until the reset")).await;
+        let stops =
+            "Stopping web, and nothing starts it again by itself: desk/weekly_all is told by workstations alone";
+        house.person.expect(SOON, |event| event.body().contains(stops)).await;
         namespace.wait_replicas("web", 0, SOON).await;
 
         let checked = house.beside(&["check"]).run(SOON).await;

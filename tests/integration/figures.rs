@@ -372,11 +372,11 @@ async fn figures() {
         for (what, times, of, bare) in [
             ("two bare clients", &bares, "", &bares),
             ("version → answer", &told, "the two", &bares),
-            ("a bare client scales, replicas", &moved, "", &moved),
-            ("start, stop → replicas", &changed, "the bare client that scales", &moved),
-            ("and its answer", &scaling, "the two", &bares),
-            ("start, stop → first answer", &answered, "the bare client that scales", &scaling),
-            ("", &answered, "the two", &bares),
+            ("two that scale → replicas", &moved, "", &moved),
+            ("two that scale → answer", &scaling, "the two", &bares),
+            ("start, stop → replicas", &changed, "two that scale", &moved),
+            ("start, stop → first answer", &answered, "two that scale", &scaling),
+            ("start, stop → first answer", &answered, "the two", &bares),
         ] {
             let [half, most, bare] = [(times, 0.5), (times, 0.9), (bare, 0.5)].map(|(times, at)| quantile(times, at));
             let ratio = if of.is_empty() { String::new() } else { format!("{:5.2} × {of}", half / bare) };

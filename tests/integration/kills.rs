@@ -17,6 +17,9 @@ use crate::support::journal::Journal;
 use crate::support::kubelet::Fate;
 use crate::support::person::{RoomEvent, Sent};
 
+/// What writes a Kubernetes Event.
+const RECORD: &str = "POST /apis/events.k8s.io/";
+
 /// Moves the replicas, as somebody else does.
 async fn scale(namespace: &Namespace, name: &str, replicas: i32) {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
@@ -208,6 +211,7 @@ async fn killed_while_it_speaks_with_the_api_server_the_order_is_done_once() {
             let sent = house.say(&format!("start {replicas}")).await;
             front.until_cut(replicas).await;
             house.running.kill().await;
+            let records = front.asked(RECORD).len();
             kubelet.decide("fine", Fate::Ready);
             let end = format!("ready: {replicas}/{replicas}");
             house.goes_on_once(&sent, &end).await;
@@ -219,6 +223,8 @@ async fn killed_while_it_speaks_with_the_api_server_the_order_is_done_once() {
                 house.room
             );
             namespace.event("ScaledByChat", &note, SOON).await;
+            front.until_asked(RECORD, records).await;
+            house.ask("version").await;
             let events = namespace.api::<Event>().list(&ListParams::default()).await.expect("a list");
             let written = events.iter().filter(|event| event.message.as_deref() == Some(&note)).count();
             assert_eq!(written, 1, "{note}");

@@ -3,9 +3,12 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::support::control_plane::{control_plane, with_namespace};
 use crate::support::house::{House, Plan, SOON, daemon};
 use crate::support::person::RoomEvent;
+use crate::support::unique;
 
 /// A sync that failed is tried again after a minute at most.
 const AGAIN: Duration = Duration::from_mins(2);
@@ -41,7 +44,7 @@ async fn a_database_that_was_emptied_is_begun_anew_and_said() {
         namespace.deployment("web", "fine", 0).await;
         let mut house = House::build(&namespace, Plan::of(&["web"])).await;
         house.ask("stop").await;
-        let emptied = "is empty, and this device has logged in before";
+        let emptied = "knows nothing, and this device has logged in before";
         let log = house.running.log().join("\n");
         assert!(!log.contains(emptied), "nothing is missing at the first start: {log}");
         assert!(house.running.stop(SOON).await.success());
@@ -55,7 +58,8 @@ async fn a_database_that_was_emptied_is_begun_anew_and_said() {
         let history = house.ask("history").await;
         assert_eq!(history.body(), "Nothing was done here yet.");
         // Everybody is met anew: whoever is in the room where the first command was accepted reads that.
-        let anew = |event: &RoomEvent| event.room == house.room && event.body().contains("I meet everybody anew");
+        let room = house.room.clone();
+        let anew = |event: &RoomEvent| event.room == room && event.body().contains("I meet everybody anew");
         house.person.expect(SOON, anew).await;
         assert!(house.running.stop(SOON).await.success());
         house.start_again().await;
@@ -63,7 +67,23 @@ async fn a_database_that_was_emptied_is_begun_anew_and_said() {
         let log = house.running.log().join("\n");
         assert!(!log.contains(emptied), "once: {log}");
         let told = house.person.events(&house.room);
-        assert_eq!(told.iter().filter(|event| event.body().contains("I meet everybody anew")).count(), 1, "{told:#?}");
+        let told: Vec<_> = told.into_iter().filter(|event| anew(event)).collect();
+        assert_eq!(told.len(), 1, "{told:#?}");
+
+        // With a home room nobody needs to say anything first, and whoever looks before the start hides nothing.
+        assert!(house.running.stop(SOON).await.success());
+        let server = house.bot.user_id.split_once(':').expect("a user id").1;
+        let name = unique("ops");
+        let directory = format!("/_matrix/client/v3/directory/room/%23{name}:{server}");
+        house.person.call(http::Method::PUT, &directory, json!({ "room_id": house.room })).await;
+        let plan = Plan { matrix: format!("home_room = \"#{name}:{server}\"\n"), ..Plan::of(&["web"]) };
+        let toml = plan.toml(&house.synapse, &house.bot, &house.person.user_id, &namespace.name);
+        house.pilothouse.write_configuration(&toml);
+        std::fs::File::create(&path).expect("emptied");
+        let looked = house.beside(&["trust"]).run(SOON).await;
+        assert!(looked.status.success(), "{}", looked.said);
+        house.start_again().await;
+        house.person.expect(SOON, |event| anew(event) && event.id != told[0].id).await;
     })
     .await;
 }

@@ -25,6 +25,9 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// What a server's limit means when it does not say.
 pub(super) const LIMITED: Duration = Duration::from_secs(30);
 
+/// The configuration's key for a file with CAs.
+const CA_KEY: &str = "matrix.ca_file";
+
 /// How this program names itself to servers.
 pub(crate) const USER_AGENT: &str = concat!("pilothouse/", env!("CARGO_PKG_VERSION"));
 
@@ -48,14 +51,7 @@ pub(super) fn with_ca(
     builder: reqwest::ClientBuilder,
     matrix: &config::Matrix,
 ) -> Result<reqwest::ClientBuilder, String> {
-    let Some(path) = &matrix.ca_file else { return Ok(builder) };
-    let unusable = |why: String| format!("matrix.ca_file = {}: {why}", path.display());
-    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-    let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(chain(&error)))?;
-    if bundle.is_empty() {
-        return Err(unusable("no PEM certificate in it".to_owned()));
-    }
-    Ok(builder.tls_certs_merge(bundle))
+    tls::with_ca(builder, matrix.ca_file.as_deref(), CA_KEY)
 }
 
 /// Why a request had no good answer.
@@ -259,7 +255,7 @@ pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<Duration> {
 /// Why no answer came, with what to do where that is known.
 pub(crate) fn no_answer(error: reqwest::Error) -> String {
     let error = error.without_url();
-    tls::certificate_fault(&error, "matrix.ca_file").unwrap_or_else(|| chain(&error))
+    tls::certificate_fault(&error, CA_KEY).unwrap_or_else(|| chain(&error))
 }
 
 /// An error with its causes, in one line: reqwest hides the interesting one.

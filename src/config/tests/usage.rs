@@ -29,6 +29,28 @@ fn an_account_and_a_rule_need_little() {
 }
 
 #[test]
+fn a_rule_that_acts_is_warned_of_each_account_whose_resets_nobody_proves() {
+    let accounts = "[usage]\nlisten = \"127.0.0.1:9091\"\n[[usage.accounts]]\nname = \"work\"\ndirectory = \"/data\"\n\
+                    [[usage.accounts]]\nname = \"desk\"\nsource = \"push\"\npush_token_file = \"/run/token\"\n\
+                    [[usage.accounts]]\nname = \"work\"\nsource = \"push\"\npush_token_file = \"/run/token\"\n";
+    for (bucket, mode, warned) in [
+        ("weekly_all", "act", true),
+        ("desk/weekly_all", "act", true),
+        ("work/weekly_all", "act", false),
+        ("weekly_all", "observe", false),
+    ] {
+        let rule = format!(
+            "[[usage.rules]]\nname = \"r\"\nbucket = {bucket:?}\npercent = 90\nstop = [\"web\"]\nmode = {mode:?}"
+        );
+        let warnings = load(Some(&with(&format!("{accounts}{rule}"))), &[]).unwrap().warnings;
+        let told: Vec<_> =
+            warnings.iter().map(ToString::to_string).filter(|text| text.contains("proves a reset")).collect();
+        assert_eq!(told.len(), usize::from(warned), "{bucket} {mode}: {told:?}");
+        assert!(told.iter().all(|text| text.contains("what this rule stops for desk is not started")), "{told:?}");
+    }
+}
+
+#[test]
 fn the_earlier_watchers_variables_work() {
     let environment = [("LOCAL_MODE", "true"), ("HOME", "/home/you"), ("PILOTHOUSE__USAGE__FORECAST", "ols6h")];
     let usage = load(Some(COMPLETE), &environment).unwrap().config.usage;

@@ -33,7 +33,8 @@ pub fn judge(
         for target in rule.targets.iter().filter(|target| settings.targets.contains_key(*target)) {
             let key = Key { rule: rule.name.clone(), target: target.clone() };
             let past = pasts.get(&key).cloned().unwrap_or_default();
-            sight.hold(rule, &key, states.entry(key.clone()).or_default(), &past);
+            let unprovable = sight.unprovable(target, states);
+            sight.hold(rule, &key, states.entry(key.clone()).or_default(), (&past, unprovable));
         }
     }
     for target in settings.targets.keys() {
@@ -91,7 +92,8 @@ impl<'a> Sight<'a> {
     }
 
     /// Looks at one rule and one target: whether it must be down, and whether somebody else has a say.
-    fn hold(&mut self, rule: &Rule, key: &Key, state: &mut State, past: &Past) {
+    /// `unprovable` is what holds the target already and cannot be proven to be over.
+    fn hold(&mut self, rule: &Rule, key: &Key, state: &mut State, (past, unprovable): (&Past, Option<String>)) {
         state.learn(past);
         for meddled in state.yield_to(past) {
             match meddled {
@@ -118,23 +120,24 @@ impl<'a> Sight<'a> {
             self.try_again(rule, key, state, past, &fresh);
         } else if !(rule.acts && past.stop == Some(Course::Open)) {
             // Of two stops at once the second would find nothing to stop, and hide that the first was the guard's.
-            self.ask_stop(rule, key, state, &due);
+            self.ask_stop(rule, key, state, &due, unprovable);
         }
     }
 
-    fn ask_stop(&mut self, rule: &Rule, key: &Key, state: &mut State, due: &[String]) {
+    fn ask_stop(&mut self, rule: &Rule, key: &Key, state: &mut State, due: &[String], unprovable: Option<String>) {
         let mut reasons = Vec::new();
         let mut first = None;
         for bucket in due {
             let (Some(claim), Some(view)) = (state.claims.get_mut(bucket), self.view(bucket)) else { continue };
             claim.asked = claim.held;
-            reasons.push(self.reason(rule, view));
+            reasons.push(reason(rule, view));
             first = first.or(claim.held.map(|cycle| Asked::first(bucket, cycle, self.now)));
         }
         let Some(asked) = first else { return };
         let (bucket, cycle) = (asked.bucket.clone(), asked.cycle);
         if rule.acts {
-            self.say(key, &bucket, cycle, News::Stops(reasons));
+            let unprovable = unprovable.or_else(|| due.iter().find(|bucket| !self.is_provable(bucket)).cloned());
+            self.say(key, &bucket, cycle, News::Stops { reasons, unprovable });
             self.want(key, &asked, Will::Stop);
             state.stop = Some(asked);
         } else {
@@ -201,18 +204,10 @@ impl<'a> Sight<'a> {
                 let bucket = bucket.clone();
                 keepers.push(Keeper::Holds { rule: name(), bucket, until, silent_since, provable });
             }
-            for account in self.accounts(rule) {
-                let told = state.is_some_and(|state| state.holds_for(&account));
-                if !told
-                    && self.settings.is_asked(&account)
-                    && let Some(since) = self.silent_since(&account)
-                {
-                    keepers.push(Keeper::Silent { rule: name(), account, since });
-                }
-            }
-            for (bucket, since) in self.unheard(rule) {
-                if !state.is_some_and(|state| state.holding().any(|held| *held == bucket)) {
-                    keepers.push(Keeper::Silent { rule: name(), account: bucket, since });
+            for (missed, since) in self.missed(rule) {
+                let holds = |state: &State| state.holds_for(&missed) || state.holding().any(|held| *held == missed);
+                if !state.is_some_and(holds) {
+                    keepers.push(Keeper::Silent { rule: name(), account: missed, since });
                 }
             }
         }
@@ -257,26 +252,18 @@ impl<'a> Sight<'a> {
 
     /// Says once that nothing is heard: of an account, or of a bucket that holds the target.
     fn tell_silence(&mut self, rule: &Rule, key: &Key, state: &mut State) {
-        let mut silences = BTreeMap::new();
-        let accounts = self.accounts(rule);
-        for account in &accounts {
-            let since = self.silent_since(account);
-            if self.settings.is_asked(account) {
-                silences.extend(since.map(|since| (account.clone(), since)));
-            } else if state.holds_for(account) {
-                // A workstation sleeps every night. That matters while it holds a target, and once in that time.
-                let told = state.silences.get(account).copied();
-                silences.extend(told.or(since).map(|since| (account.clone(), since)));
-            }
+        let mut silences = self.missed(rule);
+        // A workstation sleeps every night. That matters while it holds a target, and once in that time.
+        let pushed = self.accounts(rule).into_iter().filter(|account| !self.settings.is_asked(account));
+        for account in pushed.filter(|account| state.holds_for(account)) {
+            let since = state.silences.get(&account).copied().or_else(|| self.silent_since(&account));
+            silences.extend(since.map(|since| (account, since)));
         }
         for bucket in state.holding() {
             let Some(view) = self.view(bucket).filter(|view| self.is_stale(view)) else { continue };
             if self.settings.is_asked(&view.bucket.account) && !silences.contains_key(&view.bucket.account) {
                 silences.insert(bucket.clone(), view.at);
             }
-        }
-        for (bucket, since) in self.unheard(rule) {
-            silences.entry(bucket).or_insert(since);
         }
         for (name, since) in &silences {
             if !state.silences.contains_key(name) {
@@ -285,6 +272,14 @@ impl<'a> Sight<'a> {
             }
         }
         state.silences = silences;
+    }
+
+    /// What a rule should hear of and does not, with its last sample: accounts that are asked and do not answer, and limits of
+    /// which only the answer would tell while the account's workstations go on to push others.
+    fn missed(&self, rule: &Rule) -> BTreeMap<String, Timestamp> {
+        let asked = self.accounts(rule).into_iter().filter(|account| self.settings.is_asked(account));
+        let silent = asked.filter_map(|account| Some((self.silent_since(&account)?, account)));
+        silent.map(|(since, account)| (account, since)).chain(self.unheard(rule)).collect()
     }
 
     /// The accounts that a rule watches, as far as anything is known of them.
@@ -319,21 +314,22 @@ impl<'a> Sight<'a> {
         asked.filter(|view| is_silent(&view.bucket.account)).map(|view| (view.bucket.to_string(), view.at)).collect()
     }
 
-    fn reason(&self, rule: &Rule, view: &View) -> Reason {
-        Reason {
-            bucket: view.bucket.to_string(),
-            percent: view.percent,
-            probability: view.probability.filter(|_| rule.probability.is_some()),
-            resets_at: view.resets_at,
-            provable: self.settings.is_asked(&view.bucket.account),
-        }
-    }
-
     /// A bucket of which nothing is known any more, of an account that is heard: it was another's, which is gone.
     fn is_gone(&self, bucket: &str) -> bool {
         let account = bucket.split('/').next().unwrap_or(bucket);
         let is_heard = |view: &View| view.bucket.account == account && !self.is_stale(view);
         self.view(bucket).is_none() && self.views.iter().any(is_heard)
+    }
+
+    /// A bucket that holds a target, by a rule that acts, and of which workstations alone tell.
+    fn unprovable(&self, target: &str, states: &BTreeMap<Key, State>) -> Option<String> {
+        let acts = |key: &Key| self.settings.rules.iter().any(|rule| rule.acts && rule.name == key.rule);
+        let holding = states.iter().filter(|(key, _)| key.target == target && acts(key));
+        holding.flat_map(|(_, state)| state.holding()).find(|bucket| !self.is_provable(bucket)).cloned()
+    }
+
+    fn is_provable(&self, bucket: &str) -> bool {
+        self.settings.is_asked(bucket.split('/').next().unwrap_or(bucket))
     }
 
     fn is_stale(&self, view: &View) -> bool {
@@ -365,4 +361,13 @@ impl<'a> Sight<'a> {
 
 fn is_failed(course: Option<Course>) -> bool {
     matches!(course, Some(Course::Failed { .. }))
+}
+
+fn reason(rule: &Rule, view: &View) -> Reason {
+    Reason {
+        bucket: view.bucket.to_string(),
+        percent: view.percent,
+        probability: view.probability.filter(|_| rule.probability.is_some()),
+        resets_at: view.resets_at,
+    }
 }

@@ -55,7 +55,12 @@ impl Notice {
 #[derive(Debug, Clone, PartialEq)]
 pub enum News {
     /// The rule is met, and stops.
-    Stops(Vec<Reason>),
+    Stops {
+        /// Why.
+        reasons: Vec<Reason>,
+        /// A bucket that wants the target down, too, and whose reset cannot be proven: a person alone gives it back.
+        unprovable: Option<String>,
+    },
     /// The rule is met, and would stop if it acted.
     WouldStop(Vec<Reason>),
     /// The reset is proven, and what was stopped starts.
@@ -93,7 +98,7 @@ impl News {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Stops(_) => "stops",
+            Self::Stops { .. } => "stops",
             Self::WouldStop(_) => "would-stop",
             Self::Starts => "starts",
             Self::WouldStart => "would-start",
@@ -109,7 +114,7 @@ impl News {
     /// Whether people are notified of it by name.
     #[must_use]
     pub fn is_grave(&self) -> bool {
-        matches!(self, Self::Stops(_) | Self::Silent { grave: true })
+        matches!(self, Self::Stops { .. } | Self::Silent { grave: true })
     }
 
     /// Whether it is about what was done, or is left undone: that is told whatever is muted.
@@ -130,8 +135,6 @@ pub struct Reason {
     pub probability: Option<f64>,
     /// When it is empty again, as announced.
     pub resets_at: Option<Timestamp>,
-    /// Whether its reset can be proven; else a person alone gives back what is stopped for it.
-    pub provable: bool,
 }
 
 /// What keeps a target down.

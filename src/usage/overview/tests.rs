@@ -103,13 +103,15 @@ fn of_a_workstation_that_tells_of_one_limit_the_other_stays_until_its_window_end
     let words = |snapshot: &Snapshot| -> Vec<(String, f64)> {
         snapshot.readings.iter().map(|reading| (reading.bucket.to_string(), reading.used)).collect()
     };
-    let joined_to = |told: &Snapshot| words(&joined(told, Some(both.clone())));
+    let decided: Vec<Bucket> = both.readings.iter().map(|reading| reading.bucket.clone()).collect();
+    let joined_to = |told: &Snapshot| words(&joined(told, Some(both.clone()), &decided));
     let (week, five_hours) = (|used| ("work/weekly_all".to_owned(), used), ("work/session".to_owned(), 40.0));
     assert_eq!(joined_to(&one), [week(41.0), five_hours.clone()]);
     assert_eq!(joined_to(&both), [week(40.0), five_hours]);
     assert_eq!(joined_to(&said(Source::Push, 301, 42.0)), [week(42.0)], "its window is over");
     assert_eq!(joined_to(&said(Source::AnthropicOauth, 5, 42.0)), [week(42.0)], "the endpoint names every limit");
-    assert_eq!(words(&joined(&said(Source::Push, end, 0.0), None)), [week(0.0)]);
+    assert_eq!(words(&joined(&one, Some(both.clone()), &[])), [week(41.0)], "nobody knows how old it is");
+    assert_eq!(words(&joined(&said(Source::Push, end, 0.0), None, &decided)), [week(0.0)]);
 }
 
 #[test]

@@ -3,6 +3,32 @@
 use super::world::World;
 use super::*;
 
+/// Of the accounts `work`, which is asked, and `laptop`, of which its workstation alone tells.
+#[test]
+fn a_stop_promises_a_start_unless_something_that_proves_no_reset_wants_it_too() {
+    let laptop = "laptop/weekly_all";
+    let unprovable = |news: &[News]| match news {
+        [News::Stops { unprovable, .. }] => unprovable.clone(),
+        other => panic!("{other:?}"),
+    };
+    for rules in [vec![rule("all", "weekly_all", 90.0)], vec![rule("office", WEEK, 90.0), rule("desk", laptop, 90.0)]] {
+        let world = || {
+            let mut world = World::new(rules.clone());
+            world.settings.pushed = vec!["laptop".to_owned()];
+            world
+        };
+        let mut asked = world();
+        asked.poll(&[(WEEK, 0, 95.0), (laptop, 0, 10.0)]);
+        assert_eq!(unprovable(&asked.poll(&[(WEEK, 0, 95.0), (laptop, 0, 10.0)])), None);
+        let mut pushed = world();
+        pushed.poll(&[(WEEK, 0, 10.0), (laptop, 0, 95.0)]);
+        assert_eq!(unprovable(&pushed.poll(&[(WEEK, 0, 10.0), (laptop, 0, 95.0)])).as_deref(), Some(laptop));
+        // What holds it already counts, whichever rule is met after that.
+        pushed.poll(&[(WEEK, 0, 95.0), (laptop, 0, 95.0)]);
+        assert_eq!(unprovable(&pushed.poll(&[(WEEK, 0, 95.0), (laptop, 0, 95.0)])).as_deref(), Some(laptop));
+    }
+}
+
 #[test]
 fn stale_data_neither_stops_nor_starts_and_is_told_once() {
     let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
