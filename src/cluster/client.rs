@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use k8s_openapi::NamespaceResourceScope;
 use kube::client::ClientBuilder;
 use kube::config::KubeConfigOptions;
@@ -116,13 +116,14 @@ async fn configuration(settings: &config::Kubernetes) -> anyhow::Result<Config> 
         ),
         Infer if settings.context.is_none() => match Config::incluster() {
             Ok(config) => Ok(config),
-            Err(inside) => Config::from_kubeconfig(&options).await.with_context(|| {
-                format!("neither a ServiceAccount ({inside}) nor a kubeconfig was found; set KUBECONFIG or run inside a cluster")
+            // Their words hold their causes: said as a chain, those would be said twice.
+            Err(inside) => Config::from_kubeconfig(&options).await.map_err(|outside| {
+                anyhow!("neither a ServiceAccount ({inside}) nor a kubeconfig ({outside}) can be used; set KUBECONFIG or run inside a cluster")
             }),
         },
         Infer | Kubeconfig => Config::from_kubeconfig(&options)
             .await
-            .context("the kubeconfig cannot be used; check KUBECONFIG and kubernetes.context"),
+            .map_err(|error| anyhow!("the kubeconfig cannot be used ({error}); check KUBECONFIG and kubernetes.context")),
     }
 }
 
