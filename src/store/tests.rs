@@ -407,7 +407,7 @@ async fn what_only_reads_waits_for_no_writer_and_writes_nothing() {
     store.set_cursor("sync", "s1").await.expect("written");
     let other = rusqlite::Connection::open(place.folder.path().join("store.sqlite3")).expect("a connection");
     other.execute_batch("BEGIN IMMEDIATE; UPDATE cursor SET token = 's2'").expect("held");
-    let read = tokio::time::timeout(std::time::Duration::from_secs(2), store.cursor("sync")).await;
+    let read = tokio::time::timeout(std::time::Duration::from_secs(4), store.cursor("sync")).await;
     assert_eq!(read.expect("at once").expect("read").as_deref(), Some("s1"));
     let refused = store.read(|tx| Ok(tx.execute("DELETE FROM cursor", [])?)).await;
     assert!(matches!(refused, Err(StoreError::Sqlite(_))), "{refused:?}");

@@ -21,7 +21,7 @@ use crate::support::subscribed::{account, answer, log_in, log_in_for, now, rule,
 use crate::support::synapse::{Synapse, synapse};
 
 /// After an outage of the homeserver the pauses have grown.
-pub(crate) const LATER: Duration = Duration::from_mins(2);
+pub(crate) const LATER: Duration = Duration::from_mins(4);
 
 /// One account that is asked every two seconds.
 fn plan(provider: &Provider, folder: &Path, more: &str) -> Plan {
@@ -277,7 +277,7 @@ async fn two_accounts_take_turns_and_each_is_told_under_its_name() {
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 0).await;
         let accounts = account("work", &work, &at_work) + account("home", &home, &at_home).as_str();
-        let house = House::build(&namespace, Plan { more: section("6s", &accounts), ..Plan::of(&["web"]) }).await;
+        let house = House::build(&namespace, Plan { more: section("12s", &accounts), ..Plan::of(&["web"]) }).await;
         home.until_usage_asked(1).await;
         let apart = home.usage_asked()[0].at.duration_since(work.usage_asked()[0].at);
         assert!(apart > Duration::from_secs(1), "half an interval lies between, not {apart:?}");

@@ -25,10 +25,11 @@ use pilothouse::cluster::{Cluster, Pace, Progress, Target, Wanted};
 use pilothouse::config::{self, Kind, KubernetesSource};
 use serde_json::json;
 
-use crate::support::control_plane::Namespace;
+use crate::manifests::rights_of;
+use crate::support::control_plane::{Namespace, client_for};
 
 /// Everything here takes a second on an idle machine; a busy one takes its time.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Only what the main job needs.
 const MINIMAL: &str = "
@@ -87,8 +88,16 @@ subjects: [{{kind: ServiceAccount, name: limited, namespace: {name}}}]
 "
         ))
         .await;
-    let token = namespace.service_account_token("limited").await;
-    connect(&namespace.kubeconfig_for_token(&token), &settings()).await
+    let kubeconfig = namespace.kubeconfig_for_token(&namespace.service_account_token("limited").await);
+    // The API server learns of a Role a moment after it is there.
+    let client = client_for(&kubeconfig).await;
+    let known = async {
+        while rights_of(&client, name).await.is_empty() && rules.contains("verbs") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, known).await.expect("the API server knows the Role in time");
+    connect(&kubeconfig, &settings()).await
 }
 
 fn target(namespace: &Namespace, kind: Kind, name: &str) -> Target {
@@ -111,7 +120,7 @@ fn now() -> Timestamp {
 }
 
 fn rollout(cluster: &Cluster, target: &Target, wanted: Wanted) -> Pin<Box<dyn Stream<Item = Progress> + Send>> {
-    cluster.rollout(target.clone(), wanted, now() + SignedDuration::from_mins(2)).boxed()
+    cluster.rollout(target.clone(), wanted, now() + SignedDuration::from_mins(5)).boxed()
 }
 
 /// Takes from a stream until the item that is waited for, and returns all that came.

@@ -37,7 +37,7 @@ async fn a_burst_of_200_commands_while_it_is_away_is_answered_once_each() {
         let sent = house.person.send_burst(&house.room, &texts).await;
         house.start_again().await;
         for sent in &sent {
-            house.person.expect_reply(sent, Duration::from_mins(2)).await;
+            house.person.expect_reply(sent, Duration::from_mins(4)).await;
         }
         let answers = house.person.events(&house.room);
         for sent in &sent {
@@ -78,7 +78,7 @@ async fn a_stop_in_the_middle_of_a_rollout_exits_in_time_and_the_next_start_goes
         let mut house = House::build(&namespace, Plan::of(&["web"])).await;
         let answer = house.ask_until("start 2", "0 → 2").await;
         namespace.wait_replicas("web", 2, SOON).await;
-        let status = house.running.stop(Duration::from_secs(10)).await;
+        let status = house.running.stop(Duration::from_secs(15)).await;
         assert!(status.success(), "{status}");
         kubelet.decide("slow", Fate::Ready);
         house.start_again().await;
@@ -183,7 +183,7 @@ async fn the_api_server_away_slow_and_unwilling_is_told_as_what_it_is() {
     cluster
         .with_namespace(async |namespace| {
             namespace.deployment("web", "fine", 0).await;
-            let plan = Plan { more: "[kubernetes]\ntimeout = \"3s\"\n".to_owned(), ..Plan::of(&["web"]) };
+            let plan = Plan { more: "[kubernetes]\ntimeout = \"6s\"\n".to_owned(), ..Plan::of(&["web"]) };
             let mut house = House::build(&namespace, plan).await;
             namespace.cluster.pause_api_server();
             let slow = house.ask("start").await;
@@ -230,7 +230,7 @@ async fn a_change_whose_answer_does_not_come_is_told_as_uncertain_and_status_kno
         namespace.deployment("web", "fine", 0).await;
         let front = Front::before_api_server(&namespace.cluster).await;
         let plan = Plan {
-            more: "[kubernetes]\ntimeout = \"3s\"\n".to_owned(),
+            more: "[kubernetes]\ntimeout = \"6s\"\n".to_owned(),
             kubeconfig: Some(namespace.kubeconfig_at(front.url())),
             ..Plan::of(&["web"])
         };
@@ -264,10 +264,10 @@ async fn a_homeserver_that_was_away_is_no_end_and_what_was_said_meanwhile_counts
         let mut house = House::build_on(synapse, &namespace, Plan::of(&["web"])).await;
         house.ask("version").await;
         house.synapse.stop();
-        house.running.unready("homeserver", Duration::from_mins(2)).await;
+        house.running.unready("homeserver", Duration::from_mins(4)).await;
         house.synapse.restart().await;
         let sent = house.say("start").await;
-        let answer = house.person.expect_reply(&sent, Duration::from_mins(1)).await;
+        let answer = house.person.expect_reply(&sent, Duration::from_mins(4)).await;
         house.person.expect_text(&answer, "ready: 1/1", SOON).await;
         house.running.ready(SOON).await;
     })
@@ -357,7 +357,7 @@ async fn a_second_signal_ends_at_once() {
             house.running.signal("TERM");
             house.running.line("a second signal ends at once", SOON).await;
             house.running.signal("TERM");
-            let status = house.running.end(Duration::from_secs(3)).await;
+            let status = house.running.end(Duration::from_secs(8)).await;
             assert_eq!(status.code(), Some(143), "{status}");
             namespace.cluster.resume_api_server();
         })

@@ -315,7 +315,7 @@ async fn figures() {
         house.ask_until("stop", "is stopped").await;
         let mut starts = Vec::new();
         for _ in 0..3 {
-            assert!(house.running.stop(Duration::from_secs(10)).await.success());
+            assert!(house.running.stop(SOON).await.success());
             let began = Instant::now();
             house.start_again().await;
             starts.push(began.elapsed());
@@ -384,8 +384,9 @@ async fn figures() {
         }
         println!("{table}");
         // Generous: a development binary beside other tests. Something that waits for a timer is slower than this.
-        assert!(quantile(&answered, 0.5) < 2000.0 && quantile(&changed, 0.5) < 2000.0, "{table}");
-        assert!(quantile(&starts, 0.5) < 10_000.0, "{table}");
+        let most = |bare: &[Duration]| f64::max(2000.0, 5.0 * quantile(bare, 0.5));
+        assert!(quantile(&answered, 0.5) < most(&scaling) && quantile(&changed, 0.5) < most(&moved), "{table}");
+        assert!(quantile(&starts, 0.5) < 30_000.0, "{table}");
     })
     .await;
 }

@@ -19,7 +19,7 @@ use crate::support::person::Person;
 use crate::support::process::{Pilothouse, binary};
 use crate::support::synapse::{Account, Synapse, synapse};
 
-const RUN: Duration = Duration::from_mins(1);
+const RUN: Duration = Duration::from_mins(3);
 
 /// What a run of `init` came to.
 struct Told {

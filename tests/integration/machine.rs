@@ -18,7 +18,7 @@ use crate::support::process::{Ended, Pilothouse, binary};
 use crate::support::provider::{Provider, Reply};
 use crate::support::subscribed::{account, answer, document, log_in, now, rule, section, week};
 
-const RUN: Duration = Duration::from_mins(1);
+const RUN: Duration = Duration::from_mins(3);
 
 /// A configuration without a room: nothing here needs one.
 fn toml(usage: &str) -> String {

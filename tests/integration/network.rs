@@ -18,7 +18,7 @@ use crate::support::process::Pilothouse;
 use crate::support::subscribed::{subscription, week};
 use crate::support::synapse::{Account, Synapse, synapse};
 
-const RUN: Duration = Duration::from_mins(1);
+const RUN: Duration = Duration::from_mins(3);
 
 /// A person who talks to the homeserver itself, and a bot that does not.
 struct Scene {
@@ -175,7 +175,7 @@ async fn the_login_of_this_machine_is_watched_through_a_proxy_with_a_ca_of_its_o
 
 #[tokio::test]
 async fn a_limit_on_logins_is_waited_for_and_not_run_against() {
-    let limit = json!({"per_second": 0.25, "burst_count": 1});
+    let limit = json!({"per_second": 0.1, "burst_count": 1});
     let unlimited = json!({"per_second": 10_000, "burst_count": 10_000});
     let limits = json!({"rc_login": {"address": unlimited, "account": limit, "failed_attempts": unlimited}});
     let synapse = Synapse::start(limits).await;
@@ -183,7 +183,7 @@ async fn a_limit_on_logins_is_waited_for_and_not_run_against() {
     let account = synapse.register("bot").await;
     let mut bot = Bot::new(&synapse, &account);
     bot.matrix.homeserver = front.url().parse().expect("a URL");
-    // The account's one login of these four seconds.
+    // The account's one login of these ten seconds.
     synapse.login(&account).await;
     bot.open_once().await.expect("it opens at last");
     let logins = front.asked("POST /_matrix/client/v3/login");

@@ -14,7 +14,7 @@ use crate::support::manifests::Manifests;
 use crate::support::process::Pilothouse;
 use crate::support::synapse::synapse;
 
-const RUN: Duration = Duration::from_mins(1);
+const RUN: Duration = Duration::from_mins(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_tells_its_missing_rights_answers_probes_and_ends_well_when_interrupted() {

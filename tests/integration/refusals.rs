@@ -1,7 +1,5 @@
 //! What does not count, the whole way: the workload is not touched, and the room reads why, once.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::support::control_plane::with_namespace;
@@ -103,7 +101,7 @@ async fn no_key_is_accepted_from_a_plaintext_room() {
         assert!(refused.body().contains("this room is not encrypted"), "{}", refused.body());
 
         // Where commands are taken from it nevertheless, whom to trust is not.
-        assert!(house.running.stop(Duration::from_secs(10)).await.success());
+        assert!(house.running.stop(SOON).await.success());
         let plan = Plan { more: format!("[trust]\nplaintext = [{clear:?}]\n"), ..plan() };
         let toml = plan.toml(&house.synapse, &house.bot, &house.person.user_id, &namespace.name);
         house.pilothouse.write_configuration(&toml);

@@ -11,7 +11,7 @@ use crate::support::manifests::{Manifests, with_namespaces};
 use crate::support::provider::Provider;
 use crate::support::subscribed::{account, answer, log_in, now, section, week};
 
-const RUN: Duration = Duration::from_mins(1);
+const RUN: Duration = Duration::from_mins(3);
 /// Everything, and what is quiet unless it is named.
 const LOUD: &str = "debug,matrix_sdk=debug,matrix_sdk_base=debug,matrix_sdk_crypto=debug,matrix_sdk::http_client=debug,\
                     kube_client=debug,kube_runtime=debug,hyper=debug,tower=debug,rustls=debug";

@@ -9,7 +9,7 @@ use crate::support::house::{House, Plan, SOON, daemon};
 use crate::support::process::Pilothouse;
 use crate::support::synapse::synapse;
 
-const RUN: Duration = Duration::from_mins(1);
+const RUN: Duration = Duration::from_mins(3);
 
 fn findings(said: &str) -> Vec<Value> {
     let from = said.find('{').expect("JSON");

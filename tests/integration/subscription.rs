@@ -31,7 +31,7 @@ mod renewal;
 #[path = "subscription/secret.rs"]
 mod secret;
 
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_mins(3);
 const DOCUMENT: &str = ".credentials.json";
 
 /// A time that stands still: what passes is passed in. It is that of the machine once, because the kernel writes its own

@@ -2,7 +2,9 @@
 //!
 //! Tests share servers by address and never a client: every test has a runtime of its own.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::sync::{Mutex, PoisonError};
 
 #[path = "support/bot.rs"]
 pub(crate) mod bot;
@@ -51,10 +53,15 @@ pub(crate) fn http() -> reqwest::Client {
 }
 
 /// Picks a port that nobody listens on, outside the range from which the kernel takes the ports of outgoing connections:
-/// so it is still free when the server binds it, and when it is started again.
+/// so it is still free when the server binds it, and when it is started again. No test gets another's.
 pub(crate) fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let port = || rand::random_range(10_000..32_000);
-    std::iter::repeat_with(port).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("endless")
+    let is_free = |port: &u16| {
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        TcpListener::bind(("127.0.0.1", *port)).is_ok() && given.insert(*port)
+    };
+    std::iter::repeat_with(port).find(is_free).expect("endless")
 }
 
 /// Lower-case letters, enough to be unique: a name for a namespace, a room or a person.

@@ -49,7 +49,7 @@ async fn it_types_for_as_long_as_an_answer_takes() {
             let ended = changes(&house, (false, 2)).await;
             namespace.cluster.resume_api_server();
             // One sign is over after 6 s; the API server is waited for twice as long.
-            assert!(ended - began > Duration::from_secs(9), "{:?}", ended - began);
+            assert!(ended - began > Duration::from_secs(7), "{:?}", ended - began);
             let answer = house.person.expect_reply(&asked, SOON).await;
             assert!(answer.body().contains("did not answer in time"), "{}", answer.body());
             assert_eq!(shown(&house), (false, 2));

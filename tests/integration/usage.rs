@@ -105,7 +105,7 @@ async fn a_person_draws_mutes_asks_and_reads_what_is_wrong() {
         }
 
         // A restart keeps the distance that the provider asked for.
-        assert!(house.running.stop(Duration::from_secs(10)).await.success());
+        assert!(house.running.stop(SOON).await.success());
         let asked = provider.usage_asked().len();
         house.start_again().await;
         let shown = house.ask("usage").await;
@@ -121,7 +121,7 @@ async fn a_workstation_pushes_and_the_machine_asks_checks_and_carries_history() 
     let (provider, folder) = subscription(40.0, week).await;
     let token = folder.join("push-token");
     std::fs::write(&token, "a long random token\n").expect("written");
-    let listen = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let listen = format!("127.0.0.1:{}", crate::support::free_port());
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 0).await;
         let mut plan = plan(&provider, &folder);

@@ -11,7 +11,7 @@ use crate::support::person::RoomEvent;
 use crate::support::unique;
 
 /// A sync that failed is tried again after a minute at most.
-const AGAIN: Duration = Duration::from_mins(2);
+const AGAIN: Duration = Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_volume_nothing_is_acted_on_and_with_room_again_all_is() {

@@ -11,7 +11,7 @@ use crate::support::person::Person;
 use crate::support::process::Pilothouse;
 use crate::support::synapse::{Account, Synapse, synapse};
 
-const RUN: Duration = Duration::from_mins(1);
+const RUN: Duration = Duration::from_mins(3);
 
 /// A house with Bert in its room besides.
 async fn with_bert(namespace: &Namespace, more: &str) -> (House, Person, Account) {

@@ -41,7 +41,7 @@ class Refused(Exception):
 
 class Person:
     def __init__(self):
-        self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+        self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=180))
         self.sending = asyncio.Lock()
         self.changed = asyncio.Condition()
         self.unread = {}  # events whose key is still missing, by event id

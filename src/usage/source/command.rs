@@ -193,7 +193,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let pid = folder.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 600", pid.display());
-        let program = program(&script, Duration::from_secs(1));
+        let program = program(&script, Duration::from_secs(5));
         let error = program.ask(Timestamp::UNIX_EPOCH).await.unwrap_err();
         assert!(matches!(&error, SourceError::Transient(why) if why.contains("was killed")), "{error}");
         // The runtime reaps what it kills soon after.

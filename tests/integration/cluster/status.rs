@@ -32,7 +32,9 @@ async fn status_tells_what_may_be_seen() {
         let described = tokio::time::timeout(PATIENCE, async {
             loop {
                 let described = cluster.describe(&web, now()).await.unwrap();
-                if described.troubles.as_ref().is_some_and(|troubles| !troubles.is_empty()) {
+                let is_told = |reason: &str| described.events.iter().flatten().any(|event| event.reason == reason);
+                let is_scaled = is_told("ScalingReplicaSet") && is_told("StartedByChat");
+                if is_scaled && described.troubles.as_ref().is_some_and(|troubles| !troubles.is_empty()) {
                     return described;
                 }
             }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::support::control_plane::{ControlPlane, Namespace, client_for, with_namespace};
 use crate::support::kubelet::Fate;
 
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_mins(3);
 
 fn available(deployment: &Deployment) -> i32 {
     deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)

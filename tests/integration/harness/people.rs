@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::person::{Person, Seen};
 use crate::support::synapse::{Account, Synapse, synapse};
 
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_mins(3);
 
 /// Two people with identities in an encrypted room.
 async fn two_in_a_room(synapse: &Synapse) -> (Person, Person, String) {

@@ -9,7 +9,7 @@ use crate::support::leash::{Folder, Leashed};
 use crate::support::process::Pilothouse;
 use crate::support::synapse::synapse;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_mins(2);
 /// The first start makes keys and an identity.
 const START: Duration = Duration::from_mins(1);
 

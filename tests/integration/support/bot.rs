@@ -19,7 +19,7 @@ use super::synapse::{Account, Synapse};
 use super::unique;
 
 /// How long anything here may take on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(3);
 
 /// A bot's configuration and its store folder.
 pub(crate) struct Bot {

@@ -31,7 +31,7 @@ use super::leash::Folder;
 use super::synapse::{Synapse, python};
 
 /// Longest wait for a request on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A request on its way to the server.
 pub(crate) struct Asked {

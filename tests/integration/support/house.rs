@@ -10,8 +10,8 @@ use super::person::{Person, RoomEvent, Sent};
 use super::process::{Ended, Pilothouse, Running};
 use super::synapse::{Account, Synapse, synapse};
 
-/// Longest wait for anything that takes a moment.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// Longest wait for anything that takes a moment: a machine that is three times slower than usual is no fault.
+pub(crate) const SOON: Duration = Duration::from_mins(2);
 
 /// A running daemon with a person in its room.
 pub(crate) struct House {

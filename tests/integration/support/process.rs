@@ -214,7 +214,7 @@ impl Running {
     /// Kills it on the spot.
     pub(crate) async fn kill(&mut self) {
         self.signal("KILL");
-        self.end(Duration::from_secs(10)).await;
+        self.end(Duration::from_mins(1)).await;
     }
 
     /// Its process id, for `/proc`.
