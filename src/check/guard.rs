@@ -78,7 +78,7 @@ fn judge(rule: &UsageRule, usage: &Usage, known: &Known) -> Vec<Finding> {
             "set matrix.home_room, or write a command in a room",
         ));
     }
-    let (account, kind) = account_of(&rule.bucket);
+    let (account, kind) = rule.parts();
     let mut watched: Vec<&Account> =
         usage.accounts.iter().filter(|a| account.is_none_or(|name| a.name == name)).collect();
     watched.dedup_by_key(|account| (&account.name, account.source));
@@ -119,11 +119,6 @@ fn intent(rule: &UsageRule) -> String {
     let when: Vec<String> = percent.into_iter().chain(probability).collect();
     let does = if rule.mode == GuardMode::Act { "acts: stops" } else { "only observes: would stop" };
     format!("{does} {} from {} of {} on", rule.stop.join(", "), when.join(" or "), rule.bucket)
-}
-
-/// The account that a rule names, if any, and the rest of its bucket.
-fn account_of(bucket: &str) -> (Option<&str>, &str) {
-    bucket.split_once('/').map_or((None, bucket), |(account, rest)| (Some(account), rest))
 }
 
 fn source(source: UsageSource) -> Source {

@@ -70,7 +70,7 @@ impl Usage {
     /// Those of them that a rule watches: what it stops for them is not started again by itself.
     #[must_use]
     pub fn unprovable(&self, rule: &UsageRule) -> Vec<&str> {
-        let account = rule.bucket.split_once('/').map(|(account, _)| account);
+        let (account, _) = rule.parts();
         self.only_pushed().into_iter().filter(|name| account.is_none_or(|account| account == *name)).collect()
     }
 }
@@ -167,6 +167,14 @@ pub struct UsageRule {
     pub stop: Vec<String>,
     /// Whether it acts, or only says what it would do.
     pub mode: GuardMode,
+}
+
+impl UsageRule {
+    /// The account that it names, if any, and the rest of its bucket.
+    #[must_use]
+    pub fn parts(&self) -> (Option<&str>, &str) {
+        self.bucket.split_once('/').map_or((None, &self.bucket), |(account, rest)| (Some(account), rest))
+    }
 }
 
 /// Whether a rule acts.

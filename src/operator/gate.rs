@@ -247,7 +247,12 @@ impl Operator {
         outcome: &str,
         report: &Report,
     ) -> Result<(), StoreError> {
-        self.store.finish(worded(entry, message, outcome, report), now()).await?;
+        self.close(worded(entry, message, outcome, report)).await
+    }
+
+    /// Closes an entry; its words go out.
+    pub(super) async fn close(&self, done: Done) -> Result<(), StoreError> {
+        self.store.finish(done, now()).await?;
         self.outbox.notify_one();
         Ok(())
     }
@@ -273,9 +278,7 @@ impl Operator {
         let once = Some((format!("refusal/{}/{}", message.who, refusal.key()), REFUSAL_PAUSE));
         let outcome = outcome::refused(reply::in_a_word(&refusal));
         let done = worded(entry, message, &outcome, &Report::Refused(refusal));
-        self.store.finish(Done { once, ..done }, now()).await?;
-        self.outbox.notify_one();
-        Ok(())
+        self.close(Done { once, ..done }).await
     }
 
     /// Shows that it works, where that takes longer than an answer that comes at once.

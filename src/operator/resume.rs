@@ -56,9 +56,7 @@ impl Operator {
         let payload = outgoing(&report, anchor(message));
         let txn = txn(&entry.event, "interrupted");
         let speech = Speech::about(row, entry.room.clone(), txn, payload);
-        self.store.finish(Done { speech: Some(speech), ..Done::silent(entry.id, outcome::INTERRUPTED) }, now()).await?;
-        self.outbox.notify_one();
-        Ok(())
+        self.close(Done { speech: Some(speech), ..Done::silent(entry.id, outcome::INTERRUPTED) }).await
     }
 
     /// Says whether the replicas are what they were before the order or what it wanted: then nobody else has moved them.

@@ -76,9 +76,7 @@ impl Operator {
             ..draft(entry, message, &words)
         };
         let done = Done { speech: Some(Speech::New(draft)), ..Done::silent(entry.id, "told") };
-        self.store.finish(done, now()).await?;
-        self.outbox.notify_one();
-        Ok(())
+        self.close(done).await
     }
 
     async fn drawing(&self, span: SignedDuration, book: &Book) -> Result<Option<chart::Chart>, StoreError> {

@@ -144,9 +144,7 @@ impl Operator {
             speech,
             ..Done::silent(entry.id, outcome::UNCHANGED)
         };
-        self.store.finish(done, now()).await?;
-        self.outbox.notify_one();
-        Ok(())
+        self.close(done).await
     }
 
     /// Says that the guard does not give back what somebody else had a hand in.
@@ -165,9 +163,7 @@ impl Operator {
             Hands::Changed => None,
         };
         let speech = Some(Speech::New(draft(entry, message, &Report::LeftAlone { target, replicas, by })));
-        self.store.finish(Done { target: key, speech, ..Done::silent(entry.id, outcome::LEFT_ALONE) }, now()).await?;
-        self.outbox.notify_one();
-        Ok(())
+        self.close(Done { target: key, speech, ..Done::silent(entry.id, outcome::LEFT_ALONE) }).await
     }
 
     async fn perform(
@@ -272,9 +268,7 @@ impl Operator {
         let Some(row) = row else {
             // Nothing was tried, so nothing is lost when this cannot be written: the command is looked at again.
             let speech = Some(Speech::New(draft(entry, message, &report)));
-            self.store.finish(Done { target, speech, ..Done::silent(entry.id, &outcome) }, now()).await?;
-            self.outbox.notify_one();
-            return Ok(());
+            return self.close(Done { target, speech, ..Done::silent(entry.id, &outcome) }).await;
         };
         let speech = Some(Speech::Revise {
             row,

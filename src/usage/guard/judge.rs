@@ -136,7 +136,7 @@ impl<'a> Sight<'a> {
         let Some(asked) = first else { return };
         let (bucket, cycle) = (asked.bucket.clone(), asked.cycle);
         if rule.acts {
-            let unprovable = unprovable.or_else(|| due.iter().find(|bucket| !self.is_provable(bucket)).cloned());
+            let unprovable = unprovable.or_else(|| due.iter().find(|bucket| !self.is_asked(bucket)).cloned());
             self.say(key, &bucket, cycle, News::Stops { reasons, unprovable });
             self.want(key, &asked, Will::Stop);
             state.stop = Some(asked);
@@ -267,8 +267,7 @@ impl<'a> Sight<'a> {
         }
         for (name, since) in &silences {
             if !state.silences.contains_key(name) {
-                let account = name.split('/').next().unwrap_or(name);
-                self.say(key, name, *since, News::Silent { grave: rule.acts && self.settings.is_asked(account) });
+                self.say(key, name, *since, News::Silent { grave: rule.acts && self.is_asked(name) });
             }
         }
         state.silences = silences;
@@ -316,7 +315,7 @@ impl<'a> Sight<'a> {
 
     /// A bucket of which nothing is known any more, of an account that is heard: it was another's, which is gone.
     fn is_gone(&self, bucket: &str) -> bool {
-        let account = bucket.split('/').next().unwrap_or(bucket);
+        let account = account_of(bucket);
         let is_heard = |view: &View| view.bucket.account == account && !self.is_stale(view);
         self.view(bucket).is_none() && self.views.iter().any(is_heard)
     }
@@ -325,11 +324,12 @@ impl<'a> Sight<'a> {
     fn unprovable(&self, target: &str, states: &BTreeMap<Key, State>) -> Option<String> {
         let acts = |key: &Key| self.settings.rules.iter().any(|rule| rule.acts && rule.name == key.rule);
         let holding = states.iter().filter(|(key, _)| key.target == target && acts(key));
-        holding.flat_map(|(_, state)| state.holding()).find(|bucket| !self.is_provable(bucket)).cloned()
+        holding.flat_map(|(_, state)| state.holding()).find(|bucket| !self.is_asked(bucket)).cloned()
     }
 
-    fn is_provable(&self, bucket: &str) -> bool {
-        self.settings.is_asked(bucket.split('/').next().unwrap_or(bucket))
+    /// Whether somebody is asked for the account of a bucket: else its workstations push, and nothing proves a reset.
+    fn is_asked(&self, bucket: &str) -> bool {
+        self.settings.is_asked(account_of(bucket))
     }
 
     fn is_stale(&self, view: &View) -> bool {
@@ -357,6 +357,11 @@ impl<'a> Sight<'a> {
         let notice = Notice { rule: key.rule.clone(), targets, bucket: bucket.to_owned(), cycle, news };
         self.actions.push(Action::Say(notice));
     }
+}
+
+/// The account of a bucket's key, which an account's own name is, too.
+fn account_of(bucket: &str) -> &str {
+    bucket.split('/').next().unwrap_or(bucket)
 }
 
 fn is_failed(course: Option<Course>) -> bool {
