@@ -190,6 +190,7 @@ fn fault(key: &str, kind: &Kind) -> String {
     };
     match kind {
         Kind::InvalidType(actual, _) => format!("is {}, not {wanted}", noun(actual)),
+        _ if matches!(keys::shape(key), Some(Shape::Choice(_))) => "is not a word for this".to_owned(),
         Kind::InvalidValue(..) | Kind::ISizeOutOfRange(_) | Kind::USizeOutOfRange(_) => "is out of range".to_owned(),
         _ => format!("is not {wanted}"),
     }

@@ -272,21 +272,24 @@ impl<R: BufRead, W: Write> Dialogue<R, W> {
         asking: bool,
     ) -> Result<Option<Value>, Stop> {
         let place = draft.paths.place;
-        if wanted.detail.is_none() {
-            let usual = wanted.usual(|name| draft.paths.beside('-', name), place);
-            wanted.detail = match (asking, wanted.kind) {
-                (true, Kind::Directory) => Some(self.ask("  Folder of the login", usual.as_deref())?),
-                (true, Kind::Secret) => Some(self.ask("  Secret, as namespace/name", usual.as_deref())?),
-                (true, Kind::Command) => Some(self.ask("  Program and arguments", None)?),
-                (_, Kind::Push) | (false, _) => usual,
-            };
-        }
-        let row = match wanted.row() {
-            Ok(row) => Value::from(row),
-            Err(fault) => {
-                self.wrong(&fault)?;
+        let row = loop {
+            if wanted.detail.is_none() {
+                let usual = wanted.usual(|name| draft.paths.beside('-', name), place);
+                wanted.detail = match (asking, wanted.kind) {
+                    (true, Kind::Directory) => Some(self.ask("  Folder of the login", usual.as_deref())?),
+                    (true, Kind::Secret) => Some(self.ask("  Secret, as namespace/name", usual.as_deref())?),
+                    (true, Kind::Command) => Some(self.ask("  Program and arguments", None)?),
+                    (_, Kind::Push) | (false, _) => usual,
+                };
+            }
+            match wanted.row() {
+                Ok(row) => break Value::from(row),
+                Err(fault) => self.wrong(&fault)?,
+            }
+            if !asking {
                 return Ok(None);
             }
+            wanted.detail = None;
         };
         let mut rows = before.to_vec();
         rows.push(row.clone());

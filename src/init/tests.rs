@@ -104,7 +104,8 @@ fn a_wrong_answer_is_told_and_asked_again_at_every_question() {
         \n correct horse \n\
         alice\n\n@alice:example.org @bob:example.org\n\
         web\napps/web:Job\nApps/web\napps/start\na/web b/web\napps/web\n\
-        cloud\ndirectory\nclaude\npush\nwork:command\n'a b'\nwork:command\nclaude-usage --json\nbad name:push\nnone\n";
+        cloud\npush\nwork:command\n'a b'\nclaude-usage --json\nbad name:push\n\
+        home:directory=claude\n/nowhere/claude\nnone\n";
     let flags = Flags { file: Some(folder.path().join("pilothouse.toml")), ..Flags::default() };
     let ended = converse(&flags, &[], input, false);
     assert_eq!(ended.code, None, "{}", ended.said);
@@ -133,7 +134,11 @@ fn a_wrong_answer_is_told_and_asked_again_at_every_question() {
     assert_eq!(config.matrix.login, Login::Password { password: Secret::new(" correct horse ") });
     assert_eq!(config.policy.users, ["@alice:example.org", "@bob:example.org"]);
     let accounts: Vec<_> = config.usage.accounts.iter().map(|a| (a.name.as_str(), a.source)).collect();
-    assert_eq!(accounts, [("default", UsageSource::Push), ("work", UsageSource::Command)]);
+    assert_eq!(
+        accounts,
+        [("default", UsageSource::Push), ("work", UsageSource::Command), ("home", UsageSource::AnthropicOauth)]
+    );
+    assert_eq!(config.usage.accounts[2].directory, Some("/nowhere/claude".into()));
     assert_eq!(config.usage.accounts[1].command, ["claude-usage", "--json"]);
     let token = folder.path().join("pilothouse.push-token-default");
     assert_eq!((mode(&token), config.usage.accounts[0].push_token_file.clone()), (0o600, Some(token.clone())));

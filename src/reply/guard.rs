@@ -4,17 +4,19 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::text::{Text, Words};
+use super::usage::moment;
 use crate::cluster::Target;
 use crate::usage::guard::{Keeper, News, Notice, Reason};
 
-pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
+pub(super) fn words(notice: &Notice, now: Timestamp, zone: &TimeZone) -> Words {
+    let time = |at: Timestamp| moment(at, now, zone);
     let many = notice.targets.len() > 1;
     let them = if many { "them" } else { "it" };
     let command =
         |verb: &str| notice.targets.first().map_or_else(|| verb.to_owned(), |(name, _)| format!("{verb} {name}"));
     match &notice.news {
         News::Stops { reasons, unprovable } => {
-            let text = targets(met(Text::new().say("🛑 "), reasons, notice, zone).say(" Stopping "), notice);
+            let text = targets(met(Text::new().say("🛑 "), reasons, notice, time).say(" Stopping "), notice);
             let Some(pushed) = unprovable else {
                 let text =
                     text.say(" until the reset. What this stops I start again then, unless somebody changes it ");
@@ -25,7 +27,7 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
             text.code(&command("start")).say(" starts ").say(if many { "one." } else { "it." }).words()
         }
         News::WouldStop(reasons) => {
-            let text = targets(met(Text::new().say("👀 "), reasons, notice, zone).say(" I would stop "), notice);
+            let text = targets(met(Text::new().say("👀 "), reasons, notice, time).say(" I would stop "), notice);
             text.say(" now, but this rule only observes (")
                 .code("mode = \"observe\"")
                 .say("). Nothing was done.")
@@ -49,7 +51,7 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
                 .say(them)
                 .say(" run until the reset of ")
                 .code(&notice.bucket);
-            let until = until.map(|until| format!(", expected {}", time(until, zone))).unwrap_or_default();
+            let until = until.map(|until| format!(", expected {}", time(until))).unwrap_or_default();
             text.say(&until).say(".").words()
         }
         News::HandedOver { who } => {
@@ -60,11 +62,8 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
         }
         News::Silent { .. } => {
             let text = Text::new().say("🔇 Nothing was heard of ").code(&notice.bucket).say(" since ");
-            let text = text
-                .say(&time(notice.cycle, zone))
-                .say(": the rule ")
-                .strong(&notice.rule)
-                .say(" neither stops nor starts ");
+            let text =
+                text.say(&time(notice.cycle)).say(": the rule ").strong(&notice.rule).say(" neither stops nor starts ");
             targets(text, notice).say(" until there is fresh data.").words()
         }
         News::Kept(keepers) => {
@@ -73,7 +72,7 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
                 .say(" not started again yet, although ")
                 .code(&notice.bucket)
                 .say(&format!(" holds {them} no more (rule "));
-            let text = kept(text.strong(&notice.rule).say("): "), keepers, them, zone).say(". ");
+            let text = kept(text.strong(&notice.rule).say("): "), keepers, them, time).say(". ");
             text.code(&command("start")).say(" overrides this.").words()
         }
         News::Switched => {
@@ -105,7 +104,7 @@ pub(super) fn left_alone(target: &Target, replicas: i32, by: Option<&str>) -> Wo
 }
 
 /// Which buckets meet the rule, and how.
-fn met(text: Text, reasons: &[Reason], notice: &Notice, zone: &TimeZone) -> Text {
+fn met(text: Text, reasons: &[Reason], notice: &Notice, time: impl Fn(Timestamp) -> String) -> Text {
     let mut text = text;
     for (i, reason) in reasons.iter().enumerate() {
         text = text.say(if i == 0 { "" } else { "; " }).code(&reason.bucket);
@@ -114,14 +113,14 @@ fn met(text: Text, reasons: &[Reason], notice: &Notice, zone: &TimeZone) -> Text
             text = text.say(&format!(", and will run out with a probability of {}", percent(probability * 100.0)));
         }
         if let Some(reset) = reason.resets_at {
-            text = text.say(&format!("; its reset is expected {}", time(reset, zone)));
+            text = text.say(&format!("; its reset is expected {}", time(reset)));
         }
     }
     text.say(" (rule ").strong(&notice.rule).say(").")
 }
 
 /// What keeps targets down, and until when.
-fn kept(text: Text, keepers: &[Keeper], them: &str, zone: &TimeZone) -> Text {
+fn kept(text: Text, keepers: &[Keeper], them: &str, time: impl Fn(Timestamp) -> String) -> Text {
     keepers.iter().enumerate().fold(text, |text, (i, keeper)| {
         let text = text.say(if i == 0 { "the rule " } else { "; the rule " });
         match keeper {
@@ -131,14 +130,14 @@ fn kept(text: Text, keepers: &[Keeper], them: &str, zone: &TimeZone) -> Text {
                     false => format!("somebody starts {them}, as no reset is proven by pushes of"),
                 };
                 let text = text.strong(rule).say(&format!(" holds {them} until {end} ")).code(bucket);
-                let until = until.filter(|_| *provable).map(|at| format!(", expected {}", time(at, zone)));
+                let until = until.filter(|_| *provable).map(|at| format!(", expected {}", time(at)));
                 let until = until.unwrap_or_default();
-                let silent = silent_since.map(|at| format!(", of which nothing was heard since {}", time(at, zone)));
+                let silent = silent_since.map(|at| format!(", of which nothing was heard since {}", time(at)));
                 text.say(&until).say(&silent.unwrap_or_default())
             }
             Keeper::Silent { rule, account, since } => {
                 let text = text.strong(rule).say(" waits for fresh data of ").code(account);
-                text.say(&format!(", of which nothing was heard since {}", time(*since, zone)))
+                text.say(&format!(", of which nothing was heard since {}", time(*since)))
             }
         }
     })
@@ -156,10 +155,6 @@ fn targets(text: Text, notice: &Notice) -> Text {
     })
 }
 
-fn time(at: Timestamp, zone: &TimeZone) -> String {
-    at.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M %Z").to_string()
-}
-
 /// Cut, not rounded: 89.9 % has not reached 90.
 fn percent(value: f64) -> String {
     format!("{} %", (value * 10.0).floor() / 10.0)
@@ -173,7 +168,7 @@ mod tests {
         let targets = vec![("llama".to_owned(), "Llama <70b>".to_owned()), ("gpu".to_owned(), "gpu".to_owned())];
         let cycle = "2026-11-14T14:00:00Z".parse().unwrap();
         let notice = Notice { rule: "night".to_owned(), targets, bucket: "work/weekly_all".to_owned(), cycle, news };
-        let words = words(&notice, &TimeZone::get("Europe/Berlin").unwrap());
+        let words = words(&notice, "2026-11-18T20:00:00Z".parse().unwrap(), &TimeZone::get("Europe/Berlin").unwrap());
         assert!(!words.html.contains("<70b>"), "{}", words.html);
         words.plain
     }
@@ -194,7 +189,7 @@ mod tests {
     fn a_stop_says_why_until_when_and_what_to_do_about_it() {
         assert_eq!(
             said(News::Stops { reasons: reasons(), unprovable: None }),
-            "🛑 work/weekly_all is at 91.9 %; its reset is expected Sat 2026-11-21 15:00 CET; home/weekly_all is at 91.9 %, \
+            "🛑 work/weekly_all is at 91.9 %; its reset is expected Sat 15:00; home/weekly_all is at 91.9 %, \
              and will run out with a probability of 85 % (rule night). Stopping Llama <70b> and gpu until the reset. What this stops I start again then, unless \
              somebody changes it meanwhile. start llama overrides this."
         );
@@ -223,7 +218,7 @@ mod tests {
             (
                 News::Overridden { who: who(), until },
                 "👋 @alice:hs has started Llama <70b> and gpu: the rule night lets them run until the reset of \
-                 work/weekly_all, expected Sat 2026-11-21 15:00 CET.",
+                 work/weekly_all, expected Sat 15:00.",
             ),
             (
                 News::HandedOver { who: who() },
@@ -232,7 +227,7 @@ mod tests {
             ),
             (
                 News::Silent { grave: true },
-                "🔇 Nothing was heard of work/weekly_all since Sat 2026-11-14 15:00 CET: the rule night neither stops nor \
+                "🔇 Nothing was heard of work/weekly_all since Sat 15:00: the rule night neither stops nor \
                  starts Llama <70b> and gpu until there is fresh data.",
             ),
             (
@@ -259,9 +254,9 @@ mod tests {
                 ]),
                 "⏳ Llama <70b> and gpu are not started again yet, although work/weekly_all holds them no more (rule night): \
                  the rule desk holds them until somebody starts them, as no reset is proven by pushes of desk/weekly_all, of which nothing was \
-                 heard since Wed 2026-11-18 09:00 CET; the rule hours holds them until the reset of work/session, expected \
-                 Sat 2026-11-21 15:00 CET; the rule home waits for \
-                 fresh data of home, of which nothing was heard since Wed 2026-11-18 09:00 CET. start llama overrides this.",
+                 heard since 09:00; the rule hours holds them until the reset of work/session, expected \
+                 Sat 15:00; the rule home waits for \
+                 fresh data of home, of which nothing was heard since 09:00. start llama overrides this.",
             ),
             (
                 News::Switched,

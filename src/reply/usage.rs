@@ -5,6 +5,7 @@ mod figures;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+pub(super) use figures::moment;
 pub use figures::{bar, name};
 
 use super::{Text, Words, span};
@@ -14,7 +15,7 @@ use crate::usage::cycle::{Shape, When};
 use crate::usage::decide::News;
 use crate::usage::forecast::{Estimator, Forecast, Outlook};
 use crate::usage::overview::{Overview, Shown, Watched};
-use figures::{long, moment, money, percent, plural, until};
+use figures::{long, money, percent, plural, until};
 
 /// How loud an alert is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,8 +170,8 @@ fn account(text: Text, watched: &Watched, several: bool, now: Timestamp, zone: &
         for shown in &watched.buckets {
             quote = bucket(quote, shown, behind(shown.at), now, zone);
         }
-        if watched.buckets.is_empty() {
-            quote = quote.say("No limit is known yet.").line();
+        if watched.buckets.is_empty() && watched.snapshot.is_some() {
+            quote = quote.say("It has no limits.").line();
         }
         let fresh = watched.snapshot.iter().filter(|snapshot| behind(snapshot.at).is_none());
         let shares = fresh.flat_map(|snapshot| &snapshot.shares);
@@ -187,7 +188,7 @@ fn account(text: Text, watched: &Watched, several: bool, now: Timestamp, zone: &
 /// How old the numbers are, and why there are no newer ones.
 fn age(text: Text, watched: &Watched, now: Timestamp, zone: &TimeZone) -> Text {
     let mut text = match watched.age(now) {
-        None => text.say("⚠️ There was no answer yet."),
+        None => text.say("⚠️ Nothing was heard of it yet."),
         Some(age) if watched.is_stale(now) => {
             text.say(&format!("⚠️ These numbers are {} old: nothing is stopped or started by them.", long(age)))
         }
@@ -233,7 +234,7 @@ fn bucket(text: Text, shown: &Shown, old: Option<SignedDuration>, now: Timestamp
         text = match ahead {
             a if a >= 1.0 => text.say(&format!(", {a:.0} pp ahead of even use")),
             a if a <= -1.0 => text.say(&format!(", {:.0} pp behind even use", -a)),
-            _ => text.say(", even"),
+            _ => text.say(", at an even pace"),
         };
     }
     text = match &shown.outlook {
@@ -247,7 +248,7 @@ fn bucket(text: Text, shown: &Shown, old: Option<SignedDuration>, now: Timestamp
     text.say(".").line()
 }
 
-/// A forecast as a range: `63 %: runs out Sun 10:00 to Mon 02:00`.
+/// A forecast as a range: `63 % likely to run out before the reset, between 10:00 and Mon 02:00`.
 fn foretold(forecast: &Forecast, now: Timestamp, zone: &TimeZone) -> String {
     let chance = forecast.probability * 100.0;
     if forecast.estimator == Estimator::Ols6h {
@@ -263,7 +264,7 @@ fn foretold(forecast: &Forecast, now: Timestamp, zone: &TimeZone) -> String {
     };
     match chance {
         c if c < 1.0 => "Lasts until the reset, as far as can be foretold".to_owned(),
-        c => format!("Runs out before the reset with {}{range}", percent(c.max(1.0))),
+        c => format!("{} likely to run out before the reset{range}", percent(c)),
     }
 }
 
@@ -308,7 +309,8 @@ pub(super) fn bulletin(bulletin: &Bulletin) -> Words {
             let at = match when {
                 When::At(at) => moment(*at, *now, zone),
                 When::Between(from, to) => {
-                    format!("between {} and {}", moment(*from, *now, zone), moment(*to, *now, zone))
+                    let (from, to) = (moment(*from, *now, zone), moment(*to, *now, zone));
+                    if from == to { to } else { format!("between {from} and {to}") }
                 }
             };
             let from = format!("{} → {}", percent(*before), percent(*used));

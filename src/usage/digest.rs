@@ -74,7 +74,8 @@ pub fn digest(snapshot: &Snapshot, before: Before<'_>, plan: &Plan, now: Timesta
         forget(&mut after, snapshot);
     }
     if armed && plan.armed {
-        after.learned.alerts.push(watched(snapshot, &after.states, before, plan, now));
+        // Before what it says of the limits that are over a threshold already.
+        after.learned.alerts.insert(0, watched(snapshot, &after.states, before, plan, now));
     }
     after
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bucket::{Snapshot, Source};
 use super::cycle::ClosedWindow;
-use super::decide::BucketState;
+use super::decide::{BucketState, News};
 use super::digest::{self, Before};
 use super::gate::{Gate, Kept};
 use super::guard::{Guard, Stepped, View};
@@ -301,7 +301,12 @@ impl Watcher {
             Before { states: &states, closed: &closed, told: &told, room: room.as_deref().unwrap_or_default(), muted };
         let after = digest::digest(snapshot, before, &plan, now);
         for (bucket, event) in &after.events {
-            tracing::info!(%bucket, event = event.name(), "the subscription");
+            let event = (event.name(), matches!(event.news, News::Predicted { .. }));
+            match event {
+                // For `usage accuracy` alone.
+                (event, true) => tracing::debug!(%bucket, event, "usage is foretold"),
+                (event, false) => tracing::info!(%bucket, event, "usage has news"),
+            }
         }
         if room.is_none() && !after.learned.alerts.is_empty() {
             tracing::warn!("an alert waits for a room: set matrix.home_room, or say something to Pilothouse in one");

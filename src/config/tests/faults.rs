@@ -68,7 +68,7 @@ const OF_A_FILE: &[(&str, &str, &str)] = &[
     (
         "trust",
         "mode = \"trusting\"",
-        "trust.mode (pilothouse.toml): is not one of identity, devices, any. Write one of identity, devices, any.",
+        "trust.mode (pilothouse.toml): is not a word for this. Write one of identity, devices, any.",
     ),
     (
         "trust",
@@ -185,7 +185,7 @@ const OF_A_TARGET: &[(&str, &str, &str)] = &[
     (
         "name = \"db\"\nnamespace = \"apps\"\nkind = \"deployment\"",
         "kind",
-        "is not one of Deployment, StatefulSet. Write one of Deployment, StatefulSet.",
+        "is not a word for this. Write one of Deployment, StatefulSet.",
     ),
     (
         "name = \"db\"\nnamespace = \"apps\"\nreplicas = 11",

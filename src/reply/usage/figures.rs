@@ -34,7 +34,7 @@ pub fn name(bucket: &Bucket) -> String {
 
 /// A time as people say it: of today the hour, of this week the day too. To the nearest minute, because the provider's
 /// times jitter around it.
-pub(super) fn moment(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
+pub(in crate::reply) fn moment(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
     let at = at.round(jiff::Unit::Minute).unwrap_or(at);
     let (at, now) = (at.to_zoned(zone.clone()), now.to_zoned(zone.clone()));
     let days = at.date().since(now.date()).map_or(i32::MAX, |span| span.get_days());

@@ -138,7 +138,7 @@ fn a_week_has_its_pace_and_burn_and_the_first_answer_is_armed_with_bars() {
         "▓▓▓▓▓░░░░░ week 59 %, resets Thu 14:00 (in 2 d 2 h), 19 pp ahead of even use. Too early to foretell. Now 1.3 pp an hour."
     );
     assert_eq!(line(&account, 2), "▓▓▓▓▓░░░░░ 5-hour window 59 %, resets 14:00 (in 2 h 20 min).");
-    for (even, words) in [(70.0, ", 11 pp behind even use."), (59.4, ", even.")] {
+    for (even, words) in [(70.0, ", 11 pp behind even use."), (59.4, ", at an even pace.")] {
         account.buckets[0].pace = Some(Pace { used: 59.0, even });
         assert!(line(&account, 1).contains(words), "{}", line(&account, 1));
     }
@@ -161,14 +161,14 @@ fn a_forecast_is_a_probability_and_a_range() {
     let words = |forecast: &Forecast| foretold(forecast, at(NOW), &zone);
     for (forecast, expected) in [
         (forecast(0.004, None, None), "Lasts until the reset, as far as can be foretold"),
-        (forecast(0.05, None, None), "Runs out before the reset with 5 %"),
+        (forecast(0.05, None, None), "5 % likely to run out before the reset"),
         (
             forecast(0.4, Some("2026-09-16T08:00:00Z"), None),
-            "Runs out before the reset with 40 %, from Wed 08:00 on, or not before the reset",
+            "40 % likely to run out before the reset, from Wed 08:00 on, or not before the reset",
         ),
         (
             forecast(0.99, Some("2026-09-15T20:00:00Z"), Some("2026-09-16T08:00:00Z")),
-            "Runs out before the reset with 99 %, between 20:00 and Wed 08:00",
+            "99 % likely to run out before the reset, between 20:00 and Wed 08:00",
         ),
     ] {
         assert_eq!(words(&forecast), expected);
