@@ -94,7 +94,12 @@ fn store(config: &Config, findings: &mut Vec<Finding>) -> Option<Store> {
             return None;
         }
         Err(error) => {
-            let remedy = "mount a writable volume there, or set matrix.store";
+            let newer = matches!(error.downcast_ref(), Some(StoreError::TooNew { .. }));
+            let remedy = if newer {
+                "run the newer version, or set matrix.store to another folder"
+            } else {
+                "mount a writable volume there, or set matrix.store"
+            };
             findings.push(Finding::failure("store", "journal", format!("{error:#}"), remedy));
             return None;
         }

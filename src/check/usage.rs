@@ -201,7 +201,12 @@ fn told(account: &Account, row: &store::usage::Account, stale_after: SignedDurat
     };
     // What is pushed cannot fail here; the row may be that of the endpoint.
     if let Some(trouble) = row.trouble.as_ref().filter(|_| account.source != UsageSource::Push) {
-        return Finding::warning(AREA, subject, trouble.clone(), "see the log; the last numbers stay, with their age");
+        return Finding::warning(
+            AREA,
+            subject,
+            trouble.clone(),
+            "it is asked again by itself; until it answers, the last numbers stay, with their age",
+        );
     }
     let Some(age) = last.map(|at| now.duration_since(at)) else { return Finding::skipped(AREA, subject, none) };
     if age > stale_after {

@@ -123,7 +123,7 @@ impl Operator {
     }
 
     /// Says that everything is as wanted, and journals who wanted it: a `stop` of what is stopped may still change whose
-    /// stop it is. The guard has said why it wants it, and has nothing to add.
+    /// stop it is. That holds for the guard, too: it has said that it stops something.
     async fn unchanged(
         &self,
         entry: &Entry,
@@ -137,7 +137,7 @@ impl Operator {
         let work = Work { target: target.clone(), change, owners: vec![], generation: Some(workload.generation) };
         let key = target.key();
         let report = Report::AlreadySo { target, replicas, ready, current };
-        let speech = (message.who != GUARD).then(|| Speech::New(draft(entry, message, &report)));
+        let speech = Some(Speech::New(draft(entry, message, &report)));
         let done = Done {
             target: Some(key),
             work: Some(work.to_json()),

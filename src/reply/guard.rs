@@ -35,7 +35,8 @@ pub(super) fn words(notice: &Notice, now: Timestamp, zone: &TimeZone) -> Words {
         }
         News::Starts => {
             let text = Text::new().say("✅ The reset of ").code(&notice.bucket).say(" is confirmed: starting ");
-            targets(text, notice).say(" again, as the rule ").strong(&notice.rule).say(" promised.").words()
+            let text = targets(text, notice).say(" again, unless somebody has changed ").say(them);
+            text.say(" meanwhile, as the rule ").strong(&notice.rule).say(" promised.").words()
         }
         News::WouldStart => {
             let text = Text::new().say("👀 The reset of ").code(&notice.bucket).say(" is confirmed: I would start ");
@@ -208,7 +209,8 @@ mod tests {
         for (news, text) in [
             (
                 News::Starts,
-                "✅ The reset of work/weekly_all is confirmed: starting Llama <70b> and gpu again, as the rule night promised.",
+                "✅ The reset of work/weekly_all is confirmed: starting Llama <70b> and gpu again, unless \
+                 somebody has changed them meanwhile, as the rule night promised.",
             ),
             (
                 News::WouldStart,

@@ -1,5 +1,7 @@
 //! What `usage` shows: every account with the last good answer, its age, and what is decided of each bucket.
 
+mod json;
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 

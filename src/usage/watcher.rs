@@ -2,7 +2,7 @@
 
 mod telling;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -119,6 +119,8 @@ struct Watcher {
     gates: Vec<Gate>,
     /// When each has last answered, earlier processes included; `None`: never, as far as is known.
     good: Vec<Option<Timestamp>>,
+    /// Why each fails now, so that the log reads it once.
+    failing: HashMap<usize, String>,
     busy: HashSet<usize>,
     asking: JoinSet<Answered>,
     /// Who waits for the answers that are on their way.
@@ -155,6 +157,7 @@ impl Watcher {
             adapters: adapters.into_iter().map(Arc::new).collect(),
             gates,
             good,
+            failing: HashMap::new(),
             busy: HashSet::new(),
             asking: JoinSet::new(),
             waiting: Vec::new(),
@@ -241,13 +244,13 @@ impl Watcher {
         if let Err(error) = self.store.note_asked(&adapter.row(), asked, now).await {
             tracing::error!(%error, account, "how asking went could not be written");
         }
+        self.log(index, answer.as_ref().err());
         let known = match answer {
             Ok(snapshot) => {
                 self.good[index] = Some(now);
                 self.take(snapshot, now).await
             }
             Err(error) => {
-                tracing::warn!(account, source = adapter.kind().word(), %error, "usage was not read");
                 if error.needs_a_person() {
                     self.tell_trouble(account, &error, now).await;
                 } else {

@@ -79,15 +79,11 @@ async fn the_machine_asks_the_provider_itself_at_the_common_pace_and_its_exit_co
     provider.says(answer(77.0, week));
     let fourth = until_asked(&pilothouse, &["usage", "--json"]).await;
     let told = json_in(&fourth.said);
-    let reading = |kind: &str| {
-        let readings = told[0]["readings"].as_array().expect("readings").clone();
-        readings.into_iter().find(|reading| reading["bucket"].to_string().contains(kind)).expect("a reading")
-    };
-    assert_eq!(
-        (told[0]["account"].as_str(), reading("weekly_all")["used"].as_f64()),
-        (Some("work"), Some(77.0)),
-        "{told}"
-    );
+    let account = &told["accounts"][0];
+    let limits = account["limits"].as_array().expect("limits");
+    let full = limits.iter().find(|limit| limit["bucket"] == "work/weekly_all").expect("the week");
+    assert_eq!((&account["name"], &full["percent"]), (&json!("work"), &json!(77.0)), "{told}");
+    assert_eq!((&account["stale"], &account["used_up"]), (&json!(false), &Value::Null), "{told}");
 
     // A provider that fails, and one that takes the login no more.
     provider.on_usage(Reply::error(500, "api_error", "Internal server error"));

@@ -24,6 +24,24 @@ const OUTAGE: SignedDuration = SignedDuration::from_hours(6);
 const MOST_UNKNOWN: usize = 256;
 
 impl Watcher {
+    /// Logs that a source fails, or answers again: when that begins or its cause changes, not at each question.
+    pub(super) fn log(&mut self, index: usize, failure: Option<&SourceError>) {
+        let adapter = &self.adapters[index];
+        let (account, source) = (adapter.account(), adapter.kind().word());
+        let Some(error) = failure else {
+            if self.failing.remove(&index).is_some() {
+                tracing::info!(account, source, "usage is read again");
+            }
+            return;
+        };
+        let before = self.failing.insert(index, error.to_string());
+        if before.is_some_and(|before| before == error.to_string()) {
+            tracing::debug!(account, source, %error, "usage was not read");
+        } else {
+            tracing::warn!(account, source, %error, "usage was not read");
+        }
+    }
+
     /// Says once which keys this version does not know, and tells the room where a window cannot be read.
     pub(super) async fn note_unknown(&mut self, snapshot: &Snapshot, now: Timestamp) {
         for key in &snapshot.unknown {
