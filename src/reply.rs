@@ -258,8 +258,6 @@ pub enum Report {
         notice: Notice,
         /// The zone for times.
         zone: TimeZone,
-        /// The time of telling.
-        now: Timestamp,
     },
     /// The usage guard does not give back what somebody else had a hand in.
     LeftAlone {
@@ -390,7 +388,7 @@ pub fn words(report: &Report) -> Words {
         Report::Refused(refusal) => refusal::words(refusal),
         Report::Mistaken { mistake, targets } => help::mistaken(mistake, targets),
         Report::Drifted { target, drift } => rollout::drifted(target, drift),
-        Report::Guard { notice, zone, now } => guard::words(notice, *now, zone),
+        Report::Guard { notice, zone } => guard::words(notice, zone),
         Report::LeftAlone { target, replicas, by } => guard::left_alone(target, *replicas, by.as_deref()),
         Report::Unreadable => {
             Text::new().say("🔑 I could not read this: its key has not reached me. Please send it again.").words()

@@ -257,7 +257,8 @@ fn restrict(_path: &Path) {}
 
 fn claim(tx: &Transaction<'_>, key: &str, now: Timestamp, every: jiff::SignedDuration) -> Result<bool, StoreError> {
     let last: Option<i64> = tx.query_row("SELECT at FROM notice WHERE key = ?1", [key], |row| row.get(0)).optional()?;
-    let due = last.is_none_or(|last| i128::from(now.as_millisecond() - last) >= every.as_millis());
+    // What a clock that was ahead has noted counts as old.
+    let due = last.is_none_or(|last| i128::from(now.as_millisecond().abs_diff(last)) >= every.as_millis());
     if due {
         tx.execute(
             "INSERT INTO notice (key, at) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET at = ?2",

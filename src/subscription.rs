@@ -21,7 +21,7 @@ use crate::usage::history::{self, Row};
 use crate::usage::plan::Plan;
 use crate::usage::simulate::Mishaps;
 use crate::usage::source::Adapter;
-use crate::usage::{overview, sources};
+use crate::usage::{Snapshot, overview, sources};
 
 /// Asks every source once and prints what the room would read. Beside a running daemon it keeps to the same pace.
 ///
@@ -45,25 +45,25 @@ pub async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
     let open = cluster.map(|cluster| move |settings| secret::Place::new(cluster.client(), settings));
     let open = open.as_ref().map(|open| open as &dyn Fn(secret::Settings) -> secret::Place);
     let adapters = sources::adapters(&config.usage, &store, open)?;
-    let (mut failures, mut answers) = (0, 0);
+    let (mut failures, mut answers) = (0, Vec::new());
     for (index, adapter) in (0..).zip(&adapters) {
         match ask(adapter, index, &store, &plan).await? {
-            Ok(()) => answers += 1,
+            Ok(answer) => answers.push(answer),
             Err(why) => {
                 eprintln!("pilothouse: {}: {why}", adapter.account());
                 failures += 1;
             }
         }
     }
-    let overview = overview::read(&store, &plan, now()).await?;
+    let overview = overview::read_with(&store, &plan, &answers, now()).await?;
     let told = if json { format!("{:#}", overview.json()) } else { words(&Report::Usage(overview)).plain };
     print(&format!("{told}\n"))?;
-    anyhow::ensure!(failures == 0 || answers > 0, "no source gave an answer");
+    anyhow::ensure!(failures == 0 || !answers.is_empty(), "no source gave an answer");
     Ok(())
 }
 
 /// Asks one source, if the pace allows it; why not otherwise.
-async fn ask(adapter: &Adapter, index: u32, store: &Store, plan: &Plan) -> anyhow::Result<Result<(), String>> {
+async fn ask(adapter: &Adapter, index: u32, store: &Store, plan: &Plan) -> anyhow::Result<Result<Snapshot, String>> {
     let account = adapter.account();
     let row = store.account(&adapter.row()).await?;
     let mut gate = Gate::begin(plan.interval, (index, 1), Kept::from(&row), now());
@@ -79,7 +79,7 @@ async fn ask(adapter: &Adapter, index: u32, store: &Store, plan: &Plan) -> anyho
     {
         overview::keep(store, plan, told).await?;
     }
-    Ok(answer.map(drop).map_err(|error| error.to_string()))
+    Ok(answer.map_err(|error| error.to_string()))
 }
 
 /// Takes history from a file, CSV or JSON: samples, and the windows that ended within it, from which forecasts learn.

@@ -211,17 +211,14 @@ impl Metrics {
     }
 
     /// Notes how full a limit is, and when its window ends (seconds since the epoch).
-    pub fn usage(&self, bucket: &str, percent: f64, resets_at: Option<i64>) {
+    ///
+    /// `probability`: that it is used up before it resets; none where nothing is foretold.
+    pub fn usage(&self, bucket: &str, percent: f64, resets_at: Option<i64>, probability: Option<f64>) {
         let of = OfBucket { bucket: bucket.to_owned() };
         self.usage.percent.get_or_create(&of).set(percent);
         if let Some(at) = resets_at {
             self.usage.resets.get_or_create(&of).set(at);
         }
-    }
-
-    /// Notes how probably a limit is used up before it resets; none: nothing is foretold.
-    pub fn usage_forecast(&self, bucket: &str, probability: Option<f64>) {
-        let of = OfBucket { bucket: bucket.to_owned() };
         match probability {
             Some(probability) => {
                 self.usage.forecast.get_or_create(&of).set(probability);
@@ -276,8 +273,7 @@ mod tests {
         metrics.dropped(1);
         metrics.depths(1, 2);
         metrics.health(Some(0.5), true);
-        metrics.usage("work/weekly_all", 42.5, Some(1_800_000_000));
-        metrics.usage_forecast("work/weekly_all", Some(0.25));
+        metrics.usage("work/weekly_all", 42.5, Some(1_800_000_000), Some(0.25));
         metrics.usage_polled("work", "anthropic-oauth", "good");
         metrics.usage_blocked("work", "anthropic-oauth", Some(1_800_000_500));
         metrics.usage_blocked("work", "command", None);
@@ -303,7 +299,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
         }
-        metrics.usage_forecast("work/weekly_all", None);
+        metrics.usage("work/weekly_all", 42.5, Some(1_800_000_000), None);
         assert!(!metrics.text().contains("exhaustion_probability{"), "of last week's probability nothing is left");
         assert!(text.contains("pilothouse_build_info{version="), "{text}");
     }
@@ -325,8 +321,7 @@ mod tests {
         // A family without a value is not shown.
         metrics.command("any", "done");
         metrics.cluster_error(&ClusterError::Timeout);
-        metrics.usage("bucket", 1.0, Some(1));
-        metrics.usage_forecast("bucket", Some(0.5));
+        metrics.usage("bucket", 1.0, Some(1), Some(0.5));
         metrics.usage_polled("account", "source", "good");
         metrics.usage_blocked("account", "source", None);
         metrics.usage_seen("account", "source", 1);

@@ -205,7 +205,7 @@ fn told(account: &Account, row: &store::usage::Account, stale_after: SignedDurat
             AREA,
             subject,
             trouble.clone(),
-            "it is asked again by itself; until it answers, the last numbers stay, with their age",
+            "until it answers, the last numbers stay, with their age",
         );
     }
     let Some(age) = last.map(|at| now.duration_since(at)) else { return Finding::skipped(AREA, subject, none) };

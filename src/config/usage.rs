@@ -463,5 +463,5 @@ fn fraction(reader: &mut Reader, key: &str, value: Option<f64>) {
 pub fn quiet_hours(text: &str) -> Option<(jiff::civil::Time, jiff::civil::Time)> {
     let (from, to) = text.split_once('-')?;
     let time = |text: &str| jiff::civil::Time::strptime("%H:%M", text.trim()).ok();
-    Some((time(from)?, time(to)?))
+    Some((time(from)?, time(to)?)).filter(|(from, to)| from != to)
 }

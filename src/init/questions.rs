@@ -286,10 +286,11 @@ impl<R: BufRead, W: Write> Dialogue<R, W> {
                 Ok(row) => break Value::from(row),
                 Err(fault) => self.wrong(&fault)?,
             }
-            if !asking {
+            // Whoever has nothing to name is asked for the source again.
+            let given = wanted.detail.take().is_some_and(|detail| !detail.trim().is_empty());
+            if !asking || !given {
                 return Ok(None);
             }
-            wanted.detail = None;
         };
         let mut rows = before.to_vec();
         rows.push(row.clone());

@@ -4,12 +4,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::text::{Text, Words};
-use super::usage::moment;
+use super::usage::dated;
 use crate::cluster::Target;
 use crate::usage::guard::{Keeper, News, Notice, Reason};
 
-pub(super) fn words(notice: &Notice, now: Timestamp, zone: &TimeZone) -> Words {
-    let time = |at: Timestamp| moment(at, now, zone);
+pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
+    // With the day: these words may wait for a room, for the morning, for a homeserver.
+    let time = |at: Timestamp| dated(at, zone);
     let many = notice.targets.len() > 1;
     let them = if many { "them" } else { "it" };
     let command =
@@ -81,6 +82,15 @@ pub(super) fn words(notice: &Notice, now: Timestamp, zone: &TimeZone) -> Words {
             let text = text.say(" now, which is no reset: the rule ").strong(&notice.rule).say(" will not start ");
             targets(text, notice).say(", which it had stopped. ").code(&command("start")).say(" does.").words()
         }
+        News::Vanished => {
+            let text = Text::new().say("⚠️ The provider names ").code(&notice.bucket);
+            let text = text.say(" no more, so nobody will tell its reset: the rule ").strong(&notice.rule);
+            targets(text.say(" will not start "), notice)
+                .say(", which it had stopped. ")
+                .code(&command("start"))
+                .say(" does.")
+                .words()
+        }
         News::Released => {
             let text = Text::new().say("⚠️ The configuration has changed: the rule ").strong(&notice.rule);
             let text = targets(text.say(" will not start "), notice).say(", which it had stopped. ");
@@ -111,7 +121,8 @@ fn met(text: Text, reasons: &[Reason], notice: &Notice, time: impl Fn(Timestamp)
         text = text.say(if i == 0 { "" } else { "; " }).code(&reason.bucket);
         text = text.say(&format!(" is at {}", percent(reason.percent)));
         if let Some(probability) = reason.probability {
-            text = text.say(&format!(", and will run out with a probability of {}", percent(probability * 100.0)));
+            text =
+                text.say(&format!(", and {:.0} % likely to run out before its reset", (probability * 100.0).floor()));
         }
         if let Some(reset) = reason.resets_at {
             text = text.say(&format!("; its reset is expected {}", time(reset)));
@@ -169,7 +180,7 @@ mod tests {
         let targets = vec![("llama".to_owned(), "Llama <70b>".to_owned()), ("gpu".to_owned(), "gpu".to_owned())];
         let cycle = "2026-11-14T14:00:00Z".parse().unwrap();
         let notice = Notice { rule: "night".to_owned(), targets, bucket: "work/weekly_all".to_owned(), cycle, news };
-        let words = words(&notice, "2026-11-18T20:00:00Z".parse().unwrap(), &TimeZone::get("Europe/Berlin").unwrap());
+        let words = words(&notice, &TimeZone::get("Europe/Berlin").unwrap());
         assert!(!words.html.contains("<70b>"), "{}", words.html);
         words.plain
     }
@@ -190,8 +201,8 @@ mod tests {
     fn a_stop_says_why_until_when_and_what_to_do_about_it() {
         assert_eq!(
             said(News::Stops { reasons: reasons(), unprovable: None }),
-            "🛑 work/weekly_all is at 91.9 %; its reset is expected Sat 15:00; home/weekly_all is at 91.9 %, \
-             and will run out with a probability of 85 % (rule night). Stopping Llama <70b> and gpu until the reset. What this stops I start again then, unless \
+            "🛑 work/weekly_all is at 91.9 %; its reset is expected Sat 21 Nov 15:00; home/weekly_all is at 91.9 %, \
+             and 85 % likely to run out before its reset (rule night). Stopping Llama <70b> and gpu until the reset. What this stops I start again then, unless \
              somebody changes it meanwhile. start llama overrides this."
         );
         let unprovable = Some("home/weekly_all".to_owned());
@@ -220,7 +231,7 @@ mod tests {
             (
                 News::Overridden { who: who(), until },
                 "👋 @alice:hs has started Llama <70b> and gpu: the rule night lets them run until the reset of \
-                 work/weekly_all, expected Sat 15:00.",
+                 work/weekly_all, expected Sat 21 Nov 15:00.",
             ),
             (
                 News::HandedOver { who: who() },
@@ -229,7 +240,7 @@ mod tests {
             ),
             (
                 News::Silent { grave: true },
-                "🔇 Nothing was heard of work/weekly_all since Sat 15:00: the rule night neither stops nor \
+                "🔇 Nothing was heard of work/weekly_all since Sat 14 Nov 15:00: the rule night neither stops nor \
                  starts Llama <70b> and gpu until there is fresh data.",
             ),
             (
@@ -256,14 +267,19 @@ mod tests {
                 ]),
                 "⏳ Llama <70b> and gpu are not started again yet, although work/weekly_all holds them no more (rule night): \
                  the rule desk holds them until somebody starts them, as no reset is proven by pushes of desk/weekly_all, of which nothing was \
-                 heard since 09:00; the rule hours holds them until the reset of work/session, expected \
-                 Sat 15:00; the rule home waits for \
-                 fresh data of home, of which nothing was heard since 09:00. start llama overrides this.",
+                 heard since Wed 18 Nov 09:00; the rule hours holds them until the reset of work/session, expected \
+                 Sat 21 Nov 15:00; the rule home waits for \
+                 fresh data of home, of which nothing was heard since Wed 18 Nov 09:00. start llama overrides this.",
             ),
             (
                 News::Switched,
                 "⚠️ Another account is behind work/weekly_all now, which is no reset: the rule night will not start Llama <70b> \
                  and gpu, which it had stopped. start llama does.",
+            ),
+            (
+                News::Vanished,
+                "⚠️ The provider names work/weekly_all no more, so nobody will tell its reset: the rule night will not start \
+                 Llama <70b> and gpu, which it had stopped. start llama does.",
             ),
             (
                 News::Released,

@@ -5,7 +5,7 @@ mod figures;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-pub(super) use figures::moment;
+pub(super) use figures::dated;
 pub use figures::{bar, name};
 
 use super::{Text, Words, span};
@@ -15,7 +15,7 @@ use crate::usage::cycle::{Shape, When};
 use crate::usage::decide::News;
 use crate::usage::forecast::{Estimator, Forecast, Outlook};
 use crate::usage::overview::{Overview, Shown, Watched};
-use figures::{long, money, percent, plural, until};
+use figures::{long, moment, money, percent, plural, until};
 
 /// How loud an alert is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

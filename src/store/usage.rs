@@ -5,6 +5,9 @@ use rusqlite::{OptionalExtension, Row};
 
 use super::{Store, StoreError, moment, time};
 
+/// A push this much older than the newest one is no replay: the clock here was ahead when that came.
+const CLOCK_SET_BACK: SignedDuration = SignedDuration::from_mins(10);
+
 /// How asking for one account went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
@@ -136,7 +139,8 @@ impl Store {
                 .optional()?
                 .flatten();
             let sent = sent_at.as_millisecond();
-            match last {
+            // Both are within minutes of the clock here: a time far ahead is of a clock that was set back since.
+            match last.filter(|last| i128::from(last - sent) < CLOCK_SET_BACK.as_millis()) {
                 Some(last) if sent <= last => return Ok(Pushed::NotNewer),
                 Some(last) if i128::from(sent - last) < gap.as_millis() => return Ok(Pushed::TooSoon),
                 _ => {}
@@ -223,6 +227,10 @@ mod tests {
         };
         store.note_asked("work", blocked, at(300)).await.unwrap();
         store.note_pushed("work", at(310), SignedDuration::ZERO).await.unwrap();
+        // The clock was set back: what comes later is no replay.
+        store.note_pushed("desk", at(3_600), SignedDuration::ZERO).await.unwrap();
+        assert_eq!(store.note_pushed("desk", at(3_590), SignedDuration::ZERO).await.unwrap(), Pushed::NotNewer);
+        assert_eq!(store.note_pushed("desk", at(600), SignedDuration::ZERO).await.unwrap(), Pushed::Taken);
         drop(store);
         let account = open(&folder).account("work").await.unwrap();
         let expected = Account {

@@ -253,7 +253,12 @@ pub struct Snapshot {
 #[must_use]
 pub fn blocking<'a>(readings: impl Iterator<Item = &'a Reading>, now: Timestamp) -> Vec<&'a Reading> {
     let mut full: Vec<_> = readings
-        .filter(|reading| !matches!(reading.bucket.kind, Kind::Extra | Kind::Other(_)))
+        .filter(|reading| match reading.bucket.kind {
+            Kind::Session | Kind::WeeklyAll | Kind::WeeklyScoped => true,
+            Kind::Extra => false,
+            // Of a kind that this version does not know, the provider says whether it binds.
+            Kind::Other(_) => reading.active && reading.reset == Reset::Rolling,
+        })
         .filter(|reading| reading.percent().is_some_and(|percent| percent >= 100.0))
         .filter(|reading| reading.resets_at.is_none_or(|at| at > now))
         .collect();

@@ -32,6 +32,8 @@ pub struct Settings {
     pub drop: f64,
     /// Two samples so far apart prove a reset.
     pub apart: SignedDuration,
+    /// A pause in which so much time passes without a sample is one in which nobody watched.
+    pub offline: SignedDuration,
     /// A forecast is put on record so often.
     pub record: SignedDuration,
     /// The usage endpoint is asked for this account, so that nobody else's word proves a reset.
@@ -40,7 +42,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let Frame { jitter, drop, apart, .. } = Frame::default();
+        let Frame { jitter, drop, apart, offline, .. } = Frame::default();
         Self {
             thresholds: Thresholds::default(),
             estimator: Estimator::default(),
@@ -48,6 +50,7 @@ impl Default for Settings {
             jitter,
             drop,
             apart,
+            offline,
             record: SignedDuration::from_hours(1),
             endpoint: false,
         }
@@ -154,8 +157,8 @@ impl BucketState {
             jitter: settings.jitter,
             drop: settings.drop,
             apart: settings.apart,
+            offline: settings.offline,
             endpoint: settings.endpoint,
-            ..Frame::default()
         }
     }
 
@@ -400,7 +403,7 @@ fn look_ahead(state: &mut BucketState, closed: &[ClosedWindow], settings: &Setti
         };
         events.extend(news.map(|news| Event { cycle, news }));
     }
-    if state.recorded_at.is_some_and(|last| at.duration_since(last) < settings.record) {
+    if state.recorded_at.is_some_and(|last| at.duration_since(last).abs() < settings.record) {
         return;
     }
     for estimator in [Estimator::Shrunken, Estimator::Ols6h] {

@@ -118,7 +118,11 @@ fn forget(after: &mut After, snapshot: &Snapshot) {
 
 fn bulletin(bucket: &Bucket, event: &Event, plan: &Plan, now: Timestamp) -> Bulletin {
     let (bucket, news, zone) = (bucket.clone(), event.news.clone(), plan.zone.clone());
-    Bulletin { bucket, several: plan.several(), news, zone, now }
+    let mut bulletin = Bulletin { bucket, several: plan.several(), news, zone, now };
+    // What waits is written for the time at which it will be read.
+    let waits = plan.quiet_until(now).filter(|_| bulletin.severity() < Severity::Critical);
+    bulletin.now = waits.unwrap_or(now);
+    bulletin
 }
 
 /// What one event writes and says.

@@ -209,6 +209,16 @@ pub enum Outlook {
 }
 
 impl Outlook {
+    /// How probably the limit is used up before it resets: what is used up has been. `None`: nothing can be said.
+    #[must_use]
+    pub fn probability(&self) -> Option<f64> {
+        match self {
+            Self::Exhausted => Some(1.0),
+            Self::Known(forecast) => Some(forecast.probability),
+            Self::NoResetKnown | Self::TooEarly => None,
+        }
+    }
+
     /// The forecast, where there is one.
     #[must_use]
     pub fn forecast(&self) -> Option<&Forecast> {

@@ -86,7 +86,7 @@ impl Settings {
     }
 
     fn is_watched(&self, account: &str) -> bool {
-        self.accounts.is_empty() || self.accounts.iter().any(|name| name == account)
+        self.accounts.iter().any(|name| name == account)
     }
 }
 
@@ -211,7 +211,7 @@ fn write_actions(
                 }
                 let urgent = news.is_deed() || news.is_grave();
                 let quiet = settings.quiet.filter(|_| !urgent).and_then(|hours| hours.until(&settings.zone, now));
-                ledger.say(draft(notice, room, settings, now), quiet, now)?;
+                ledger.say(draft(notice, room, settings), quiet, now)?;
                 stepped.notices += 1;
             }
         }
@@ -242,8 +242,8 @@ fn arrival(request: &Request, room: &str, now: Timestamp) -> Arrival {
     }
 }
 
-fn draft(notice: &Notice, room: &str, settings: &Settings, now: Timestamp) -> Draft {
-    let words = reply::words(&Report::Guard { notice: notice.clone(), zone: settings.zone.clone(), now });
+fn draft(notice: &Notice, room: &str, settings: &Settings) -> Draft {
+    let words = reply::words(&Report::Guard { notice: notice.clone(), zone: settings.zone.clone() });
     let mentions = if notice.news.is_grave() { settings.mentions.clone() } else { Vec::new() };
     let outgoing = Outgoing { mentions, ..Outgoing::new(words.plain, words.html) };
     Draft { txn: notice.txn(), room: room.to_owned(), payload: outgoing.json() }

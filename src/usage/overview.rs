@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::bucket::{Bucket, Reading, Snapshot, Source};
 use super::cycle::ClosedWindow;
 use super::decide::{BucketState, Pace};
-use super::digest;
+use super::digest::{self, Before};
 use super::forecast::{Estimator, Outlook};
 use super::guard::STALE_AFTER;
 use super::plan::Plan;
@@ -151,8 +151,25 @@ pub async fn weeks(store: &Store) -> Result<Vec<ClosedWindow>, StoreError> {
 /// # Errors
 /// [`StoreError`] where the store cannot be read.
 pub async fn read(store: &Store, plan: &Plan, now: Timestamp) -> Result<Overview, StoreError> {
-    let states = states(store).await?;
+    read_with(store, plan, &[], now).await
+}
+
+/// As [`read`], with what follows from answers that nobody has decided on yet: nothing of it is kept.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub async fn read_with(
+    store: &Store,
+    plan: &Plan,
+    answers: &[Snapshot],
+    now: Timestamp,
+) -> Result<Overview, StoreError> {
     let closed: Vec<ClosedWindow> = store.closed_windows(None).await?.iter().filter_map(digest::window).collect();
+    let mut states = states(store).await?;
+    for answer in answers {
+        let before = Before { states: &states, closed: &closed, told: &[], room: "", muted: true };
+        states = digest::digest(answer, before, plan, now).states;
+    }
     let mut accounts = Vec::new();
     for name in &plan.accounts {
         let mut row = store.account(name).await?;

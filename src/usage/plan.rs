@@ -84,6 +84,8 @@ impl Plan {
             config::Estimator::Ols6h => Estimator::Ols6h,
         };
         let mut settings = Settings { estimator, jitter: usage.reset_tolerance, ..Settings::default() };
+        // Whoever asks once an hour has watched all the same.
+        settings.offline = settings.offline.max(usage.interval * guard::STALE_AFTER);
         settings.alarm.threshold = usage.probability;
         settings.thresholds.session.clone_from(&usage.thresholds.session);
         settings.thresholds.weekly.clone_from(&usage.thresholds.weekly);

@@ -360,13 +360,12 @@ impl Watcher {
 
     /// Shows what is decided as metrics: the freshest value of each bucket, whoever said it.
     fn show(&self, Known { states, closed }: &Known, plan: &Plan) {
-        for state in states.iter().filter(|state| plan.watches(&state.bucket)) {
-            let name = state.bucket.to_string();
-            if let Some(window) = state.window() {
-                self.metrics.usage(&name, window.latest().percent, window.ends_at.map(Timestamp::as_second));
-            }
-            let outlook = state.outlook(plan.settings.estimator, &overview::of(&state.bucket, closed));
-            self.metrics.usage_forecast(&name, outlook.forecast().map(|forecast| forecast.probability));
+        let views = states.iter().filter(|state| plan.watches(&state.bucket)).filter_map(|state| {
+            View::of(state, &state.outlook(plan.settings.estimator, &overview::of(&state.bucket, closed)))
+        });
+        for view in views {
+            let resets_at = view.resets_at.map(Timestamp::as_second);
+            self.metrics.usage(&view.bucket.to_string(), view.percent, resets_at, view.probability);
         }
     }
 }

@@ -96,6 +96,7 @@ async fn a_login_that_ends_is_told_once_over_a_restart_and_one_that_is_over_with
         std::fs::write(folder.join(".credentials.json"), document.replace("refresh-0", &refresh)).expect("written");
         provider.says(answer(52.0, week()));
         house.person.expect(SOON, |event| event.body().contains("week is over 50 %")).await;
+        house.running.line("usage is read again", SOON).await;
     })
     .await;
 }

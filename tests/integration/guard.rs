@@ -13,7 +13,9 @@ use serde_json::json;
 
 use crate::support::control_plane::{Namespace, with_namespace};
 use crate::support::house::{House, Plan, SOON};
+use crate::support::leash::Folder;
 use crate::support::person::RoomEvent;
+use crate::support::subscribed::log_in;
 
 const BUCKET: &str = "work/weekly_all";
 
@@ -22,10 +24,19 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// These targets, with one rule on `web`.
-fn plan(targets: &[&'static str], acts: &str) -> Plan {
+/// A login, so that an account is watched.
+fn logged_in() -> Folder {
+    let folder = Folder::new("pilothouse-login-");
+    log_in(&folder);
+    folder
+}
+
+/// These targets, with one rule on `web`. Of the account nobody answers: what is known of it, each test says itself.
+fn plan(targets: &[&'static str], acts: &str, login: &Folder) -> Plan {
     let more = format!(
-        "[[usage.rules]]\nname = \"night\"\nbucket = \"weekly_all\"\npercent = 90\nstop = [\"web\"]\nmode = {acts:?}\n"
+        "[[usage.accounts]]\nname = \"work\"\ndirectory = \"{}\"\nusage_url = \"http://127.0.0.1:9/\"\n\
+         [[usage.rules]]\nname = \"night\"\nbucket = \"weekly_all\"\npercent = 90\nstop = [\"web\"]\nmode = {acts:?}\n",
+        login.path().display()
     );
     Plan { more, ..Plan::of(targets) }
 }
@@ -147,7 +158,8 @@ async fn a_full_limit_stops_and_its_reset_gives_back_over_a_kill_between() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let mut house = House::build(&namespace, plan(&["web"], "act")).await;
+        let login = logged_in();
+        let mut house = House::build(&namespace, plan(&["web"], "act", &login)).await;
         house.ask("version").await;
         let beside = Beside::new(&house);
         let stop = beside.stop(1).await;
@@ -174,11 +186,29 @@ async fn a_full_limit_stops_and_its_reset_gives_back_over_a_kill_between() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_finds_nothing_to_stop_says_so_and_starts_nothing_later() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let login = logged_in();
+        let house = House::build(&namespace, plan(&["web"], "act", &login)).await;
+        house.ask("version").await;
+        let beside = Beside::new(&house);
+        beside.stop(1).await;
+        house.person.expect(SOON, says(&house, "Stopping web until the reset")).await;
+        house.person.expect(SOON, says(&house, "web is already stopped; nothing was changed")).await;
+        assert_eq!(beside.sample(2, 0.0).await, Stepped::default());
+        assert_eq!(namespace.replicas("web").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn its_stop_is_found_behind_many_that_found_nothing_to_stop() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let mut house = House::build(&namespace, plan(&["web"], "act")).await;
+        let login = logged_in();
+        let mut house = House::build(&namespace, plan(&["web"], "act", &login)).await;
         house.ask("version").await;
         let beside = Beside::new(&house);
         beside.stop(1).await;
@@ -207,7 +237,8 @@ async fn what_somebody_scaled_since_is_left_alone_even_if_it_looks_the_same() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let house = House::build(&namespace, plan(&["web"], "act")).await;
+        let login = logged_in();
+        let house = House::build(&namespace, plan(&["web"], "act", &login)).await;
         house.ask("version").await;
         let beside = Beside::new(&house);
         beside.stop(1).await;
@@ -235,7 +266,8 @@ async fn a_person_overrides_the_guard_and_takes_over_from_it() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let house = House::build(&namespace, plan(&["web"], "act")).await;
+        let login = logged_in();
+        let house = House::build(&namespace, plan(&["web"], "act", &login)).await;
         house.ask("version").await;
         let beside = Beside::new(&house);
         beside.stop(1).await;
@@ -266,7 +298,8 @@ async fn the_guard_may_do_what_an_acting_rule_names_and_observing_is_only_speaki
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 2).await;
         namespace.deployment("db", "fine", 1).await;
-        let house = House::build(&namespace, plan(&["web", "db"], "observe")).await;
+        let login = logged_in();
+        let house = House::build(&namespace, plan(&["web", "db"], "observe", &login)).await;
         house.ask("version").await;
         let beside = Beside::new(&house);
         beside.sample(1, 95.0).await;
@@ -284,7 +317,7 @@ async fn the_guard_may_do_what_an_acting_rule_names_and_observing_is_only_speaki
 
         // The rule may act from now on, without a restart.
         let (bot, person) = (&house.bot, &house.person.user_id);
-        let toml = plan(&["web", "db"], "act").toml(&house.synapse, bot, person, &namespace.name);
+        let toml = plan(&["web", "db"], "act", &login).toml(&house.synapse, bot, person, &namespace.name);
         house.pilothouse.write_configuration(&toml);
         house.running.signal("HUP");
         house.running.line("rules and targets were read again", SOON).await;
@@ -300,7 +333,8 @@ async fn a_start_of_the_guard_that_a_kill_interrupted_is_finished_only_where_nob
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let mut house = House::build(&namespace, plan(&["web"], "act")).await;
+        let login = logged_in();
+        let mut house = House::build(&namespace, plan(&["web"], "act", &login)).await;
         house.ask("version").await;
         let beside = Beside::new(&house);
         for (cycle, meddled) in [(1, false), (3, true)] {

@@ -125,4 +125,10 @@ async fn a_subcommand_does_not_bring_up_the_store_of_an_older_daemon() {
         assert!(ended.said.contains("the store has schema 1"), "{subcommand}: {}", ended.said);
     }
     assert_eq!(schema(&file), 1);
+    // Nor has it anything to offer for a newer one but that.
+    let newer = pilothouse::store::SCHEMA_VERSION + 1;
+    rusqlite::Connection::open(&file).expect("the store").pragma_update(None, "user_version", newer).expect("written");
+    let ended = pilothouse.run_with(&["check"], RUN).await;
+    assert!(ended.said.contains("run the newer version, or set matrix.store"), "{}", ended.said);
+    assert!(!ended.said.contains("mount a writable volume"), "{}", ended.said);
 }

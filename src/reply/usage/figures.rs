@@ -1,10 +1,13 @@
 //! Names, times and amounts as people say them.
 
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Zoned};
 
 use crate::reply::span;
 use crate::usage::bucket::{Bucket, Kind, Reading, Unit};
+
+/// Day and time.
+const DATED: &str = "%a %-d %b %H:%M";
 
 /// Draws how full something is, ten cells wide.
 #[must_use]
@@ -32,17 +35,25 @@ pub fn name(bucket: &Bucket) -> String {
     }
 }
 
-/// A time as people say it: of today the hour, of this week the day too. To the nearest minute, because the provider's
-/// times jitter around it.
-pub(in crate::reply) fn moment(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
-    let at = at.round(jiff::Unit::Minute).unwrap_or(at);
-    let (at, now) = (at.to_zoned(zone.clone()), now.to_zoned(zone.clone()));
+/// A time as people say it: of today the hour, of this week the day too.
+pub(super) fn moment(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
+    let (at, now) = (minute(at, zone), now.to_zoned(zone.clone()));
     let days = at.date().since(now.date()).map_or(i32::MAX, |span| span.get_days());
     match days {
         0 => at.strftime("%H:%M").to_string(),
         -6..=6 => at.strftime("%a %H:%M").to_string(),
-        _ => at.strftime("%a %-d %b %H:%M").to_string(),
+        _ => at.strftime(DATED).to_string(),
     }
+}
+
+/// A time with its day, for words that may be read days later.
+pub(in crate::reply) fn dated(at: Timestamp, zone: &TimeZone) -> String {
+    minute(at, zone).strftime(DATED).to_string()
+}
+
+/// The nearest minute, because the provider's times jitter around it.
+fn minute(at: Timestamp, zone: &TimeZone) -> Zoned {
+    at.round(jiff::Unit::Minute).unwrap_or(at).to_zoned(zone.clone())
 }
 
 pub(super) fn until(at: Timestamp, now: Timestamp) -> String {

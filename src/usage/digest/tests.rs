@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::usage::bucket::{Reading, Reset, Source, Unit};
 use crate::usage::forecast::Estimator;
-use crate::usage::plan;
+use crate::usage::plan::{self, Hours};
 use crate::usage::simulate::{Mishaps, simulate};
 
 fn plan() -> Plan {
@@ -221,6 +221,41 @@ fn what_a_client_pushes_of_a_window_that_is_over_is_not_kept() {
     let shown = overview::Watched::new("work", Some(stale), &memory.states, &[], (Estimator::Shrunken, plan.interval));
     assert!((shown.buckets[0].reading.used - 5.0).abs() < 1e-9);
     assert_eq!((shown.buckets[0].at, shown.buckets[0].reading.resets_at), (at(201), Some(at(336))));
+}
+
+#[test]
+fn what_is_watched_is_said_before_what_is_over_a_threshold_already() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let end = Some(now + jiff::SignedDuration::from_hours(90));
+    let sample =
+        Sample { at: now, percent: 81.0, resets_at: end, source: Source::AnthropicOauth, owner: None, amount: None };
+    let alerts = digest(&snapshot(&sample), empty(false), &plan(), now).learned.alerts;
+    let names: Vec<&str> = alerts.iter().map(|alert| alert.name.as_str()).collect();
+    assert_eq!(names.first(), Some(&"armed"), "{names:?}");
+    assert!(names.contains(&"crossed-80"), "{names:?}");
+}
+
+/// `in 2 h`, read when the night is over, would be wrong by the night.
+#[test]
+fn what_waits_for_the_morning_is_written_for_the_morning() {
+    let now: Timestamp = "2026-11-20T23:30:00Z".parse().unwrap();
+    let night = Hours::of("22:00-07:00");
+    let said = |percent: f64, quiet| {
+        let end = Some("2026-11-21T09:00:00Z".parse().unwrap());
+        let source = Source::AnthropicOauth;
+        let sample = Sample { at: now, percent, resets_at: end, source, owner: None, amount: None };
+        let plan = Plan { quiet, armed: false, ..plan() };
+        let alerts = digest(&snapshot(&sample), empty(false), &plan, now).learned.alerts;
+        let alert = alerts.into_iter().find(|alert| alert.name.starts_with("crossed")).expect("an alert");
+        let outgoing: Outgoing = serde_json::from_str(&alert.draft.expect("there is a room").payload).unwrap();
+        (outgoing.plain, alert.not_before)
+    };
+    let (plain, not_before) = said(81.0, night);
+    assert!(plain.ends_with("It resets 09:00 (in 2 h)."), "{plain}");
+    assert_eq!(not_before, Some("2026-11-21T07:00:00Z".parse().unwrap()));
+    assert!(said(81.0, None).0.ends_with("It resets Sat 09:00 (in 9 h 30 min)."));
+    let (plain, not_before) = said(96.0, night);
+    assert!(plain.ends_with("It resets Sat 09:00 (in 9 h 30 min).") && not_before.is_none(), "{plain}");
 }
 
 fn empty(muted: bool) -> Before<'static> {

@@ -72,7 +72,7 @@ impl Alarm {
             self.on = false;
             return Some(Change::Cleared);
         }
-        let holds = self.high_since.is_some_and(|since| at.duration_since(since) >= rule.holds);
+        let holds = self.high_since.is_some_and(|since| at.duration_since(since).abs() >= rule.holds);
         let ready = holds && elapsed >= rule.earliest;
         if !(self.on || ready) {
             return None;

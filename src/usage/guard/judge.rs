@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Settings;
 use super::deed::{Course, Past, Will};
@@ -64,15 +64,21 @@ impl<'a> Sight<'a> {
                 let Ok(bucket) = bucket.parse::<Bucket>();
                 rule.watches(&bucket) && self.settings.is_watched(&bucket.account)
             };
-            let keeps = known.is_some_and(|rule| rule.acts && state.claims.keys().all(|bucket| watches(rule, bucket)));
+            // What it has stopped, or is about to: other buckets that it watched may go without a word.
+            let stops = [&state.own, &state.stop].into_iter().flatten().map(|asked| asked.bucket.clone());
+            let stops: Vec<String> = stops.collect();
+            let keeps = known.is_some_and(|rule| rule.acts && stops.iter().all(|bucket| watches(rule, bucket)));
             if !keeps {
                 if let Some(past) = pasts.get(key) {
                     state.learn(past);
                     state.yield_to(past);
                 }
-                if let Some(own) = state.own.take() {
-                    self.say(key, &own.bucket, own.cycle, News::Released);
+                // What it would have done goes on to be told.
+                let would = state.would.take();
+                if let Some(left) = state.let_go() {
+                    self.say(key, &left.bucket, left.cycle, News::Released);
                 }
+                state.would = would;
             }
             match known {
                 None => *state = State::default(),
@@ -99,9 +105,9 @@ impl<'a> Sight<'a> {
             match meddled {
                 Meddled::HandedOver { who, own } => self.say(key, &own.bucket, own.cycle, News::HandedOver { who }),
                 Meddled::Overridden { who, claims } => {
-                    let until = claims.iter().filter_map(|(bucket, _)| self.view(bucket)?.resets_at).max();
-                    let Some((bucket, cycle)) = claims.first() else { continue };
-                    self.say(key, bucket, *cycle, News::Overridden { who, until });
+                    let end = |bucket: &str| self.view(bucket).and_then(|view| view.resets_at);
+                    let Some((bucket, cycle)) = claims.iter().max_by_key(|(bucket, _)| end(bucket)) else { continue };
+                    self.say(key, bucket, *cycle, News::Overridden { who, until: end(bucket) });
                 }
             }
         }
@@ -109,11 +115,14 @@ impl<'a> Sight<'a> {
             self.views.iter().filter(|view| rule.watches(&view.bucket) && !self.is_stale(view)).collect();
         let Seen { due, mut switched } = state.see(rule, &fresh, |account| self.settings.is_asked(account));
         switched.extend(state.drop_held(|bucket| self.is_gone(bucket)));
-        // Another account is no reset: nothing says that there is room for what was stopped.
-        if let Some(bucket) = switched.first().filter(|_| !state.holds())
+        let vanished = state.drop_held(|bucket| self.has_vanished(bucket));
+        // Neither is a reset: nothing says that there is room for what was stopped.
+        let switched = switched.first().map(|bucket| (bucket, News::Switched));
+        let vanished = vanished.first().map(|bucket| (bucket, News::Vanished));
+        if let Some((bucket, news)) = switched.or(vanished).filter(|_| !state.holds())
             && let Some(left) = state.let_go()
         {
-            self.say(key, bucket, left.cycle, News::Switched);
+            self.say(key, bucket, left.cycle, news);
         }
         self.tell_silence(rule, key, state);
         if due.is_empty() {
@@ -320,6 +329,19 @@ impl<'a> Sight<'a> {
         self.view(bucket).is_none() && self.views.iter().any(is_heard)
     }
 
+    /// A limit that the answers name no more, and whose reset should have come: it holds nothing, and nobody will ever say
+    /// that it was reset. One answer may miss a limit that it could not read; where no reset is known, a day decides.
+    fn has_vanished(&self, bucket: &str) -> bool {
+        let account = account_of(bucket);
+        let answers = |view: &View| {
+            view.bucket.account == account && view.answered_at.is_some_and(|at| !self.settings.is_stale(at, self.now))
+        };
+        let is_over = |view: &View| view.resets_at.unwrap_or(view.at + SignedDuration::from_hours(24)) <= self.now;
+        self.is_asked(bucket)
+            && self.view(bucket).is_some_and(|view| self.is_stale(view) && is_over(view))
+            && self.views.iter().any(answers)
+    }
+
     /// A bucket that holds a target, by a rule that acts, and of which workstations alone tell.
     fn unprovable(&self, target: &str, states: &BTreeMap<Key, State>) -> Option<String> {
         let acts = |key: &Key| self.settings.rules.iter().any(|rule| rule.acts && rule.name == key.rule);
@@ -342,7 +364,9 @@ impl<'a> Sight<'a> {
 
     fn may_try(&self, asked: &Asked) -> bool {
         let pause = self.settings.interval * (1_i32 << asked.attempt.min(DOUBLINGS));
-        self.now.duration_since(asked.at) >= pause
+        let waited = self.now.duration_since(asked.at);
+        // A clock that was ahead and was set back makes nobody wait.
+        waited >= pause || -waited > pause
     }
 
     fn want(&mut self, key: &Key, asked: &Asked, will: Will) {

@@ -89,6 +89,8 @@ pub enum News {
     Kept(Vec<Keeper>),
     /// Another account is behind the bucket: what was stopped is left stopped, because no limit was reset.
     Switched,
+    /// The provider names the bucket no more, and its announced reset has passed: what was stopped is left stopped.
+    Vanished,
     /// The rule does not act on the target any more, and leaves it stopped.
     Released,
 }
@@ -107,6 +109,7 @@ impl News {
             Self::Silent { .. } => "silent",
             Self::Kept(_) => "kept",
             Self::Switched => "switched",
+            Self::Vanished => "vanished",
             Self::Released => "released",
         }
     }

@@ -90,17 +90,13 @@ impl View {
     pub fn of(state: &BucketState, outlook: &Outlook) -> Option<Self> {
         let window = state.window()?;
         let latest = window.latest();
-        let probability = match outlook {
-            Outlook::Known(forecast) => Some(forecast.probability),
-            _ => None,
-        };
         Some(Self {
             bucket: state.bucket.clone(),
             cycle: window.started_at,
             confirmed: window.confirmed,
             switched: window.switched,
             percent: latest.percent,
-            probability,
+            probability: outlook.probability(),
             at: latest.at,
             answered_at: window.proven.map(|point| point.at),
             resets_at: window.ends_at,

@@ -6,6 +6,10 @@ mod stepping;
 mod world;
 
 use super::*;
+use crate::usage::bucket::Source;
+use crate::usage::cycle::Sample;
+use crate::usage::decide::{BucketState, decide};
+use crate::usage::forecast::Estimator;
 use world::World;
 
 const LLAMA: &str = "llama";
@@ -29,7 +33,7 @@ fn settings(rules: Vec<Rule>) -> Settings {
     let guarded =
         |name: &str| (name.to_owned(), Guarded { label: name.to_uppercase(), key: format!("Deployment/apps/{name}") });
     Settings {
-        accounts: vec![],
+        accounts: ["work", "home", "laptop", "zoo"].map(str::to_owned).to_vec(),
         pushed: vec![],
         quiet: None,
         rules,
@@ -238,6 +242,46 @@ fn a_rule_that_is_gone_says_what_it_leaves_behind() {
     assert_eq!(words(&world.poll(&[(WEEK, 0, 95.0)])), ["released"]);
     assert!(world.poll(&[(WEEK, 100, 0.0)]).is_empty());
     assert!(world.states.is_empty() && world.replicas == 0);
+}
+
+#[test]
+fn an_account_that_is_watched_no_more_releases_what_it_stopped_and_nothing_else() {
+    let home = "home/weekly_all";
+    let stopped = || {
+        let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
+        for _ in 0..2 {
+            world.poll(&[(WEEK, 0, 95.0), (home, 0, 10.0)]);
+        }
+        // The other limit is met, too, and holds nothing yet.
+        assert!(world.poll(&[(WEEK, 0, 95.0), (home, 0, 91.0)]).is_empty());
+        world
+    };
+    let mut world = stopped();
+    world.settings.accounts = vec!["work".to_owned()];
+    assert!(world.poll(&[(WEEK, 0, 95.0)]).is_empty());
+    assert_eq!(words(&world.poll(&[(WEEK, 100, 0.0)])), ["starts"]);
+    // The last one goes.
+    let mut world = stopped();
+    world.settings.accounts.clear();
+    world.views.clear();
+    assert_eq!(words(&world.poll(&[])), ["released"]);
+    assert!(world.states.is_empty() && world.replicas == 0, "{:?}", world.states);
+}
+
+#[test]
+fn what_is_used_up_is_as_likely_to_run_out_as_can_be() {
+    let end = at(10_080).to_string();
+    let week = serde_json::json!({"kind": "weekly_all", "percent": 100, "resets_at": end, "scope": null});
+    let answer = serde_json::json!({"limits": [week]});
+    let answer = crate::usage::source::answer::decode("work", Source::AnthropicOauth, at(0), None, &answer).unwrap();
+    let mut state = BucketState::of(&answer.readings[0]);
+    let sample = Sample::of(&answer, &answer.readings[0]).unwrap();
+    decide(&mut state, &sample, &[], &crate::usage::decide::Settings::default(), at(0));
+    for estimator in [Estimator::Shrunken, Estimator::Ols6h] {
+        let view = View::of(&state, &state.outlook(estimator, &[])).unwrap();
+        assert_eq!(view.probability, Some(1.0));
+        assert!(Rule { percent: None, probability: Some(0.9), ..rule("likely", "weekly_all", 0.0) }.is_met(&view));
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What `usage` shows, for programs: the same facts as the room reads, with times in RFC 3339 and no words.
+//! What `usage` shows, for programs: the facts that the room reads, and what the answer had that this version cannot read.
+//! Times are in RFC 3339; only `trouble` is a sentence.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -34,7 +35,10 @@ fn account(watched: &Watched, now: Timestamp) -> Value {
         "trouble": watched.trouble,
         "not_asked_before": watched.blocked_until.filter(|until| *until > now),
         "limits": watched.buckets.iter().map(limit).collect::<Vec<_>>(),
+        "answered_at": snapshot.map(|snapshot| snapshot.at),
         "shares": snapshot.map(|snapshot| &snapshot.shares),
+        "unknown_keys": snapshot.map(|snapshot| &snapshot.unknown),
+        "unreadable": snapshot.map(|snapshot| &snapshot.unreadable),
     })
 }
 
@@ -48,6 +52,8 @@ fn limit(shown: &Shown) -> Value {
         "resets_at": reading.resets_at, "reset": reading.reset,
         "percent_at_even_pace": shown.pace.map(|pace| pace.even),
         "percent_per_hour": shown.burn,
+        "active": reading.active, "severity": reading.severity,
+        "probability": shown.outlook.probability(),
         "forecast": shown.outlook.forecast(),
     })
 }

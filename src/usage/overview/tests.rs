@@ -115,6 +115,65 @@ fn of_a_workstation_that_tells_of_one_limit_the_other_stays_until_its_window_end
 }
 
 #[test]
+fn programs_read_the_same_facts_as_the_room() {
+    let of = |percent: f64| {
+        let answer = said(Source::AnthropicOauth, 0, percent);
+        let states = decided(std::slice::from_ref(&answer));
+        let trouble = Some("the provider is away".to_owned());
+        let account =
+            Watched { trouble, ..Watched::new("work", Some(answer), &states, &[], (Estimator::Shrunken, INTERVAL)) };
+        let accounts = vec![account, Watched::new("desk", None, &[], &[], (Estimator::Shrunken, INTERVAL))];
+        Overview { accounts, muted_until: Some(at(60)), zone: TimeZone::UTC, now: at(1) }.json()
+    };
+    let json = of(64.0);
+    assert_eq!((&json["at"], &json["muted_until"]), (&json!(at(1)), &json!(at(60))));
+    let work = &json["accounts"][0];
+    for (key, value) in [
+        ("name", json!("work")),
+        ("source", json!("anthropic-oauth")),
+        ("at", json!(at(0))),
+        ("stale", json!(false)),
+        ("used_up", json!(null)),
+        ("trouble", json!("the provider is away")),
+        ("unknown_keys", json!([])),
+    ] {
+        assert_eq!(work[key], value, "{key} of {work}");
+    }
+    let limit = &work["limits"][0];
+    assert_eq!((&limit["bucket"], &limit["percent"]), (&json!("work/weekly_all"), &json!(64.0)));
+    assert_eq!(limit["resets_at"], json!(at(3 * 24 * 60)));
+    let probability = limit["probability"].as_f64().expect("a probability");
+    assert!((0.3..0.8).contains(&probability) && limit["forecast"]["probability"] == limit["probability"], "{limit}");
+    assert!(limit["percent_at_even_pace"].as_f64().is_some_and(|even| even > 50.0), "{limit}");
+    let desk = &json["accounts"][1];
+    assert_eq!((&desk["at"], &desk["stale"], &desk["limits"]), (&json!(null), &json!(true), &json!([])));
+
+    let full = of(100.0);
+    let work = &full["accounts"][0];
+    let until = json!({"by": "work/weekly_all", "until": at(3 * 24 * 60), "paid_by": null});
+    assert_eq!((&work["used_up"], &work["limits"][0]["probability"]), (&until, &json!(1.0)));
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_has_decided_on_is_shown_with_its_forecast_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store.sqlite3")).unwrap();
+    let plan = Plan { accounts: vec!["work".to_owned()], ..crate::usage::plan::tests::bare() };
+    let answer = said(Source::AnthropicOauth, 0, 64.0);
+    let asked = crate::store::usage::Asked {
+        snapshot: Some(serde_json::to_string(&answer).unwrap()),
+        ..crate::store::usage::Asked::default()
+    };
+    store.note_asked("work", asked, at(0)).await.unwrap();
+    let shown = async |answers: &[Snapshot]| {
+        let overview = read_with(&store, &plan, answers, at(1)).await.unwrap();
+        overview.accounts[0].buckets[0].outlook
+    };
+    assert!(matches!(shown(&[answer]).await, Outlook::Known(_)));
+    assert_eq!(shown(&[]).await, Outlook::NoResetKnown);
+}
+
+#[test]
 fn what_a_newer_version_wrote_counts_as_not_there() {
     assert_eq!(readable::<Snapshot>("{\"another\": \"shape\"}"), None);
     let answer = said(Source::AnthropicOauth, 0, 40.0);

@@ -79,6 +79,39 @@ fn a_bucket_that_is_not_told_any_more_holds_what_it_holds_and_nothing_else() {
 }
 
 #[test]
+fn a_limit_that_is_named_no_more_lets_go_after_its_reset_and_so_does_an_override_of_it() {
+    let (fable, saga) = ("work/weekly_scoped/Fable", "work/weekly_scoped/Saga");
+    let week = 10_080;
+    let held = || {
+        let mut world = World::new(vec![rule("models", "weekly_scoped", 90.0)]);
+        for _ in 0..2 {
+            world.poll(&[(fable, 0, 95.0), (saga, 0, 10.0)]);
+        }
+        assert_eq!(world.replicas, 0);
+        world
+    };
+    // Before its reset it may come back; after that nobody will ever say that it was reset.
+    let mut world = held();
+    world.minute = week - 100;
+    assert_eq!(words(&world.poll(&[(saga, week - 200, 10.0)])), ["silent"]);
+    world.minute = week;
+    assert_eq!(words(&world.poll(&[(saga, week, 10.0)])), ["vanished"]);
+    assert!(world.poll(&[(saga, week, 10.0)]).is_empty());
+    assert!(world.replicas == 0 && world.states.is_empty(), "{:?}", world.states);
+    // While nobody answers for the account, nothing is known.
+    let mut world = held();
+    world.minute = week + 100;
+    assert_eq!(words(&said(&world.judge())), ["silent"]);
+    // A person has overridden it: the rule acts on the account's other limits again.
+    let mut world = held();
+    world.person(Will::Start);
+    assert_eq!(words(&world.poll(&[(fable, 0, 95.0), (saga, 0, 10.0)])), ["overridden"]);
+    world.minute = week;
+    world.poll(&[(saga, week, 95.0)]);
+    assert_eq!(words(&world.poll(&[(saga, week, 95.0)])), ["stops"]);
+}
+
+#[test]
 fn a_workstation_that_sleeps_is_told_of_once_while_it_holds_a_target() {
     let mut world = World::new(vec![rule("night", "weekly_all", 90.0)]);
     world.settings.pushed = vec!["work".to_owned()];
