@@ -16,6 +16,19 @@ fn the_law_beats_what_it_replaces() {
     assert!(report.reliability.iter().all(|decile| decile.name.starts_with("shrunken")));
 }
 
+/// What the README claims, on seeds that nothing was tuned on. A change that costs more than it may fails here.
+#[test]
+fn few_weeks_alarm_falsely_most_are_caught_and_what_is_said_is_what_comes() {
+    let report = run(100_000..100_300, &Mishaps::default(), &Contender::usual());
+    for (name, most) in [("shrunken, cold", 0.18), ("shrunken, learned", 0.14)] {
+        let row = report.rows.iter().find(|row| row.name == name && row.threshold == Some(0.7)).unwrap();
+        assert!(row.false_alarms.value <= most && row.caught.value >= 0.84, "{report}");
+    }
+    for decile in &report.reliability {
+        assert!((decile.observed.value - decile.predicted).abs() <= 0.1, "{decile:?} of {report}");
+    }
+}
+
 #[test]
 fn the_same_seeds_give_the_same_report() {
     let report = || run(7..9, &Mishaps::default(), &Contender::usual()).json().unwrap();
