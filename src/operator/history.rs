@@ -35,7 +35,7 @@ impl Operator {
             done.extend(moved.iter().filter_map(line));
         }
         // Each by itself: however much is refused, what was done stays in sight.
-        let about = |entry: &Entry| is_about(entry, targets, verbs, book).then(|| line(entry)).flatten();
+        let about = |entry: &Entry| attempt(entry, targets, verbs, book);
         done.extend(self.store.unmoved(LOOK_BACK).await?.iter().filter_map(about));
         let tried = self.store.undone(LOOK_BACK).await?.iter().filter_map(about).collect();
         if verbs.contains(&Verb::Trust) {
@@ -64,13 +64,25 @@ impl Operator {
     }
 }
 
-/// Whether a command that moved no target belongs here, as the configuration reads it today. What only reads does not.
-fn is_about(entry: &Entry, targets: &[String], verbs: &[Verb], book: &Book) -> bool {
-    let Some(message) = message(entry) else { return false };
-    match reading(&message, book) {
-        Reading::Command(command) if command.changes() => concerns(&command, targets, verbs),
-        _ => false,
+/// The line of a command that moved no target, where it belongs here, as the configuration reads it today. What only reads
+/// does not.
+fn attempt(entry: &Entry, targets: &[String], verbs: &[Verb], book: &Book) -> Option<Line> {
+    let Reading::Command(command) = reading(&message(entry)?, book) else { return None };
+    if !command.changes() || !concerns(&command, targets, verbs) {
+        return None;
     }
+    let mut line = line(entry)?;
+    if let Some(text) = shortened(&command, targets) {
+        line.deed.text = text;
+    }
+    Some(line)
+}
+
+/// What is told of a command that names other targets, too: whoever reads may not be allowed to know them.
+fn shortened(command: &Command, targets: &[String]) -> Option<String> {
+    let (shown, others): (Vec<&str>, Vec<&str>) =
+        command.targets().iter().map(String::as_str).partition(|name| targets.iter().any(|target| target == name));
+    (!others.is_empty()).then(|| format!("{} {} …", command.verb().word(), shown.join(" ")))
 }
 
 fn concerns(command: &Command, targets: &[String], verbs: &[Verb]) -> bool {
@@ -166,6 +178,8 @@ mod tests {
         let accept = Command::Accept { user: "@bob:hs".to_owned(), device: None, fingerprint: "key".to_owned() };
         assert!(concerns(&stop(&["web", "db"]), &names(&["db"]), &[]));
         assert!(!concerns(&stop(&["web"]), &names(&["db"]), &[Verb::Stop]));
+        assert_eq!(shortened(&stop(&["web", "db"]), &names(&["db"])).as_deref(), Some("stop db …"));
+        assert_eq!(shortened(&stop(&["web", "db"]), &names(&["db", "web", "llama"])), None);
         assert!(!concerns(&accept, &names(&["db"]), &[]));
         assert!(concerns(&accept, &names(&["db"]), &[Verb::Trust]));
     }
