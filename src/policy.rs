@@ -345,7 +345,7 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
     match command {
         Command::Help(about) => {
             let offered = Verb::ALL.into_iter().filter(|&verb| allows(verb, None)).collect();
-            tell(Topic::Help { about: *about, offered, targets: rules.bounds.iter().map(|b| b.name.clone()).collect() })
+            tell(Topic::Help { about: *about, offered, targets: known(rules, actor) })
         }
         _ if !allows(verb, None) => Err(not_allowed(None)),
         Command::Status(named) => tell(Topic::Status(readable(named, verb, &visible, &allows)?)),
@@ -400,6 +400,17 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
             })])
         }
     }
+}
+
+/// The targets of which somebody may do or see anything: the names that they are told.
+#[must_use]
+pub fn known(rules: &Rules, actor: &Actor) -> Vec<String> {
+    const OF_TARGETS: [Verb; 5] = [Verb::Start, Verb::Stop, Verb::Restart, Verb::Status, Verb::History];
+    let is_known = |name: &str| match actor {
+        Actor::Machine | Actor::UsageGuard => true,
+        Actor::Person(user) => OF_TARGETS.into_iter().any(|verb| rules.allows(user, verb, Some(name))),
+    };
+    rules.bounds.iter().map(|bounds| bounds.name.clone()).filter(|name| is_known(name)).collect()
 }
 
 /// The guard may stop and start what its acting rules name, and nothing else: no number, no `all`, no question.

@@ -8,7 +8,7 @@ use super::{Book, Operator, now};
 use crate::chat::{self, Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
 use crate::cluster::Target;
 use crate::command::{Command, Grammar, Place, Reading, Usage, read};
-use crate::policy::{Actor, Order, Refusal, Topic, judge};
+use crate::policy::{Actor, Order, Refusal, Topic, judge, known};
 use crate::reply::{self, Report};
 use crate::store::inbox::{Done, Entry};
 use crate::store::outbox::{Draft, Speech};
@@ -149,7 +149,7 @@ impl Operator {
             Reading::Talk => self.store.ignore(entry.id, now()).await,
             Reading::Mistake(mistake) => match judge(&book.rules, &actor, &message.standing, &Command::Help(None)) {
                 Ok(_) => {
-                    let report = Report::Mistaken { mistake, targets: book.names() };
+                    let report = Report::Mistaken { mistake, targets: known(&book.rules, &actor) };
                     self.answer(&entry, &message, "not understood", &report).await
                 }
                 Err(refusal) => self.refuse(&entry, &message, refusal).await,

@@ -180,3 +180,20 @@ fn a_history_tells_of_keys_only_whom_trust_would_tell_and_where_no_target_is_nam
     let looks = Grant { verbs: set([Verb::History, Verb::Status]), ..Grant::default() };
     assert_eq!(beside(&Rules { grants: vec![looks], ..rules() }, None), []);
 }
+
+#[test]
+fn who_may_do_nothing_with_a_target_is_not_told_its_name() {
+    let grant = |user: &str, verbs: &[Verb], target: &str| Grant {
+        users: set([user.to_owned()]),
+        verbs: verbs.iter().copied().collect(),
+        targets: set([target.to_owned()]),
+    };
+    let grants = vec![
+        grant("@alice:hs", &[Verb::Status, Verb::Help], "web"),
+        grant("@bob:hs", &[Verb::Help, Verb::Version], "gpu"),
+    ];
+    let rules = Rules { grants, ..rules() };
+    assert_eq!(known(&rules, &person("@alice:hs")), ["web"]);
+    assert_eq!(known(&rules, &person("@bob:hs")), [""; 0]);
+    assert_eq!(known(&rules, &Actor::Machine), ["web", "gpu"]);
+}

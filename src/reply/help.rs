@@ -24,15 +24,14 @@ pub(super) fn help(
     for verb in offered.iter().filter(|verb| !forbidden.contains(verb)) {
         text = text.code(verb.syntax()).line();
     }
-    text = text.say("Targets: ");
-    for (i, target) in targets.iter().enumerate() {
-        text = text.say(if i == 0 { "" } else { ", " }).strong(target);
+    if !targets.is_empty() {
+        text = names(text.say("Targets: "), targets).say(". A unique beginning of a name will do");
+        if targets.len() > 1 {
+            text = text.say(", and so will ").code("all");
+        }
+        text = text.say(". ");
     }
-    text = text.say(". A unique beginning of a name will do");
-    if targets.len() > 1 {
-        text = text.say(", and so will ").code("all");
-    }
-    text.say(". In a room of many, begin with ")
+    text.say("In a room of many, begin with ")
         .code(prefix)
         .say(" or mention me. More: ")
         .code("help start")
@@ -40,15 +39,13 @@ pub(super) fn help(
         .words()
 }
 
+fn names(text: Text, names: &[String]) -> Text {
+    names.iter().enumerate().fold(text, |text, (i, name)| text.say(if i == 0 { "" } else { ", " }).strong(name))
+}
+
 /// What is no command, though it was meant as one.
 pub(super) fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
     let text = Text::new();
-    let list = |mut text: Text, names: &[String]| {
-        for (i, name) in names.iter().enumerate() {
-            text = text.say(if i == 0 { "" } else { ", " }).strong(name);
-        }
-        text
-    };
     match mistake {
         Mistake::UnknownVerb { word, meant: Some(meant) } => {
             text.say("There is no ").code(word).say(". Did you mean ").code(meant.word()).say("?")
@@ -60,11 +57,16 @@ pub(super) fn mistaken(mistake: &Mistake, targets: &[String]) -> Words {
             text.say("There is no target ").code(word).say(". Did you mean ").strong(meant).say("?")
         }
         Mistake::UnknownTarget { word, meant: None } => {
-            list(text.say("There is no target ").code(word).say(". There is: "), targets).say(".")
+            let text = text.say("There is no target ").code(word).say(".");
+            if targets.is_empty() { text } else { names(text.say(" There is: "), targets).say(".") }
         }
-        Mistake::AmbiguousTarget { word, fits } => list(text.code(word).say(" could be "), fits).say("."),
+        Mistake::AmbiguousTarget { word, fits } => names(text.code(word).say(" could be "), fits).say("."),
         Mistake::MissingTarget(verb) => {
-            list(text.code(verb.word()).say(" which? There is: "), targets).say(", or ").code("all").say(".")
+            let text = text.code(verb.word()).say(" which?");
+            if targets.is_empty() {
+                return text.words();
+            }
+            names(text.say(" There is: "), targets).say(", or ").code("all").say(".")
         }
         Mistake::BadNumber(word) => text.code(word).say(" is no number of replicas."),
         Mistake::Surplus { verb, word } => {
