@@ -15,9 +15,10 @@ use tracing_subscriber::prelude::*;
 use crate::cluster::ClusterError;
 use crate::config::{Log, LogFormat};
 
-/// What other crates say too loudly at the default level: the SDK logs every missing account-data event as an error.
+/// What other crates say too loudly at the default level: the SDK logs every missing account-data event as an error, and kube
+/// every request that finds no API server, which `admin` says once.
 const QUIET: &str = "matrix_sdk=warn,matrix_sdk_base=warn,matrix_sdk_crypto=warn,matrix_sdk_crypto::backups=error,matrix_sdk::http_client=off,\
-                     kube_client=warn,kube_runtime=warn,hyper=warn,tower=warn,rustls=warn,tiny_skia=error";
+                     kube_client=warn,kube_client::client::builder=off,kube_runtime=warn,hyper=warn,tower=warn,rustls=warn,tiny_skia=error";
 
 /// Starts the log on standard error.
 ///

@@ -3,17 +3,24 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 
+use super::work::Work;
 use super::{Book, Operator, now};
 use crate::chat::Advice;
+use crate::cluster::{Workload, Writer};
 use crate::command::Verb;
 use crate::policy::Topic;
-use crate::reply::{Person, Report};
-use crate::store::{Store, StoreError};
+use crate::reply::{Change, Person, Report};
+use crate::store::inbox::Entry;
+use crate::store::{Store, StoreError, outcome};
 
 /// How long `help` waits for the cluster to say what is allowed.
 const HELP_PATIENCE: Duration = Duration::from_secs(1);
+/// Orders of a target that are looked at for who scaled it last: some of them change nothing.
+const LOOK_BACK: u32 = 16;
+/// No row of the journal.
+const NO_ENTRY: i64 = 0;
 
 impl Operator {
     pub(super) async fn tell(&self, topic: &Topic, book: &Book) -> Result<Report, StoreError> {
@@ -25,7 +32,7 @@ impl Operator {
                 targets: targets.clone(),
                 prefix: book.prefix.clone(),
             },
-            Topic::Status(names) => self.status(names, book).await,
+            Topic::Status(names) => self.status(names, book).await?,
             Topic::History { targets, verbs } => self.history(targets, verbs, book).await?,
             Topic::Trust => self.trust(book).await?,
             Topic::Usage(usage) => self.usage(*usage, book).await?,
@@ -46,17 +53,23 @@ impl Operator {
         }
     }
 
-    async fn status(&self, names: &[String], book: &Book) -> Report {
+    async fn status(&self, names: &[String], book: &Book) -> Result<Report, StoreError> {
         let now = now();
         let targets = names.iter().filter_map(|name| book.target(name)).cloned();
         let read = targets.map(|target| async {
-            let description = self.cluster.describe(&target, now).await;
-            if let Err(error) = &description {
-                self.metrics.cluster_error(error);
+            let mut description = self.cluster.describe(&target, now).await;
+            match &mut description {
+                Ok(description) => {
+                    let orders = self.store.ordered(&target.key(), NO_ENTRY, LOOK_BACK).await?;
+                    if let Some(own) = own_scaling(&orders, &description.workload) {
+                        description.workload.scaled_by = Some(own);
+                    }
+                }
+                Err(error) => self.metrics.cluster_error(error),
             }
-            (target, description)
+            Ok::<_, StoreError>((target, description))
         });
-        Report::Status { targets: join_all(read).await, now }
+        Ok(Report::Status { targets: try_join_all(read).await?, now })
     }
 
     async fn trust(&self, book: &Book) -> Result<Report, StoreError> {
@@ -64,6 +77,18 @@ impl Operator {
         let advice = Advice::noted(&self.store).await?.unwrap_or_default();
         Ok(Report::Trust { proof: book.proof, people, advice })
     }
+}
+
+/// For whom the replicas were changed here, where nothing has changed the object since. The API server knows no more than that
+/// it was Pilothouse, and after a scale to 0 not even that.
+fn own_scaling(orders: &[Entry], workload: &Workload) -> Option<Writer> {
+    orders.iter().find_map(|entry| {
+        let work: Work = serde_json::from_str(entry.work.as_deref()?).ok()?;
+        let is_failed = entry.outcome.as_ref().is_none_or(|outcome| outcome.starts_with(outcome::FAILED));
+        let moved = matches!(work.change, Change::Scale { from, to } if from != to && to == workload.desired);
+        let is_last = moved && !is_failed && work.generation == Some(workload.generation);
+        is_last.then(|| Writer { manager: format!("pilothouse for {}", entry.sender), at: Some(entry.received_at) })
+    })
 }
 
 /// Gathers what is known of people's keys; `configured` holds the master keys that the configuration pins.
@@ -81,4 +106,67 @@ pub async fn people(
         people.push(Person { user: user.clone(), keys, configured: configured.get(user).cloned() });
     }
     Ok(people)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::cluster::RolloutState;
+    use crate::store::inbox::State;
+
+    fn order(sender: &str, (from, to): (i32, i32), generation: i64, outcome: Option<&str>) -> Entry {
+        let target = serde_json::json!({
+            "name": "web", "label": "web", "kind": "Deployment", "namespace": "apps", "object": "web",
+        });
+        let work = serde_json::json!({
+            "target": target, "change": { "scale": { "from": from, "to": to } }, "owners": [], "generation": generation,
+        });
+        Entry {
+            id: 1,
+            event: "$e".to_owned(),
+            room: "!r".to_owned(),
+            sender: sender.to_owned(),
+            state: State::Told,
+            sent_at: Timestamp::UNIX_EPOCH,
+            received_at: Timestamp::UNIX_EPOCH,
+            payload: String::new(),
+            target: Some("Deployment/apps/web".to_owned()),
+            work: Some(work.to_string()),
+            outcome: outcome.map(str::to_owned),
+            started_at: None,
+        }
+    }
+
+    #[test]
+    fn who_scaled_last_is_named_only_where_nothing_came_after() {
+        let stopped = |generation| Workload {
+            desired: 0,
+            generation,
+            current: 0,
+            ready: 0,
+            available: 0,
+            images: vec![],
+            rollout: RolloutState::Complete,
+            paused: false,
+            on_delete: false,
+            scaled_by: None,
+            managed_by: None,
+            since: None,
+        };
+        let orders = [
+            order("@bob:hs", (0, 0), 4, Some("nothing to change")),
+            order("@alice:hs", (2, 0), 4, Some("scaled 2 → 0, done in 1 s")),
+            order("@eve:hs", (0, 2), 3, Some("scaled 0 → 2")),
+        ];
+        let named =
+            |orders: &[Entry], generation| own_scaling(orders, &stopped(generation)).map(|writer| writer.manager);
+        assert_eq!(named(&orders, 4).as_deref(), Some("pilothouse for @alice:hs"));
+        assert_eq!(named(&orders, 5), None, "somebody has changed it since");
+        assert_eq!(named(&orders, 3), None, "it has other replicas than that order gave it");
+        // What failed may not be what the object shows, and what goes on has not ended so.
+        assert_eq!(named(&[order("@alice:hs", (2, 0), 4, Some("failed: forbidden"))], 4), None);
+        assert_eq!(named(&[order("@alice:hs", (2, 0), 4, None)], 4), None);
+    }
 }

@@ -198,6 +198,14 @@ async fn the_api_server_away_slow_and_unwilling_is_told_as_what_it_is() {
             house.running.ready(SOON).await;
             house.ask_until("start", "0 → 1").await;
             namespace.wait_replicas("web", 1, SOON).await;
+            // The API server names nobody after a scale from 0: the journal does.
+            let status = house.ask("status").await;
+            let who = format!("Scaled last by pilothouse for {}", house.person.user_id);
+            assert!(status.body().contains(&who), "{}", status.body());
+            let log = house.running.log();
+            let says = |words: &str| log.iter().any(|line| line.contains(words));
+            assert!(says("the API server does not answer; commands are told so"), "{log:?}");
+            assert!(!says("kube_client::client::builder"), "each request that found nobody is in the log: {log:?}");
         })
         .await;
 }
