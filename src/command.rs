@@ -144,6 +144,24 @@ pub enum Mistake {
 }
 
 impl Mistake {
+    /// The same without the names of targets that are not among these: not everybody is told every name.
+    #[must_use]
+    pub fn among(self, names: &[String]) -> Self {
+        match self {
+            Self::UnknownTarget { word, meant } => {
+                Self::UnknownTarget { word, meant: meant.filter(|name| names.contains(name)) }
+            }
+            Self::AmbiguousTarget { word, mut fits } => {
+                fits.retain(|name| names.contains(name));
+                match fits.len() {
+                    0 => Self::UnknownTarget { word, meant: None },
+                    _ => Self::AmbiguousTarget { word, fits },
+                }
+            }
+            other => other,
+        }
+    }
+
     /// Whether it is known what was meant, but for a slip of the finger or a word that was left out.
     fn is_near(&self) -> bool {
         match self {

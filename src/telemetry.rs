@@ -16,7 +16,7 @@ use crate::cluster::ClusterError;
 use crate::config::{Log, LogFormat};
 
 /// What other crates say too loudly at the default level: the SDK logs every missing account-data event as an error, and kube
-/// every request that finds no API server, which `admin` says once.
+/// every request that fails: that the API server is away, `admin` says once, and whoever asked says the rest.
 const QUIET: &str = "matrix_sdk=warn,matrix_sdk_base=warn,matrix_sdk_crypto=warn,matrix_sdk_crypto::backups=error,matrix_sdk::http_client=off,\
                      kube_client=warn,kube_client::client::builder=off,kube_runtime=warn,hyper=warn,tower=warn,rustls=warn,tiny_skia=error";
 
@@ -229,6 +229,14 @@ impl Metrics {
         }
     }
 
+    /// Takes a limit back of which nothing is known any more.
+    pub fn usage_forgotten(&self, bucket: &str) {
+        let of = OfBucket { bucket: bucket.to_owned() };
+        self.usage.percent.remove(&of);
+        self.usage.resets.remove(&of);
+        self.usage.forecast.remove(&of);
+    }
+
     /// Counts a question to a provider.
     pub fn usage_polled(&self, account: &str, source: &str, outcome: &str) {
         let (account, source, outcome) = (account.to_owned(), source.to_owned(), outcome.to_owned());
@@ -302,6 +310,8 @@ mod tests {
         }
         metrics.usage("work/weekly_all", 42.5, Some(1_800_000_000), None);
         assert!(!metrics.text().contains("exhaustion_probability{"), "of last week's probability nothing is left");
+        metrics.usage_forgotten("work/weekly_all");
+        assert!(!metrics.text().contains("work/weekly_all"), "{}", metrics.text());
         assert!(text.contains("pilothouse_build_info{version="), "{text}");
     }
 

@@ -154,3 +154,17 @@ fn every_verb_reads_itself() {
         assert!(verb.syntax().starts_with(verb.word()));
     }
 }
+
+#[test]
+fn a_mistake_names_no_target_but_those_that_are_known() {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let unknown =
+        |meant: Option<&str>| Mistake::UnknownTarget { word: "d".to_owned(), meant: meant.map(str::to_owned) };
+    let ambiguous = |fits: &[&str]| Mistake::AmbiguousTarget { word: "d".to_owned(), fits: names(fits) };
+    let known = names(&["web", "docs"]);
+    assert_eq!(unknown(Some("db")).among(&known), unknown(None));
+    assert_eq!(unknown(Some("docs")).among(&known), unknown(Some("docs")));
+    assert_eq!(ambiguous(&["db", "docs"]).among(&known), ambiguous(&["docs"]));
+    assert_eq!(ambiguous(&["db", "data"]).among(&known), unknown(None));
+    assert_eq!(Mistake::BadTrust.among(&known), Mistake::BadTrust);
+}

@@ -149,7 +149,8 @@ impl Operator {
             Reading::Talk => self.store.ignore(entry.id, now()).await,
             Reading::Mistake(mistake) => match judge(&book.rules, &actor, &message.standing, &Command::Help(None)) {
                 Ok(_) => {
-                    let report = Report::Mistaken { mistake, targets: known(&book.rules, &actor) };
+                    let targets = known(&book.rules, &actor);
+                    let report = Report::Mistaken { mistake: mistake.among(&targets), targets };
                     self.answer(&entry, &message, "not understood", &report).await
                 }
                 Err(refusal) => self.refuse(&entry, &message, refusal).await,

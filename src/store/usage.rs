@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row};
 use super::{Store, StoreError, moment, time};
 
 /// A push this much older than the newest one is no replay: the clock here was ahead when that came.
-const CLOCK_SET_BACK: SignedDuration = SignedDuration::from_mins(10);
+const CLOCK_SET_BACK: SignedDuration = SignedDuration::from_mins(11);
 
 /// How asking for one account went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

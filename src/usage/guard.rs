@@ -48,7 +48,7 @@ const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 pub struct Settings {
     /// The rules, in the order of the configuration.
     pub rules: Vec<Rule>,
-    /// The watched accounts: what was stored of others does not count any more. Without any, nothing is left out.
+    /// The watched accounts: what was stored of others does not count any more.
     pub accounts: Vec<String>,
     /// Those of them for which nobody is asked: their workstations push, and sleep.
     pub pushed: Vec<String>,

@@ -360,12 +360,15 @@ impl Watcher {
 
     /// Shows what is decided as metrics: the freshest value of each bucket, whoever said it.
     fn show(&self, Known { states, closed }: &Known, plan: &Plan) {
-        let views = states.iter().filter(|state| plan.watches(&state.bucket)).filter_map(|state| {
-            View::of(state, &state.outlook(plan.settings.estimator, &overview::of(&state.bucket, closed)))
-        });
-        for view in views {
-            let resets_at = view.resets_at.map(Timestamp::as_second);
-            self.metrics.usage(&view.bucket.to_string(), view.percent, resets_at, view.probability);
+        for state in states.iter().filter(|state| plan.watches(&state.bucket)) {
+            let outlook = state.outlook(plan.settings.estimator, &overview::of(&state.bucket, closed));
+            let name = state.bucket.to_string();
+            match View::of(state, &outlook) {
+                Some(View { percent, resets_at, probability, .. }) => {
+                    self.metrics.usage(&name, percent, resets_at.map(Timestamp::as_second), probability);
+                }
+                None => self.metrics.usage_forgotten(&name),
+            }
         }
     }
 }

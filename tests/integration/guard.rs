@@ -65,6 +65,7 @@ impl Beside {
             confirmed: true,
             switched: false,
             answered_at: None,
+            named_at: None,
             percent,
             probability: None,
             at: now(),

@@ -64,13 +64,15 @@ impl<'a> Sight<'a> {
                 let Ok(bucket) = bucket.parse::<Bucket>();
                 rule.watches(&bucket) && self.settings.is_watched(&bucket.account)
             };
-            // What it has stopped, or is about to: other buckets that it watched may go without a word.
-            let stops = [&state.own, &state.stop].into_iter().flatten().map(|asked| asked.bucket.clone());
-            let stops: Vec<String> = stops.collect();
-            let keeps = known.is_some_and(|rule| rule.acts && stops.iter().all(|bucket| watches(rule, bucket)));
+            if let Some(past) = pasts.get(key) {
+                state.learn(past);
+            }
+            // What it has stopped, else what it is about to: other buckets that it watched may go without a word.
+            let under_way = state.stop.as_ref().filter(|stop| !stop.settled);
+            let stopped = state.own.as_ref().or(under_way).map(|asked| asked.bucket.clone());
+            let keeps = known.is_some_and(|rule| rule.acts && stopped.is_none_or(|bucket| watches(rule, &bucket)));
             if !keeps {
                 if let Some(past) = pasts.get(key) {
-                    state.learn(past);
                     state.yield_to(past);
                 }
                 // What it would have done goes on to be told.
@@ -269,7 +271,8 @@ impl<'a> Sight<'a> {
             silences.extend(since.map(|since| (account, since)));
         }
         for bucket in state.holding() {
-            let Some(view) = self.view(bucket).filter(|view| self.is_stale(view)) else { continue };
+            let unheard = |view: &&View| self.is_stale(view) && !self.is_named(view);
+            let Some(view) = self.view(bucket).filter(unheard) else { continue };
             if self.settings.is_asked(&view.bucket.account) && !silences.contains_key(&view.bucket.account) {
                 silences.insert(bucket.clone(), view.at);
             }
@@ -329,17 +332,15 @@ impl<'a> Sight<'a> {
         self.view(bucket).is_none() && self.views.iter().any(is_heard)
     }
 
-    /// A limit that the answers name no more, and whose reset should have come: it holds nothing, and nobody will ever say
-    /// that it was reset. One answer may miss a limit that it could not read; where no reset is known, a day decides.
+    /// A limit that the answers name no more, a day after its reset should have come: it holds nothing, and nobody will ever
+    /// say that it was reset. A single answer may miss a limit that it could not read.
     fn has_vanished(&self, bucket: &str) -> bool {
+        const GRACE: SignedDuration = SignedDuration::from_hours(24);
         let account = account_of(bucket);
-        let answers = |view: &View| {
-            view.bucket.account == account && view.answered_at.is_some_and(|at| !self.settings.is_stale(at, self.now))
-        };
-        let is_over = |view: &View| view.resets_at.unwrap_or(view.at + SignedDuration::from_hours(24)) <= self.now;
-        self.is_asked(bucket)
-            && self.view(bucket).is_some_and(|view| self.is_stale(view) && is_over(view))
-            && self.views.iter().any(answers)
+        let answers = |view: &View| view.bucket.account == account && self.is_named(view);
+        let is_over = |view: &View| view.resets_at.unwrap_or(view.at) + GRACE <= self.now;
+        let is_named_no_more = |view: &View| view.named_at.is_some() && !self.is_named(view) && is_over(view);
+        self.is_asked(bucket) && self.view(bucket).is_some_and(is_named_no_more) && self.views.iter().any(answers)
     }
 
     /// A bucket that holds a target, by a rule that acts, and of which workstations alone tell.
@@ -352,6 +353,11 @@ impl<'a> Sight<'a> {
     /// Whether somebody is asked for the account of a bucket: else its workstations push, and nothing proves a reset.
     fn is_asked(&self, bucket: &str) -> bool {
         self.settings.is_asked(account_of(bucket))
+    }
+
+    /// Whether a source that is asked has named it lately, if only in a sample that proves nothing yet.
+    fn is_named(&self, view: &View) -> bool {
+        view.named_at.is_some_and(|at| !self.settings.is_stale(at, self.now))
     }
 
     fn is_stale(&self, view: &View) -> bool {

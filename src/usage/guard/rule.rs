@@ -80,6 +80,8 @@ pub struct View {
     pub at: Timestamp,
     /// The freshest sample of a source that is asked.
     pub answered_at: Option<Timestamp>,
+    /// When a source that is asked last named it, be it in a sample that proves nothing yet.
+    pub named_at: Option<Timestamp>,
     /// When the window ends, as announced.
     pub resets_at: Option<Timestamp>,
 }
@@ -99,6 +101,7 @@ impl View {
             probability: outlook.probability(),
             at: latest.at,
             answered_at: window.proven.map(|point| point.at),
+            named_at: state.cycle.as_ref().and_then(|cycle| cycle.heard),
             resets_at: window.ends_at,
         })
     }

@@ -306,6 +306,7 @@ mod tests {
             probability: None,
             at: at(200),
             answered_at: None,
+            named_at: None,
             resets_at: None,
         };
         for (is_asked, confirmed, rests) in [(true, false, true), (true, true, false), (false, false, false)] {

@@ -56,6 +56,7 @@ fn view(bucket: &str, cycle: i64, percent: f64, minute: i64) -> View {
         probability: None,
         at: at(minute),
         answered_at: Some(at(minute)),
+        named_at: Some(at(minute)),
         resets_at: Some(at(cycle + 10_080)),
     }
 }
@@ -252,8 +253,9 @@ fn an_account_that_is_watched_no_more_releases_what_it_stopped_and_nothing_else(
         for _ in 0..2 {
             world.poll(&[(WEEK, 0, 95.0), (home, 0, 10.0)]);
         }
-        // The other limit is met, too, and holds nothing yet.
-        assert!(world.poll(&[(WEEK, 0, 95.0), (home, 0, 91.0)]).is_empty());
+        // The other limit wants it down, too, and finds nothing to stop.
+        world.poll(&[(WEEK, 0, 95.0), (home, 0, 91.0)]);
+        world.poll(&[(WEEK, 0, 95.0), (home, 0, 92.0)]);
         world
     };
     let mut world = stopped();
@@ -282,6 +284,25 @@ fn what_is_used_up_is_as_likely_to_run_out_as_can_be() {
         assert_eq!(view.probability, Some(1.0));
         assert!(Rule { percent: None, probability: Some(0.9), ..rule("likely", "weekly_all", 0.0) }.is_met(&view));
     }
+}
+
+#[test]
+fn a_reset_that_waits_for_its_proof_has_named_its_limit() {
+    let answer = |minute: i64, percent: f64, end: i64| {
+        let week = serde_json::json!({
+            "kind": "weekly_all", "percent": percent, "resets_at": at(end).to_string(), "scope": null,
+        });
+        let answer = serde_json::json!({"limits": [week]});
+        crate::usage::source::answer::decode("work", Source::AnthropicOauth, at(minute), None, &answer).unwrap()
+    };
+    let (before, after) = (answer(0, 95.0, 100), answer(3_000, 1.0, 10_180));
+    let mut state = BucketState::of(&before.readings[0]);
+    for answer in [before, after] {
+        let sample = Sample::of(&answer, &answer.readings[0]).unwrap();
+        decide(&mut state, &sample, &[], &crate::usage::decide::Settings::default(), answer.at);
+    }
+    let view = View::of(&state, &state.outlook(Estimator::Shrunken, &[])).unwrap();
+    assert_eq!((view.percent, view.at, view.named_at), (95.0, at(0), Some(at(3_000))));
 }
 
 #[test]

@@ -90,23 +90,31 @@ fn a_limit_that_is_named_no_more_lets_go_after_its_reset_and_so_does_an_override
         assert_eq!(world.replicas, 0);
         world
     };
-    // Before its reset it may come back; after that nobody will ever say that it was reset.
+    // Before its reset, and for a day, it may come back; after that nobody will ever say that it was reset.
+    let day = 24 * 60;
     let mut world = held();
     world.minute = week - 100;
     assert_eq!(words(&world.poll(&[(saga, week - 200, 10.0)])), ["silent"]);
-    world.minute = week;
+    world.minute = week + day - 10;
+    assert!(world.poll(&[(saga, week, 10.0)]).is_empty());
     assert_eq!(words(&world.poll(&[(saga, week, 10.0)])), ["vanished"]);
     assert!(world.poll(&[(saga, week, 10.0)]).is_empty());
     assert!(world.replicas == 0 && world.states.is_empty(), "{:?}", world.states);
     // While nobody answers for the account, nothing is known.
     let mut world = held();
-    world.minute = week + 100;
+    world.minute = week + 2 * day;
     assert_eq!(words(&said(&world.judge())), ["silent"]);
+    // The first answer after two days names it: its reset only waits for the second.
+    let named = View { named_at: Some(at(world.minute)), ..world.views[fable].clone() };
+    world.views.insert(fable.to_owned(), named);
+    world.views.insert(saga.to_owned(), view(saga, week, 10.0, world.minute));
+    assert!(said(&world.judge()).is_empty());
+    assert_eq!(words(&world.poll(&[(fable, week, 1.0), (saga, week, 10.0)])), ["starts"]);
     // A person has overridden it: the rule acts on the account's other limits again.
     let mut world = held();
     world.person(Will::Start);
     assert_eq!(words(&world.poll(&[(fable, 0, 95.0), (saga, 0, 10.0)])), ["overridden"]);
-    world.minute = week;
+    world.minute = week + day;
     world.poll(&[(saga, week, 95.0)]);
     assert_eq!(words(&world.poll(&[(saga, week, 95.0)])), ["stops"]);
 }
