@@ -338,5 +338,9 @@ mod tests {
             |now| blocking(snapshot.readings.iter(), now).iter().map(|r| r.bucket.to_string()).collect::<Vec<_>>();
         assert_eq!(names(at(100)), ["work/weekly_scoped/Fable", "work/session"]);
         assert_eq!(names(at(600)), ["work/weekly_scoped/Fable"]);
+        // Of a kind that this version does not know, the provider says whether it counts.
+        let novel = |active| Reading { active, ..reading("monthly_all", 100.0, Some(900)) };
+        assert_eq!(blocking([novel(true)].iter(), at(100)).len(), 1);
+        assert!(blocking([novel(false)].iter(), at(100)).is_empty());
     }
 }

@@ -184,5 +184,11 @@ mod tests {
         assert!(!slow.are_ours() && quick.are_ours());
         drop(slow);
         assert!(quick.are_ours(), "what another has taken is not given back");
+        // One that a clock which was ahead has dated grows stale, too.
+        drop(quick);
+        let ahead = Locks::take(root.path(), at(7_200)).unwrap().unwrap();
+        assert!(Locks::take(root.path(), at(7_170)).unwrap().is_none());
+        let set_back = Locks::take(root.path(), at(120)).unwrap().unwrap();
+        assert!(!ahead.are_ours() && set_back.are_ours());
     }
 }

@@ -319,6 +319,14 @@ fn what_failed_is_asked_for_again_with_growing_pauses() {
         }
     }
     assert_eq!(tries, [10, 15, 25, 45, 85]);
+    // A clock that was ahead and is set back makes nobody wait for the time that it showed.
+    let mut ahead = World { settings: world.settings.clone(), ..World::new(vec![]) };
+    (ahead.away, ahead.minute) = (true, 5_000);
+    ahead.poll(&[(WEEK, 0, 95.0)]);
+    ahead.poll(&[(WEEK, 0, 95.0)]);
+    ahead.minute = 100;
+    ahead.poll(&[(WEEK, 0, 95.0)]);
+    assert_eq!(ahead.rows.len(), 2, "{:?}", ahead.rows);
     world.away = false;
     while world.replicas > 0 {
         world.poll(&[(WEEK, 0, 95.0)]);
