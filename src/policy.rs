@@ -80,7 +80,9 @@ impl Rules {
         now.duration_since(sent_at) > self.staleness
     }
 
-    fn allows(&self, user: &str, verb: Verb, target: Option<&str>) -> bool {
+    /// What the guard may, `guard_may` says.
+    fn allows(&self, actor: &Actor, verb: Verb, target: Option<&str>) -> bool {
+        let Actor::Person(user) = actor else { return true };
         self.grants.is_empty()
             || self.grants.iter().any(|grant| {
                 (grant.users.is_empty() || grant.users.contains(user))
@@ -330,7 +332,7 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
     if *actor == Actor::UsageGuard {
         guard_may(rules, command)?;
     }
-    let allows = |verb, target: Option<&str>| person.is_none_or(|user| rules.allows(user, verb, target));
+    let allows = |verb, target: Option<&str>| rules.allows(actor, verb, target);
     let verb = command.verb();
     let not_allowed = |target: Option<&str>| Refusal::NotAllowed { verb, target: target.map(str::to_owned) };
     let visible = |verb| -> Vec<String> {
@@ -406,10 +408,7 @@ pub fn judge(rules: &Rules, actor: &Actor, standing: &Standing, command: &Comman
 #[must_use]
 pub fn known(rules: &Rules, actor: &Actor) -> Vec<String> {
     const OF_TARGETS: [Verb; 5] = [Verb::Start, Verb::Stop, Verb::Restart, Verb::Status, Verb::History];
-    let is_known = |name: &str| match actor {
-        Actor::Machine | Actor::UsageGuard => true,
-        Actor::Person(user) => OF_TARGETS.into_iter().any(|verb| rules.allows(user, verb, Some(name))),
-    };
+    let is_known = |name: &str| OF_TARGETS.into_iter().any(|verb| rules.allows(actor, verb, Some(name)));
     rules.bounds.iter().map(|bounds| bounds.name.clone()).filter(|name| is_known(name)).collect()
 }
 

@@ -52,7 +52,7 @@ impl Operator {
         target: &Target,
         workload: &Workload,
     ) -> Result<Option<Hands>, StoreError> {
-        let orders = self.store.ordered(&target.key(), entry.id, LOOK_BACK).await?;
+        let orders = self.store.ordered(&target.key(), Some(entry.id), LOOK_BACK).await?;
         Ok(hands(&orders, workload))
     }
 }
@@ -60,9 +60,7 @@ impl Operator {
 /// Judges the orders of a target, newest first, and how the workload is now.
 fn hands(orders: &[Entry], workload: &Workload) -> Option<Hands> {
     for entry in orders {
-        let Some(work) = entry.work.as_deref().and_then(|work| serde_json::from_str::<Work>(work).ok()) else {
-            continue;
-        };
+        let Some(work) = Work::of(entry) else { continue };
         if entry.sender != GUARD {
             return Some(Hands::Ordered(entry.sender.clone()));
         }
@@ -79,50 +77,11 @@ fn hands(orders: &[Entry], workload: &Workload) -> Option<Hands> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::cluster::RolloutState;
-    use crate::store::inbox::State;
-
-    fn workload(desired: i32, generation: i64) -> Workload {
-        Workload {
-            desired,
-            generation,
-            current: 0,
-            ready: 0,
-            available: 0,
-            images: vec![],
-            rollout: RolloutState::Complete,
-            paused: false,
-            on_delete: false,
-            scaled_by: None,
-            managed_by: None,
-            since: None,
-        }
-    }
+    use crate::operator::work::samples::{self, workload};
 
     fn order(sender: &str, from: i32, to: i32, generation: i64) -> Entry {
-        let target = serde_json::json!({
-            "name": "web", "label": "web", "kind": "Deployment", "namespace": "apps", "object": "web",
-        });
-        let work = serde_json::json!({
-            "target": target, "change": { "scale": { "from": from, "to": to } }, "owners": [], "generation": generation,
-        });
-        Entry {
-            id: 1,
-            event: "$e".to_owned(),
-            room: "!r".to_owned(),
-            sender: sender.to_owned(),
-            state: State::Told,
-            sent_at: Timestamp::UNIX_EPOCH,
-            received_at: Timestamp::UNIX_EPOCH,
-            payload: String::new(),
-            target: None,
-            work: Some(work.to_string()),
-            outcome: None,
-            started_at: None,
-        }
+        samples::order(sender, (from, to), generation, None)
     }
 
     #[test]

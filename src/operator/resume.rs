@@ -34,7 +34,7 @@ impl Operator {
 
     /// Judges an order that was interrupted.
     pub(super) async fn finish_interrupted(&self, entry: Entry) -> Result<(), StoreError> {
-        let work = entry.work.as_deref().and_then(|work| serde_json::from_str::<Work>(work).ok());
+        let work = Work::of(&entry);
         match (message(&entry), work) {
             (Some(message), Some(work)) => self.take_up(&entry, &message, &work).await,
             _ => self.store.ignore(entry.id, now()).await,

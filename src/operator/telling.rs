@@ -19,8 +19,6 @@ use crate::store::{Store, StoreError, outcome};
 const HELP_PATIENCE: Duration = Duration::from_secs(1);
 /// Orders of a target that are looked at for who scaled it last: some of them change nothing.
 const LOOK_BACK: u32 = 16;
-/// No row of the journal.
-const NO_ENTRY: i64 = 0;
 
 impl Operator {
     pub(super) async fn tell(&self, topic: &Topic, book: &Book) -> Result<Report, StoreError> {
@@ -56,15 +54,17 @@ impl Operator {
     async fn status(&self, names: &[String], book: &Book) -> Result<Report, StoreError> {
         let now = now();
         let targets = names.iter().filter_map(|name| book.target(name)).cloned();
+        // Of several, nothing is said about it.
+        let is_alone = names.len() == 1;
         let read = targets.map(|target| async {
             let mut description = self.cluster.describe(&target, now).await;
             match &mut description {
-                Ok(description) => {
-                    let orders = self.store.ordered(&target.key(), NO_ENTRY, LOOK_BACK).await?;
-                    if let Some(own) = own_scaling(&orders, &description.workload) {
-                        description.workload.scaled_by = Some(own);
-                    }
+                Ok(description) if is_alone => {
+                    let orders = self.store.ordered(&target.key(), None, LOOK_BACK).await?;
+                    let workload = &mut description.workload;
+                    workload.scaled_by = own_scaling(&orders, workload).or(workload.scaled_by.take());
                 }
+                Ok(_) => {}
                 Err(error) => self.metrics.cluster_error(error),
             }
             Ok::<_, StoreError>((target, description))
@@ -83,7 +83,7 @@ impl Operator {
 /// it was Pilothouse, and after a scale to 0 not even that.
 fn own_scaling(orders: &[Entry], workload: &Workload) -> Option<Writer> {
     orders.iter().find_map(|entry| {
-        let work: Work = serde_json::from_str(entry.work.as_deref()?).ok()?;
+        let work = Work::of(entry)?;
         let is_failed = entry.outcome.as_ref().is_none_or(|outcome| outcome.starts_with(outcome::FAILED));
         let moved = matches!(work.change, Change::Scale { from, to } if from != to && to == workload.desired);
         let is_last = moved && !is_failed && work.generation == Some(workload.generation);
@@ -110,58 +110,18 @@ pub async fn people(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::cluster::RolloutState;
-    use crate::store::inbox::State;
-
-    fn order(sender: &str, (from, to): (i32, i32), generation: i64, outcome: Option<&str>) -> Entry {
-        let target = serde_json::json!({
-            "name": "web", "label": "web", "kind": "Deployment", "namespace": "apps", "object": "web",
-        });
-        let work = serde_json::json!({
-            "target": target, "change": { "scale": { "from": from, "to": to } }, "owners": [], "generation": generation,
-        });
-        Entry {
-            id: 1,
-            event: "$e".to_owned(),
-            room: "!r".to_owned(),
-            sender: sender.to_owned(),
-            state: State::Told,
-            sent_at: Timestamp::UNIX_EPOCH,
-            received_at: Timestamp::UNIX_EPOCH,
-            payload: String::new(),
-            target: Some("Deployment/apps/web".to_owned()),
-            work: Some(work.to_string()),
-            outcome: outcome.map(str::to_owned),
-            started_at: None,
-        }
-    }
+    use crate::operator::work::samples::{order, workload};
 
     #[test]
     fn who_scaled_last_is_named_only_where_nothing_came_after() {
-        let stopped = |generation| Workload {
-            desired: 0,
-            generation,
-            current: 0,
-            ready: 0,
-            available: 0,
-            images: vec![],
-            rollout: RolloutState::Complete,
-            paused: false,
-            on_delete: false,
-            scaled_by: None,
-            managed_by: None,
-            since: None,
-        };
         let orders = [
             order("@bob:hs", (0, 0), 4, Some("nothing to change")),
             order("@alice:hs", (2, 0), 4, Some("scaled 2 → 0, done in 1 s")),
             order("@eve:hs", (0, 2), 3, Some("scaled 0 → 2")),
         ];
         let named =
-            |orders: &[Entry], generation| own_scaling(orders, &stopped(generation)).map(|writer| writer.manager);
+            |orders: &[Entry], generation| own_scaling(orders, &workload(0, generation)).map(|writer| writer.manager);
         assert_eq!(named(&orders, 4).as_deref(), Some("pilothouse for @alice:hs"));
         assert_eq!(named(&orders, 5), None, "somebody has changed it since");
         assert_eq!(named(&orders, 3), None, "it has other replicas than that order gave it");

@@ -30,6 +30,11 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// The order that an entry of the journal stands for; `None` where it has none, or a newer version wrote it otherwise.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        serde_json::from_str(entry.work.as_deref()?).ok()
+    }
+
     pub(super) fn wanted(&self) -> Wanted {
         match self.change {
             Change::Scale { to: 0, .. } => Wanted::Gone,
@@ -379,5 +384,59 @@ mod tests {
             assert_eq!(deed::deed(&entry).map(|deed| deed.will), will, "{entry:?}");
         }
         assert_eq!(deed::course(&Entry { state: State::Started, ..entry(scale(2, 0), "") }), Course::Open);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod samples {
+    use super::*;
+    use crate::cluster::RolloutState;
+    use crate::store::inbox::State;
+
+    /// A workload of so many replicas, none of which is there yet.
+    pub(in crate::operator) fn workload(desired: i32, generation: i64) -> Workload {
+        Workload {
+            desired,
+            generation,
+            current: 0,
+            ready: 0,
+            available: 0,
+            images: vec![],
+            rollout: RolloutState::Complete,
+            paused: false,
+            on_delete: false,
+            scaled_by: None,
+            managed_by: None,
+            since: None,
+        }
+    }
+
+    /// An order for `web` as the journal has it, which is to leave the object at this generation.
+    pub(in crate::operator) fn order(
+        sender: &str,
+        (from, to): (i32, i32),
+        generation: i64,
+        outcome: Option<&str>,
+    ) -> Entry {
+        let target = serde_json::json!({
+            "name": "web", "label": "web", "kind": "Deployment", "namespace": "apps", "object": "web",
+        });
+        let work = serde_json::json!({
+            "target": target, "change": { "scale": { "from": from, "to": to } }, "owners": [], "generation": generation,
+        });
+        Entry {
+            id: 1,
+            event: "$e".to_owned(),
+            room: "!r".to_owned(),
+            sender: sender.to_owned(),
+            state: State::Told,
+            sent_at: Timestamp::UNIX_EPOCH,
+            received_at: Timestamp::UNIX_EPOCH,
+            payload: String::new(),
+            target: None,
+            work: Some(work.to_string()),
+            outcome: outcome.map(str::to_owned),
+            started_at: None,
+        }
     }
 }

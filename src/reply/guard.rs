@@ -15,6 +15,11 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
     let them = if many { "them" } else { "it" };
     let command =
         |verb: &str| notice.targets.first().map_or_else(|| verb.to_owned(), |(name, _)| format!("{verb} {name}"));
+    // What it stopped stays so.
+    let left = |text: Text| {
+        let text = text.say("the rule ").strong(&notice.rule).say(" will not start ");
+        targets(text, notice).say(", which it had stopped. ").code(&command("start")).say(" does.").words()
+    };
     match &notice.news {
         News::Stops { reasons, unprovable } => {
             let text = targets(met(Text::new().say("🛑 "), reasons, notice, time).say(" Stopping "), notice);
@@ -79,23 +84,13 @@ pub(super) fn words(notice: &Notice, zone: &TimeZone) -> Words {
         }
         News::Switched => {
             let text = Text::new().say("⚠️ Another account is behind ").code(&notice.bucket);
-            let text = text.say(" now, which is no reset: the rule ").strong(&notice.rule).say(" will not start ");
-            targets(text, notice).say(", which it had stopped. ").code(&command("start")).say(" does.").words()
+            left(text.say(" now, which is no reset: "))
         }
         News::Vanished => {
             let text = Text::new().say("⚠️ The provider names ").code(&notice.bucket);
-            let text = text.say(" no more, so nobody will tell its reset: the rule ").strong(&notice.rule);
-            targets(text.say(" will not start "), notice)
-                .say(", which it had stopped. ")
-                .code(&command("start"))
-                .say(" does.")
-                .words()
+            left(text.say(" no more, so nobody will tell its reset: "))
         }
-        News::Released => {
-            let text = Text::new().say("⚠️ The configuration has changed: the rule ").strong(&notice.rule);
-            let text = targets(text.say(" will not start "), notice).say(", which it had stopped. ");
-            text.code(&command("start")).say(" does.").words()
-        }
+        News::Released => left(Text::new().say("⚠️ The configuration has changed: ")),
     }
 }
 

@@ -10,7 +10,7 @@ pub use figures::{bar, name};
 
 use super::{Text, Words, span};
 use crate::usage::accuracy::Record;
-use crate::usage::bucket::{Bucket, Reset, blocking};
+use crate::usage::bucket::{Bucket, Reset};
 use crate::usage::cycle::{Shape, When};
 use crate::usage::decide::News;
 use crate::usage::forecast::{Estimator, Forecast, Outlook};
@@ -120,11 +120,10 @@ pub(super) fn overview(overview: &Overview) -> Words {
 }
 
 fn blocked(text: Text, watched: &Watched, several: bool, now: Timestamp, zone: &TimeZone) -> Text {
-    let full = blocking(watched.buckets.iter().map(|shown| &shown.reading), now);
+    let full = watched.used_up(now);
     let Some(binding) = full.first() else { return text };
     let who = if several { format!("{}: ", watched.name) } else { String::new() };
-    let paying = watched.buckets.iter().map(|shown| &shown.reading).find(|reading| reading.pays());
-    if let Some((reading, spent)) = paying.and_then(|reading| Some((reading, money(reading)?))) {
+    if let Some((reading, spent)) = watched.paying().and_then(|reading| Some((reading, money(reading)?))) {
         let until = binding
             .resets_at
             .map_or(String::new(), |at| format!(" until {} ({})", moment(at, now, zone), until(at, now)));

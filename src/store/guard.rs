@@ -28,17 +28,17 @@ impl Store {
     }
 
     /// Lists the orders for a target that were journaled, those that changed nothing included, newest first, without the
-    /// one of `but`.
+    /// one of `but`, if any.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
-    pub async fn ordered(&self, target: &str, but: i64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+    pub async fn ordered(&self, target: &str, but: Option<i64>, limit: u32) -> Result<Vec<Entry>, StoreError> {
         let target = target.to_owned();
         self.read(move |tx| {
             rows(
                 tx,
                 &format!(
-                    "SELECT {COLUMNS} FROM inbox WHERE target = ?1 AND work IS NOT NULL AND id <> ?2
+                    "SELECT {COLUMNS} FROM inbox WHERE target = ?1 AND work IS NOT NULL AND id IS NOT ?2
                      ORDER BY coalesce(parent, id) DESC, id DESC LIMIT ?3"
                 ),
                 (target, but, limit),

@@ -120,9 +120,13 @@ fn bulletin(bucket: &Bucket, event: &Event, plan: &Plan, now: Timestamp) -> Bull
     let (bucket, news, zone) = (bucket.clone(), event.news.clone(), plan.zone.clone());
     let mut bulletin = Bulletin { bucket, several: plan.several(), news, zone, now };
     // What waits is written for the time at which it will be read.
-    let waits = plan.quiet_until(now).filter(|_| bulletin.severity() < Severity::Critical);
-    bulletin.now = waits.unwrap_or(now);
+    bulletin.now = morning(bulletin.severity(), plan, now).unwrap_or(now);
     bulletin
+}
+
+/// Until when an alert waits, where the quiet hours are on.
+fn morning(severity: Severity, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
+    plan.quiet_until(now).filter(|_| severity < Severity::Critical)
 }
 
 /// What one event writes and says.
@@ -196,7 +200,7 @@ fn alert(
         room: before.room.to_owned(),
         payload: payload(&report, mentions),
     });
-    let not_before = plan.quiet_until(now).filter(|_| severity < Severity::Critical);
+    let not_before = morning(severity, plan, now);
     let words = reply::words(&report);
     let kept = serde_json::json!({ "plain": words.plain });
     let stands = is_standing(&event.news);

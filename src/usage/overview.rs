@@ -5,7 +5,7 @@ mod json;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::bucket::{Bucket, Reading, Snapshot, Source};
+use super::bucket::{Bucket, Reading, Snapshot, Source, blocking};
 use super::cycle::ClosedWindow;
 use super::decide::{BucketState, Pace};
 use super::digest::{self, Before};
@@ -104,6 +104,18 @@ impl Watched {
             trouble: None,
             blocked_until: None,
         }
+    }
+
+    /// The limits that are used up now, the one that ends last first: that one binds.
+    #[must_use]
+    pub fn used_up(&self, now: Timestamp) -> Vec<&Reading> {
+        blocking(self.buckets.iter().map(|shown| &shown.reading), now)
+    }
+
+    /// The money that pays on when the plan's own limits are used up.
+    #[must_use]
+    pub fn paying(&self) -> Option<&Reading> {
+        self.buckets.iter().map(|shown| &shown.reading).find(|reading| reading.pays())
     }
 
     /// How old the last good answer is.

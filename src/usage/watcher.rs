@@ -304,11 +304,12 @@ impl Watcher {
             Before { states: &states, closed: &closed, told: &told, room: room.as_deref().unwrap_or_default(), muted };
         let after = digest::digest(snapshot, before, &plan, now);
         for (bucket, event) in &after.events {
-            let event = (event.name(), matches!(event.news, News::Predicted { .. }));
-            match event {
+            let name = event.name();
+            if matches!(event.news, News::Predicted { .. }) {
                 // For `usage accuracy` alone.
-                (event, true) => tracing::debug!(%bucket, event, "usage is foretold"),
-                (event, false) => tracing::info!(%bucket, event, "usage has news"),
+                tracing::debug!(%bucket, event = name, "usage is foretold");
+            } else {
+                tracing::info!(%bucket, event = name, "usage has news");
             }
         }
         if room.is_none() && !after.learned.alerts.is_empty() {

@@ -41,8 +41,7 @@ async fn failures(house: &House, count: u64) {
         "pilothouse_usage_polls_total{account=\"work\",source=\"anthropic-oauth\",outcome=\"credential\"} ";
     let seen = async {
         loop {
-            let metrics = reqwest::get(house.pilothouse.admin("/metrics")).await.expect("an answer");
-            let metrics = metrics.text().await.expect("text");
+            let metrics = house.pilothouse.metrics().await;
             let failed = metrics.lines().find_map(|line| line.strip_prefix(POLLS)).and_then(|n| n.parse().ok());
             if failed.unwrap_or(0) >= count {
                 return;
@@ -116,8 +115,7 @@ async fn a_window_that_cannot_be_read_is_told_once_and_an_unknown_key_is_only_co
         let told_of = house.person.expect(SOON, |event| event.body().contains("can no longer be read")).await;
         assert!(told_of.encrypted && told_of.body().contains("weekly_all"), "{}", told_of.body());
         provider.until_usage_asked(provider.usage_asked().len() + 3).await;
-        let metrics = reqwest::get(house.pilothouse.admin("/metrics")).await.expect("an answer");
-        let metrics = metrics.text().await.expect("text");
+        let metrics = house.pilothouse.metrics().await;
         let line = "pilothouse_usage_unknown_keys_total{key=\"vivid_moth\"} 1\n";
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
         house.running.kill().await;

@@ -45,16 +45,26 @@ fn plan(targets: &[&'static str], acts: &str, login: &Folder) -> Plan {
 struct Beside {
     guard: Guard,
     store: Store,
+    login: Folder,
 }
 
 impl Beside {
-    fn new(house: &House) -> Self {
+    /// A house whose room is known, and the guard beside it.
+    async fn build(namespace: &Namespace, targets: &[&'static str], acts: &str) -> (House, Self) {
+        let login = logged_in();
+        let house = House::build(namespace, plan(targets, acts, &login)).await;
+        house.ask("version").await;
+        let beside = Self::new(&house, login);
+        (house, beside)
+    }
+
+    fn new(house: &House, login: Folder) -> Self {
         let folder = house.pilothouse.store.path();
         let sources = Sources { argument: Some(folder.join("pilothouse.toml")), environment: [].into(), usual: vec![] };
         let config = Config::load(&sources).expect("the daemon took it, too").config;
         let guard = Guard::new(pilothouse::daemon::guard(&config));
         let store = Store::open(&folder.join("store").join(pilothouse::daemon::DATABASE)).expect("opened");
-        Self { guard, store }
+        Self { guard, store, login }
     }
 
     /// One sample of the window that began `cycle` hours after the epoch.
@@ -159,10 +169,7 @@ async fn a_full_limit_stops_and_its_reset_gives_back_over_a_kill_between() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let login = logged_in();
-        let mut house = House::build(&namespace, plan(&["web"], "act", &login)).await;
-        house.ask("version").await;
-        let beside = Beside::new(&house);
+        let (mut house, beside) = Beside::build(&namespace, &["web"], "act").await;
         let stop = beside.stop(1).await;
         assert_eq!(namespace.replicas("web").await, 0, "{stop:?}");
         let why = house.person.expect(SOON, says(&house, "Stopping web until the reset")).await;
@@ -190,10 +197,7 @@ async fn a_full_limit_stops_and_its_reset_gives_back_over_a_kill_between() {
 async fn a_stop_that_finds_nothing_to_stop_says_so_and_starts_nothing_later() {
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 0).await;
-        let login = logged_in();
-        let house = House::build(&namespace, plan(&["web"], "act", &login)).await;
-        house.ask("version").await;
-        let beside = Beside::new(&house);
+        let (house, beside) = Beside::build(&namespace, &["web"], "act").await;
         beside.stop(1).await;
         house.person.expect(SOON, says(&house, "Stopping web until the reset")).await;
         house.person.expect(SOON, says(&house, "web is already stopped; nothing was changed")).await;
@@ -208,10 +212,7 @@ async fn its_stop_is_found_behind_many_that_found_nothing_to_stop() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let login = logged_in();
-        let mut house = House::build(&namespace, plan(&["web"], "act", &login)).await;
-        house.ask("version").await;
-        let beside = Beside::new(&house);
+        let (mut house, beside) = Beside::build(&namespace, &["web"], "act").await;
         beside.stop(1).await;
         let generation = namespace.generation("web").await;
         house.running.kill().await;
@@ -238,10 +239,7 @@ async fn what_somebody_scaled_since_is_left_alone_even_if_it_looks_the_same() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let login = logged_in();
-        let house = House::build(&namespace, plan(&["web"], "act", &login)).await;
-        house.ask("version").await;
-        let beside = Beside::new(&house);
+        let (house, beside) = Beside::build(&namespace, &["web"], "act").await;
         beside.stop(1).await;
         kubectl_scale(&namespace, "web", 1).await;
         kubectl_scale(&namespace, "web", 0).await;
@@ -267,10 +265,7 @@ async fn a_person_overrides_the_guard_and_takes_over_from_it() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let login = logged_in();
-        let house = House::build(&namespace, plan(&["web"], "act", &login)).await;
-        house.ask("version").await;
-        let beside = Beside::new(&house);
+        let (house, beside) = Beside::build(&namespace, &["web"], "act").await;
         beside.stop(1).await;
         house.ask_until("start", "ready: 2/2").await;
         // The daemon's own guard may have seen it first; the words are read below.
@@ -299,10 +294,7 @@ async fn the_guard_may_do_what_an_acting_rule_names_and_observing_is_only_speaki
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 2).await;
         namespace.deployment("db", "fine", 1).await;
-        let login = logged_in();
-        let house = House::build(&namespace, plan(&["web", "db"], "observe", &login)).await;
-        house.ask("version").await;
-        let beside = Beside::new(&house);
+        let (house, beside) = Beside::build(&namespace, &["web", "db"], "observe").await;
         beside.sample(1, 95.0).await;
         assert_eq!(beside.sample(1, 95.0).await, Stepped { requests: 0, notices: 1 });
         assert_eq!(beside.sample(2, 0.0).await, Stepped { requests: 0, notices: 1 });
@@ -318,7 +310,7 @@ async fn the_guard_may_do_what_an_acting_rule_names_and_observing_is_only_speaki
 
         // The rule may act from now on, without a restart.
         let (bot, person) = (&house.bot, &house.person.user_id);
-        let toml = plan(&["web", "db"], "act", &login).toml(&house.synapse, bot, person, &namespace.name);
+        let toml = plan(&["web", "db"], "act", &beside.login).toml(&house.synapse, bot, person, &namespace.name);
         house.pilothouse.write_configuration(&toml);
         house.running.signal("HUP");
         house.running.line("rules and targets were read again", SOON).await;
@@ -334,10 +326,7 @@ async fn a_start_of_the_guard_that_a_kill_interrupted_is_finished_only_where_nob
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
         namespace.deployment("web", "fine", 2).await;
-        let login = logged_in();
-        let mut house = House::build(&namespace, plan(&["web"], "act", &login)).await;
-        house.ask("version").await;
-        let beside = Beside::new(&house);
+        let (mut house, beside) = Beside::build(&namespace, &["web"], "act").await;
         for (cycle, meddled) in [(1, false), (3, true)] {
             beside.stop(cycle).await;
             house.running.kill().await;

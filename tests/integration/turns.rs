@@ -118,17 +118,17 @@ async fn a_window_that_is_over_is_not_pushed_into_the_new_one_and_a_restart_hide
         push(20, 96.0, past).await;
         push(30, 52.0, next).await;
         house.running.line("bucket=desk/weekly_all", SOON).await;
-        let metrics = async |house: &House| {
-            let answer = reqwest::get(house.pilothouse.admin("/metrics")).await.expect("an answer");
-            answer.text().await.expect("text")
-        };
         let has = async |house: &House, wanted: &str| {
             let shown = async {
-                while !metrics(house).await.contains(wanted) {
+                while !house.pilothouse.metrics().await.contains(wanted) {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             };
-            assert!(tokio::time::timeout(SOON, shown).await.is_ok(), "{wanted} is not in\n{}", metrics(house).await);
+            assert!(
+                tokio::time::timeout(SOON, shown).await.is_ok(),
+                "{wanted} is not in\n{}",
+                house.pilothouse.metrics().await
+            );
         };
         has(&house, "usage_percent{bucket=\"desk/weekly_all\"} 52").await;
         let shown = house.ask("usage").await;
@@ -138,11 +138,11 @@ async fn a_window_that_is_over_is_not_pushed_into_the_new_one_and_a_restart_hide
         provider.on_usage(Reply::too_often(Some("3600")));
         house.running.line("usage was not read", SOON).await;
         let known = now().as_second();
-        let before = metrics(&house).await;
+        let before = house.pilothouse.metrics().await;
         assert!(house.running.stop(SOON).await.success());
         house.start_again().await;
         has(&house, "usage_percent{bucket=\"work/weekly_all\"} 40").await;
-        let after = metrics(&house).await;
+        let after = house.pilothouse.metrics().await;
         for name in ["usage_last_good_timestamp_seconds{account=\"work\"", "usage_blocked_until_timestamp_seconds{"] {
             let of = |text: &str| text.lines().find(|line| line.contains(name)).map(str::to_owned);
             // What is kept is the time of the answer, a moment after that of the question.

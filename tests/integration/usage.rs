@@ -98,8 +98,7 @@ async fn a_person_draws_mutes_asks_and_reads_what_is_wrong() {
         assert!(now.body().contains("may not be asked before"), "{}", now.body());
         let shown = house.ask("usage").await;
         assert!(shown.body().contains("81 %") && shown.body().contains("left alone until"), "{}", shown.body());
-        let metrics = house.pilothouse.admin("/metrics");
-        let metrics = reqwest::get(metrics).await.expect("an answer").text().await.expect("text");
+        let metrics = house.pilothouse.metrics().await;
         for name in ["usage_percent{bucket=\"work/weekly_all\"} 81", "usage_polls_total{account=\"work\""] {
             assert!(metrics.contains(name), "{name} is not in\n{metrics}");
         }

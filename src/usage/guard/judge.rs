@@ -8,7 +8,7 @@ use super::Settings;
 use super::deed::{Course, Past, Will};
 use super::notice::{Action, Keeper, News, Notice, Reason, Request, gather};
 use super::rule::{Rule, View};
-use super::state::{Asked, Key, Meddled, Seen, State};
+use super::state::{Asked, Key, Meddled, Seen, State, account_of};
 use crate::usage::bucket::Bucket;
 
 /// A request that failed is made again after one interval, then two, four and so on; after so many doublings the pause
@@ -387,11 +387,6 @@ impl<'a> Sight<'a> {
         let notice = Notice { rule: key.rule.clone(), targets, bucket: bucket.to_owned(), cycle, news };
         self.actions.push(Action::Say(notice));
     }
-}
-
-/// The account of a bucket's key, which an account's own name is, too.
-fn account_of(bucket: &str) -> &str {
-    bucket.split('/').next().unwrap_or(bucket)
 }
 
 fn is_failed(course: Option<Course>) -> bool {

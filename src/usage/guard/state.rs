@@ -148,7 +148,7 @@ impl State {
 
     /// Says whether a bucket of this account holds the target.
     pub(super) fn holds_for(&self, account: &str) -> bool {
-        self.holding().any(|bucket| bucket.split('/').next() == Some(account))
+        self.holding().any(|bucket| account_of(bucket) == account)
     }
 
     /// The stop that took the replicas away, where the bucket for which it was made has let go since.
@@ -277,6 +277,11 @@ impl Claim {
     fn is_of_use(&self) -> bool {
         self.met.is_some() || self.held.is_some() || self.rests.is_some()
     }
+}
+
+/// The account of a bucket's key, which an account's own name is, too.
+pub(super) fn account_of(bucket: &str) -> &str {
+    bucket.split('/').next().unwrap_or(bucket)
 }
 
 /// A short name for a list of words that no other list has.

@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Overview, Shown, Watched};
-use crate::usage::bucket::blocking;
 
 impl Overview {
     /// Every account with every limit, what is foretold of it, and how old each number is.
@@ -18,11 +17,10 @@ impl Overview {
 
 fn account(watched: &Watched, now: Timestamp) -> Value {
     let snapshot = watched.snapshot.as_ref();
-    let binding = blocking(watched.buckets.iter().map(|shown| &shown.reading), now).first().map(|full| {
-        let pays = watched.buckets.iter().find(|shown| shown.reading.pays());
+    let binding = watched.used_up(now).first().map(|full| {
         json!({
             "by": full.bucket.to_string(), "until": full.resets_at,
-            "paid_by": pays.map(|shown| shown.reading.bucket.to_string()),
+            "paid_by": watched.paying().map(|reading| reading.bucket.to_string()),
         })
     });
     json!({

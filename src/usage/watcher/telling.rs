@@ -34,8 +34,8 @@ impl Watcher {
             }
             return;
         };
-        let before = self.failing.insert(index, error.to_string());
-        if before.is_some_and(|before| before == error.to_string()) {
+        let why = error.to_string();
+        if self.failing.insert(index, why.clone()) == Some(why) {
             tracing::debug!(account, source, %error, "usage was not read");
         } else {
             tracing::warn!(account, source, %error, "usage was not read");

@@ -111,6 +111,12 @@ impl Pilothouse {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
+    /// What its metrics say now.
+    pub(crate) async fn metrics(&self) -> String {
+        let answer = reqwest::get(self.admin("/metrics")).await.expect("an answer");
+        answer.text().await.expect("text")
+    }
+
     /// Starts it.
     pub(crate) fn start(&self) -> Running {
         self.start_with(&[])
