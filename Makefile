@@ -7,6 +7,7 @@ DENY := 0.20.2
 hash = $(shell sha256sum $(1) | cut -c1-16)
 CONTROL_PLANE := $(CACHE)/control-plane-$(call hash,tests/control-plane/go.sum)
 PYTHON := $(CACHE)/python-$(call hash,tests/requirements.txt)
+PREDECESSOR := $(CACHE)/predecessor-$(call hash,tests/predecessor/requirements.txt)
 CARGO_DENY := $(CACHE)/cargo-deny-$(DENY)/bin/cargo-deny
 
 export PILOTHOUSE_CACHE := $(CACHE)
@@ -28,9 +29,9 @@ test: control-plane synapse ## runs every test, on a real homeserver and a real 
 	@# They wait more than they compute.
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --locked $(if $(TEST),-- $(TEST))
 
-figures: control-plane synapse ## measures the image's release binary: size, memory, start, speed (builds it first, some minutes)
+figures: control-plane synapse $(PREDECESSOR)/.complete ## measures the image's release binary, beside its predecessor: size, memory, start, speed (builds it first, some minutes)
 	binary=$$(k8s/image.sh binary) && PILOTHOUSE_BINARY=$$binary PILOTHOUSE_ROUNDS=$(or $(ROUNDS),100) \
-	    cargo test --locked --test integration -- --exact figures::figures --nocapture
+	    PILOTHOUSE_PREDECESSOR="$(PREDECESSOR)/bin/python" cargo test --locked --test integration -- --exact figures::figures --nocapture
 
 lint: ## checks the format and runs clippy
 	cargo fmt --check
@@ -59,6 +60,13 @@ $(PYTHON)/.complete:
 	    echo "installing Synapse and matrix-nio ..." >&2; \
 	    rm -rf "$(PYTHON)" && python3 -m venv "$(PYTHON)" && \
 	    "$(PYTHON)/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt && touch $@; fi
+
+# It asks for Python 3.14 and runs on 3.11 as well.
+$(PREDECESSOR)/.complete:
+	@echo "installing the predecessor ..." >&2; \
+	    rm -rf "$(PREDECESSOR)" && python3 -m venv "$(PREDECESSOR)" && \
+	    "$(PREDECESSOR)/bin/pip" install --quiet --disable-pip-version-check --ignore-requires-python --no-deps \
+	    -r tests/predecessor/requirements.txt && touch $@
 
 # It reads a few files: optimizing it takes longer than all that it will ever do here.
 $(CARGO_DENY):

@@ -4,6 +4,11 @@
 //! The person's side is bare HTTP, so that no client's own work is in the times: commands are encrypted beforehand by a
 //! client that hears nothing, and an answer is known by the relation that stands outside its ciphertext.
 
+#[path = "figures/bare.rs"]
+mod bare;
+#[path = "figures/predecessor.rs"]
+mod predecessor;
+
 use std::fmt::Write as _;
 use std::future::ready;
 use std::pin::Pin;
@@ -14,111 +19,20 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
 use pilothouse::store::Store;
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use serde_json::json;
 use tokio::time::Instant;
 
+use self::bare::{Asked, Bare, Pair};
+use self::predecessor::Predecessor;
 use crate::support::bot::eventually;
 use crate::support::control_plane::{Namespace, with_namespace};
 use crate::support::environment;
 use crate::support::house::{House, Plan, SOON};
-use crate::support::http;
 use crate::support::journal::Journal;
 use crate::support::process::binary;
-use crate::support::synapse::{Account, Synapse};
 
 /// Rounds of each kind in a test; `PILOTHOUSE_ROUNDS` sets another number.
 const ROUNDS: usize = 10;
-
-/// Somebody at the client-server API with nothing between: what is in a room comes with the time of its coming.
-struct Bare {
-    http: reqwest::Client,
-    url: String,
-    token: String,
-    events: mpsc::UnboundedReceiver<(Instant, Value)>,
-    /// What has come and was not waited for yet: on a busy machine a receipt may come before its answer.
-    came: Vec<(Instant, Value)>,
-    sync: JoinHandle<()>,
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        self.sync.abort();
-    }
-}
-
-impl Bare {
-    async fn log_in(synapse: &Synapse, account: &Account) -> Self {
-        let token = synapse.login(account).await.access_token;
-        let (http, url) = (http(), synapse.url().to_owned());
-        let (coming, events) = mpsc::unbounded_channel();
-        let first = Self::poll(&http, &url, &token, None).await;
-        let (client, base, bearer) = (http.clone(), url.clone(), token.clone());
-        let sync = tokio::spawn(async move {
-            let mut since = first["next_batch"].as_str().map(str::to_owned);
-            loop {
-                let answer = Self::poll(&client, &base, &bearer, since.as_deref()).await;
-                let at = Instant::now();
-                since = answer["next_batch"].as_str().map(str::to_owned);
-                for room in answer["rooms"]["join"].as_object().into_iter().flat_map(serde_json::Map::values) {
-                    for part in ["timeline", "ephemeral"] {
-                        for event in room[part]["events"].as_array().into_iter().flatten() {
-                            drop(coming.send((at, event.clone())));
-                        }
-                    }
-                }
-            }
-        });
-        Self { http, url, token, events, came: Vec::new(), sync }
-    }
-
-    async fn poll(http: &reqwest::Client, url: &str, token: &str, since: Option<&str>) -> Value {
-        let timeout = if since.is_some() { "30000" } else { "0" };
-        // Typing would end the poll: what is measured is messages. Receipts come after them.
-        let none = json!({ "types": [] });
-        let room = json!({ "ephemeral": { "types": ["m.receipt"] }, "account_data": none });
-        let filter = json!({ "presence": none, "account_data": none, "room": room }).to_string();
-        let mut query = vec![("timeout", timeout), ("filter", filter.as_str())];
-        query.extend(since.map(|since| ("since", since)));
-        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
-        let request = http.get(format!("{url}/_matrix/client/v3/sync?{query}")).bearer_auth(token);
-        request.send().await.expect("an answer").json().await.expect("JSON")
-    }
-
-    async fn send(&self, room: &str, kind: &str, content: &Value) -> (Instant, String) {
-        let txn = format!("bare{}", fastrand());
-        let url = format!("{}/_matrix/client/v3/rooms/{room}/send/{kind}/{txn}", self.url);
-        let at = Instant::now();
-        let answer = self.http.put(url).bearer_auth(&self.token).json(content).send().await.expect("an answer");
-        let answer: Value = answer.json().await.expect("JSON");
-        (at, answer["event_id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned())
-    }
-
-    /// Waits for an event, and gives when it came.
-    async fn wait(&mut self, wanted: impl Fn(&Value) -> bool) -> (Instant, Value) {
-        if let Some(known) = self.came.iter().position(|(_, event)| wanted(event)) {
-            return self.came.remove(known);
-        }
-        let found = async {
-            loop {
-                let (at, event) = self.events.recv().await.expect("the sync goes on");
-                if wanted(&event) {
-                    return (at, event);
-                }
-                self.came.push((at, event));
-            }
-        };
-        tokio::time::timeout(SOON, found).await.expect("it comes in time")
-    }
-}
-
-/// A number that no other call gives.
-fn fastrand() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
 
 /// Milliseconds at a quantile.
 fn quantile(times: &[Duration], quantile: f64) -> f64 {
@@ -132,50 +46,6 @@ fn quantile(times: &[Duration], quantile: f64) -> f64 {
     )]
     let index = ((times.len() - 1) as f64 * quantile).round() as usize;
     times[index].as_secs_f64() * 1000.0
-}
-
-/// Two bare clients in an encrypted room: one asks, the other answers as soon as it reads that, and the first reads the
-/// answer. What they send are events as those of a question and its answer, in all that a homeserver sees of them.
-struct Pair {
-    one: Bare,
-    two: Bare,
-    asks: String,
-    room: String,
-    question: Value,
-    answer: Value,
-}
-
-impl Pair {
-    async fn meet(synapse: &Synapse, question: Value, answer: Value) -> Self {
-        let (one, two) = (synapse.register("one").await, synapse.register("two").await);
-        let token = synapse.login(&one).await.access_token;
-        let encryption = json!({
-            "type": "m.room.encryption",
-            "state_key": "",
-            "content": { "algorithm": "m.megolm.v1.aes-sha2" },
-        });
-        let body = json!({ "invite": [two.user_id], "initial_state": [encryption] });
-        let room = synapse.call(&token, http::Method::POST, "/_matrix/client/v3/createRoom", Some(body)).await;
-        let room = room["room_id"].as_str().expect("a room").to_owned();
-        crate::support::bot::join(synapse, &two, &room).await;
-        let asks = one.user_id.clone();
-        let (one, two) = (Bare::log_in(synapse, &one).await, Bare::log_in(synapse, &two).await);
-        Self { one, two, asks, room, question, answer }
-    }
-
-    /// One question and its answer. `beside` is what the second does while it answers.
-    async fn round_trip(&mut self, beside: impl Future<Output = ()>) -> Asked {
-        let Self { one, two, asks, room, question, answer } = self;
-        let asking = one.ask(room, ("m.room.encrypted".to_owned(), question.clone()));
-        let answering = async {
-            let asked = |event: &Value| event["sender"] == asks.as_str() && event["type"] == "m.room.encrypted";
-            let (_, event) = two.wait(asked).await;
-            let mut content = answer.clone();
-            content["m.relates_to"]["m.in_reply_to"]["event_id"] = event["event_id"].clone();
-            tokio::join!(two.send(room, "m.room.encrypted", &content), beside);
-        };
-        tokio::join!(asking, answering).0
-    }
 }
 
 /// What somebody sees of a Deployment who watches it.
@@ -227,14 +97,19 @@ impl<'a> Unwatched<'a> {
             deployments.patch_scale(Self::NAME, &PatchParams::default(), &scale).await.expect("it scales");
         };
         let (so, asked) = tokio::join!(self.watch.until(replicas), pair.round_trip(scale));
-        let rests = |deployment: &Deployment| {
-            let status = deployment.status.clone().unwrap_or_default();
-            let observed = status.observed_generation == deployment.metadata.generation;
-            observed && [status.replicas, status.available_replicas].map(Option::unwrap_or_default) == [replicas; 2]
-        };
-        self.namespace.wait(Self::NAME, SOON, rests).await;
+        rests(self.namespace, Self::NAME, replicas).await;
         (so - asked.at, asked.came - asked.at)
     }
+}
+
+/// Waits until nothing moves any more because of a change to so many replicas.
+async fn rests(namespace: &Namespace, name: &str, replicas: i32) {
+    let rests = |deployment: &Deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        let observed = status.observed_generation == deployment.metadata.generation;
+        observed && [status.replicas, status.available_replicas].map(Option::unwrap_or_default) == [replicas; 2]
+    };
+    namespace.wait(name, SOON, rests).await;
 }
 
 /// The same words, written differently each time: a text that is repeated in one session is checked for replay.
@@ -243,29 +118,6 @@ fn spelled(word: &str, round: usize) -> String {
     let letters =
         letters.map(|(i, c)| if round >> i & 1 == 1 { c.to_ascii_uppercase() } else { c }).collect::<String>();
     letters + " ".repeat(1 + (round >> word.len())).as_str()
-}
-
-/// A sealed event and the first reply to it.
-struct Asked {
-    id: String,
-    at: Instant,
-    came: Instant,
-    reply: Value,
-}
-
-impl Bare {
-    /// Sends a sealed event, and waits for the first reply to it.
-    async fn ask(&mut self, room: &str, (kind, content): (String, Value)) -> Asked {
-        let (at, id) = self.send(room, &kind, &content).await;
-        let replies = |event: &Value| event["content"]["m.relates_to"]["m.in_reply_to"]["event_id"] == id.as_str();
-        let (came, reply) = self.wait(replies).await;
-        Asked { id, at, came, reply }
-    }
-
-    /// Waits until somebody has read an event: with that, a round is over.
-    async fn read(&mut self, by: &str, id: &str) {
-        self.wait(|event| event["type"] == "m.receipt" && event["content"][id]["m.read"][by].is_object()).await;
-    }
 }
 
 /// A question that needs nothing but the room.
@@ -322,6 +174,7 @@ async fn figures() {
         }
         house.ask("version").await;
         let idle = resident(house.running.pid());
+        let mut predecessor = Predecessor::meet(&house, &namespace).await;
         let mut bare = Bare::log_in(&house.synapse, &house.account).await;
         // Two clients in each room: a third would be served before the one that is measured, or beside it.
         house.person.stop_following().await;
@@ -332,8 +185,9 @@ async fn figures() {
         let journal = Journal::of(&house);
         let mut watch = Changes::of(&namespace, "web");
         let mut unwatched = Unwatched::make(&namespace).await;
-        let (mut bares, mut moved, mut scaling, mut changed, mut answered, mut told) =
-            (vec![], vec![], vec![], vec![], vec![], vec![]);
+        let (mut bares, mut told) = (vec![], vec![]);
+        let (mut moved, mut scaling, mut changed, mut answered) = (vec![], vec![], vec![], vec![]);
+        let (mut moved_before, mut answered_before) = (vec![], vec![]);
         // Each kind in turn, so that whatever else the machine does falls on all of them alike; and those that are held
         // against each other in both orders, because a command leaves the machine busy for a moment.
         for round in 0..rounds {
@@ -351,9 +205,19 @@ async fn figures() {
                 let asked = pair.round_trip(ready(())).await;
                 bares.push(asked.came - asked.at);
             }
+            if let Some(predecessor) = predecessor.as_mut().filter(|_| bare_first) {
+                let (so, came) = predecessor.command(&house, &mut bare, round).await;
+                moved_before.push(so);
+                answered_before.push(came);
+            }
             let (so, came) = command(&house, &mut bare, &journal.store, &mut watch, round).await;
             changed.push(so);
             answered.push(came);
+            if let Some(predecessor) = predecessor.as_mut().filter(|_| !bare_first) {
+                let (so, came) = predecessor.command(&house, &mut bare, round).await;
+                moved_before.push(so);
+                answered_before.push(came);
+            }
             if !bare_first {
                 let (so, came) = unwatched.round_trip(&mut pair, round).await;
                 moved.push(so);
@@ -369,7 +233,7 @@ async fn figures() {
         let _ = writeln!(table, "  resident after the start    {idle:8.1} MiB");
         let _ = writeln!(table, "  resident after {rounds:4} rounds  {busy:8.1} MiB");
         let _ = writeln!(table, "  restart to ready (p50 of 3) {:8.0} ms", quantile(&starts, 0.5));
-        for (what, times, of, bare) in [
+        let mut rows = vec![
             ("two bare clients", &bares, "", &bares),
             ("version → answer", &told, "the two", &bares),
             ("two that scale → replicas", &moved, "", &moved),
@@ -377,7 +241,17 @@ async fn figures() {
             ("start, stop → replicas", &changed, "two that scale", &moved),
             ("start, stop → first answer", &answered, "two that scale", &scaling),
             ("start, stop → first answer", &answered, "the two", &bares),
-        ] {
+        ];
+        if let Some(predecessor) = &predecessor {
+            let _ = writeln!(table, "  predecessor, resident       {:8.1} MiB", resident(predecessor.pid()));
+            rows.extend([
+                ("predecessor → replicas", &moved_before, "", &moved_before),
+                ("predecessor → answer", &answered_before, "", &answered_before),
+                ("start, stop → replicas", &changed, "the predecessor", &moved_before),
+                ("start, stop → first answer", &answered, "the predecessor", &answered_before),
+            ]);
+        }
+        for (what, times, of, bare) in rows {
             let [half, most, bare] = [(times, 0.5), (times, 0.9), (bare, 0.5)].map(|(times, at)| quantile(times, at));
             let ratio = if of.is_empty() { String::new() } else { format!("{:5.2} × {of}", half / bare) };
             let _ = writeln!(table, "  {what:31}{half:8.1} ms p50 {most:8.1} ms p90 {ratio}");
