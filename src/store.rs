@@ -1,8 +1,8 @@
 //! Pilothouse's own memory: one SQLite file beside the Matrix store, and the only SQL.
 //!
 //! What came in ([`inbox`]) and what must go out ([`outbox`]) survive a kill at any instant: every method that writes is one
-//! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`); only the sights of [`replay`] wait for the
-//! entry that they belong to, and answers to what ordered nothing. What only reads has a connection
+//! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`); only arrivals wait for what is written about
+//! them, the sights of [`replay`] for their arrivals, and answers to what ordered nothing for their sending. What only reads has a connection
 //! of its own and never waits for a disk. The payloads that the queues carry are JSON of their owners' types; the store does not
 //! look inside.
 

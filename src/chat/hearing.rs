@@ -16,7 +16,8 @@ use super::event::{Event, names_one_of, strip_name};
 use crate::chat::rooms::Rooms;
 use crate::chat::trust::Trust;
 use crate::chat::trust::replay::{Replay, Sight};
-use crate::chat::{Address, Context, Message};
+use crate::chat::trust::standing::Evidence;
+use crate::chat::{Address, Context, Message, Standing};
 use crate::store::inbox::Arrival;
 
 /// How long the homeserver is left to the answer before a message index is asked for.
@@ -80,7 +81,15 @@ impl Hearing {
 
         let sights: Vec<Option<Sight>> = meanings.iter().map(sight).collect();
         let asked = sights.iter().flatten().map(|s| (s.session.clone(), s.digest.clone(), s.event.clone())).collect();
-        let mut earlier = self.context.store.sighted_all(asked).await?.into_iter();
+        // What speaks for a single message is gathered beside that: somebody waits for it.
+        let single = async {
+            match meanings.as_slice() {
+                [Meaning::Text(text)] => Some(self.evidence(text).await),
+                _ => None,
+            }
+        };
+        let (earlier, mut gathered) = tokio::join!(self.context.store.sighted_all(asked), single);
+        let mut earlier = earlier?.into_iter();
         let mut known: HashMap<String, u32> = meanings
             .iter()
             .filter_map(|meaning| match meaning {
@@ -119,7 +128,12 @@ impl Hearing {
                     Err(error) => return Err(error),
                 },
             };
-            judged.arrivals.push(self.arrival(text, replayed).await?);
+            let evidence = match gathered.take() {
+                Some(gathered) => gathered?,
+                None => self.evidence(&text).await?,
+            };
+            let standing = self.trust.standing(&Evidence { replayed, ..evidence });
+            judged.arrivals.push(self.arrival(text, standing).await?);
         }
         Ok(judged)
     }
@@ -142,10 +156,13 @@ impl Hearing {
         });
     }
 
-    async fn arrival(&self, text: Text, replayed: bool) -> anyhow::Result<Arrival> {
+    async fn evidence(&self, text: &Text) -> anyhow::Result<Evidence> {
+        let sender = UserId::parse(&text.event.sender).context("an allowed user's id")?;
+        self.trust.evidence(&text.room, &sender, text.info.as_deref()).await
+    }
+
+    async fn arrival(&self, text: Text, standing: Standing) -> anyhow::Result<Arrival> {
         let Text { room, event, body, info, .. } = text;
-        let sender = UserId::parse(&event.sender).context("an allowed user's id")?;
-        let standing = self.trust.standing(&room, &sender, info.as_deref(), replayed).await?;
         let (address, text) = self.address(&room, &event, &body).await;
         let message = Message {
             who: event.sender.clone(),

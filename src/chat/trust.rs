@@ -60,27 +60,20 @@ impl Trust {
         Self { context, fresh: Mutex::default(), asked: Mutex::default(), failed: Mutex::default() }
     }
 
-    /// Says whether a message is its sender's word. In the steady state this reads only what lies here.
+    /// Says whether a message is its sender's word.
+    pub(crate) fn standing(&self, evidence: &Evidence) -> Standing {
+        judge(self.context.trust.mode, evidence)
+    }
+
+    /// Gathers what speaks for and against a message, but for replay. In the steady state this reads only what lies here.
     ///
     /// # Errors
     /// Where the room's encryption is unknown and cannot be asked for, or a store cannot be read.
-    pub(crate) async fn standing(
+    pub(crate) async fn evidence(
         &self,
         room: &Room,
         sender: &UserId,
         info: Option<&EncryptionInfo>,
-        replayed: bool,
-    ) -> anyhow::Result<Standing> {
-        let evidence = self.evidence(room, sender, info, replayed).await?;
-        Ok(judge(self.context.trust.mode, &evidence))
-    }
-
-    async fn evidence(
-        &self,
-        room: &Room,
-        sender: &UserId,
-        info: Option<&EncryptionInfo>,
-        replayed: bool,
     ) -> anyhow::Result<Evidence> {
         let mut evidence = Evidence {
             room_encrypted: is_encrypted(room).await?,
@@ -89,7 +82,7 @@ impl Trust {
             identity: None,
             pin: None,
             device: None,
-            replayed,
+            replayed: false,
         };
         let Some(info) = info.filter(|_| evidence.room_encrypted) else { return Ok(evidence) };
 

@@ -184,7 +184,7 @@ impl Operator {
         let verb = command.verb();
         tracing::info!(verb = verb.word(), room = %entry.room, "granted");
         match orders.as_slice() {
-            [Order::Scale(order)] => self.scale(entry, message, order, book).await,
+            [Order::Scale(order)] => Box::pin(self.scale(entry, message, order, book)).await,
             [Order::Restart(order)] => self.restart(entry, message, order, book).await,
             [Order::Repin(order)] => self.repin(entry, message, order, book).await,
             [Order::Mute(order)] => {

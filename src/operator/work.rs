@@ -13,7 +13,7 @@ use crate::policy::{Repin, Restart, Scale};
 use crate::reply::{Change, Report};
 use crate::store::inbox::{Done, Entry, Started};
 use crate::store::outbox::Speech;
-use crate::store::watches::NewWatch;
+use crate::store::watches::{NewWatch, Watch};
 use crate::store::{Store, StoreError, outcome};
 
 /// An absolute order, as the journal keeps it.
@@ -70,8 +70,14 @@ impl Operator {
         let Some(target) = book.target(order.target()).cloned() else {
             return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
         };
-        // Autoscalers are read beside the workload: they cost no time of their own.
-        let (workload, owners) = tokio::join!(self.cluster.workload(&target), self.cluster.owners(&target));
+        // Read beside the workload: autoscalers and the journal cost no time of their own.
+        let key = target.key();
+        let (workload, owners, past) = tokio::join!(
+            self.cluster.workload(&target),
+            self.cluster.owners(&target),
+            self.store.past(entry.id, &key),
+        );
+        let past = past?;
         let workload = match workload {
             Ok(workload) => workload,
             Err(error) => {
@@ -79,7 +85,7 @@ impl Operator {
                 return self.failed(entry, message, None, &target, verb, error).await;
             }
         };
-        if self.store.has_newer(entry.id, &target.key()).await? {
+        if past.overtaken {
             return self.overtaken(entry, message, target, order_verb(order)).await;
         }
         if message.who == GUARD
@@ -88,15 +94,14 @@ impl Operator {
         {
             return self.left_alone(entry, message, target, workload.desired, hands).await;
         }
-        let remembered = self.store.remembered(&target.key()).await?;
-        let Some(to) = order.resolve(workload.desired, remembered) else {
+        let Some(to) = order.resolve(workload.desired, past.remembered) else {
             return self.unchanged(entry, message, target, &workload).await;
         };
         let change = Change::Scale { from: workload.desired, to };
         let owners = owners.into_iter().chain(workload.managed_by).collect();
         let work = Work { target, change, owners, generation: Some(workload.generation + 1) };
         let remember = (to == 0).then_some(workload.desired);
-        self.perform(entry, message, &work, remember, book).await
+        self.perform(entry, message, &work, remember, past.watches, book).await
     }
 
     pub(super) async fn restart(
@@ -120,11 +125,12 @@ impl Operator {
             }
             Err(error) => return self.failed(entry, message, None, &target, verb, error).await,
         }
-        if self.store.has_newer(entry.id, &target.key()).await? {
+        let past = self.store.past(entry.id, &target.key()).await?;
+        if past.overtaken {
             return self.overtaken(entry, message, target, verb).await;
         }
         let work = Work { target, change: Change::Restart, owners: vec![], generation: None };
-        self.perform(entry, message, &work, None, book).await
+        self.perform(entry, message, &work, None, past.watches, book).await
     }
 
     /// Says that everything is as wanted, and journals who wanted it: a `stop` of what is stopped may still change whose
@@ -177,6 +183,7 @@ impl Operator {
         message: &Message,
         work: &Work,
         remember: Option<i32>,
+        older: Vec<Watch>,
         book: &Book,
     ) -> Result<(), StoreError> {
         let started = Started {
@@ -188,7 +195,7 @@ impl Operator {
         };
         let row = self.store.start(started, now()).await?;
         self.outbox.notify_one();
-        self.act(entry, message, work, row, book).await
+        self.act(entry, message, work, row, older, book).await
     }
 
     /// A command whose key came late must not undo what was said after it.
@@ -197,16 +204,18 @@ impl Operator {
         self.answer(entry, message, outcome::OVERTAKEN, &Report::Overtaken { target, verb }).await
     }
 
-    /// Carries a journaled order out and journals what came of it. Absolute, so that it may be done twice.
+    /// Carries a journaled order out and journals what came of it. Absolute, so that it may be done twice. `older`: watches
+    /// that end with it.
     pub(super) async fn act(
         &self,
         entry: &Entry,
         message: &Message,
         work: &Work,
         row: Option<i64>,
+        older: Vec<Watch>,
         book: &Book,
     ) -> Result<(), StoreError> {
-        self.supersede(entry, message, work).await?;
+        self.supersede(message, work, older).await?;
         let began = now();
         self.cluster.quiet(&work.target, began + book.rollout_deadline);
         let verb = work.change.verb();
@@ -239,9 +248,8 @@ impl Operator {
     }
 
     /// Ends the older watches of the target: their messages say who took over.
-    async fn supersede(&self, entry: &Entry, message: &Message, work: &Work) -> Result<(), StoreError> {
-        let key = work.target.key();
-        for watch in self.store.watches().await?.into_iter().filter(|w| w.target == key && w.inbox != entry.id) {
+    async fn supersede(&self, message: &Message, work: &Work, watches: Vec<Watch>) -> Result<(), StoreError> {
+        for watch in watches {
             let Some(older) = watching::Job::restore(&watch) else { continue };
             let report = Report::Superseded {
                 target: older.target.clone(),

@@ -1,18 +1,40 @@
-//! The replicas that a `stop` took away: what `start` without a number gives back.
+//! What is known of a target when a command for it is about to become an order; among it the replicas that a `stop` took
+//! away, which `start` without a number gives back.
 
 use rusqlite::OptionalExtension;
 
+use super::watches::{self, Watch};
 use super::{Store, StoreError};
 
+/// What the journal says of a target to a command that holds its lane: nobody else changes any of it meanwhile, but that
+/// a watch may end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// A command that arrived after this one was started before it: one whose key came late must not undo it.
+    pub overtaken: bool,
+    /// Replicas that the last `stop` took away.
+    pub remembered: Option<i32>,
+    /// Rollouts of older orders under watch.
+    pub watches: Vec<Watch>,
+}
+
 impl Store {
-    /// Gives the replicas that the last `stop` of the target took away.
+    /// Gives what was before the command `id` for the target.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
-    pub async fn remembered(&self, target: &str) -> Result<Option<i32>, StoreError> {
+    pub async fn past(&self, id: i64, target: &str) -> Result<Past, StoreError> {
         let target = target.to_owned();
         self.read(move |tx| {
-            Ok(tx.query_row("SELECT replicas FROM memory WHERE target = ?1", [target], |row| row.get(0)).optional()?)
+            let newer = "SELECT 1 FROM inbox newer, inbox this WHERE this.id = ?2 AND newer.target = ?1
+                           AND newer.started_at IS NOT NULL
+                           AND coalesce(newer.parent, newer.id) > coalesce(this.parent, this.id)";
+            let overtaken = tx.prepare(newer)?.exists((&target, id))?;
+            let memory = "SELECT replicas FROM memory WHERE target = ?1";
+            let remembered = tx.query_row(memory, [&target], |row| row.get(0)).optional()?;
+            let watches = watches::list(tx)?.into_iter();
+            let watches = watches.filter(|watch| watch.target == target && watch.inbox != id).collect();
+            Ok(Past { overtaken, remembered, watches })
         })
         .await
     }

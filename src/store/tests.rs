@@ -81,7 +81,7 @@ async fn a_command_goes_from_received_to_told_and_survives_each_step() {
     drop(store);
     store = place.open();
     assert_eq!(store.unfinished().await.unwrap()[0].state, State::Started);
-    assert_eq!(store.remembered("Deployment/apps/web").await.unwrap(), Some(3));
+    assert_eq!(store.past(0, "Deployment/apps/web").await.unwrap().remembered, Some(3));
     assert_eq!(store.answer_row(id).await.unwrap(), Some(row));
     let watch = NewWatch { target: "Deployment/apps/web".to_owned(), payload: "{}".to_owned(), deadline: at(600) };
     let done = Done { message: Some(row), watch: Some(watch), ..Done::silent(id, "scaled") };
@@ -130,7 +130,7 @@ async fn stop_never_remembers_zero_and_keeps_what_it_remembered() {
         let started = Started { id, target: "k".to_owned(), work: "{}".to_owned(), remember, progress: None };
         store.start(started, at(1)).await.unwrap();
     }
-    assert_eq!(store.remembered("k").await.unwrap(), Some(4));
+    assert_eq!(store.past(0, "k").await.unwrap().remembered, Some(4));
 }
 
 #[tokio::test]
@@ -235,9 +235,9 @@ async fn parts_stand_in_the_place_of_their_whole() {
     let started =
         Started { id: entries[0].id, target: "k".to_owned(), work: "{}".to_owned(), remember: None, progress: None };
     store.start(started.clone(), at(2)).await.unwrap();
-    assert!(!store.has_newer(later, "k").await.unwrap());
+    assert!(!store.past(later, "k").await.unwrap().overtaken);
     store.start(Started { id: later, ..started }, at(3)).await.unwrap();
-    assert!(store.has_newer(entries[0].id, "k").await.unwrap());
+    assert!(store.past(entries[0].id, "k").await.unwrap().overtaken);
 }
 
 #[tokio::test]
@@ -377,7 +377,7 @@ async fn a_file_of_every_earlier_version_is_read_and_brought_up() {
         let store = Store::open(&path).unwrap();
         let waiting = store.received(10).await.unwrap();
         assert_eq!(waiting.iter().map(|entry| entry.event.as_str()).collect::<Vec<_>>(), ["$two"], "{version}");
-        assert_eq!(store.remembered("Deployment/apps/web").await.unwrap(), Some(2));
+        assert_eq!(store.past(0, "Deployment/apps/web").await.unwrap().remembered, Some(2));
         assert_eq!(store.cursor("sync").await.unwrap().as_deref(), Some("s72594_4483_1934"));
         // What came with later versions works on it.
         store.mute(at(100)).await.unwrap();

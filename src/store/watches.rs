@@ -47,28 +47,29 @@ pub(super) fn put(
     Ok(())
 }
 
+pub(super) fn list(tx: &Transaction<'_>) -> Result<Vec<Watch>, StoreError> {
+    let mut statement =
+        tx.prepare("SELECT inbox, target, payload, outbox, since, deadline FROM watch ORDER BY since, inbox")?;
+    let rows = statement.query_map([], |row| {
+        Ok(Watch {
+            inbox: row.get("inbox")?,
+            target: row.get("target")?,
+            payload: row.get("payload")?,
+            outbox: row.get("outbox")?,
+            since: time(row, "since")?,
+            deadline: time(row, "deadline")?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 impl Store {
     /// Lists the watches, oldest first.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub async fn watches(&self) -> Result<Vec<Watch>, StoreError> {
-        self.read(|tx| {
-            let mut statement =
-                tx.prepare("SELECT inbox, target, payload, outbox, since, deadline FROM watch ORDER BY since, inbox")?;
-            let rows = statement.query_map([], |row| {
-                Ok(Watch {
-                    inbox: row.get("inbox")?,
-                    target: row.get("target")?,
-                    payload: row.get("payload")?,
-                    outbox: row.get("outbox")?,
-                    since: time(row, "since")?,
-                    deadline: time(row, "deadline")?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.read(list).await
     }
 
     /// Says how a watch goes on. Gives `false` if it has ended: then nothing is said.
