@@ -39,7 +39,7 @@ pub use kubectl::{RolloutState, deployment_rollout, stateful_set_rollout};
 pub use rollout::{Progress, Wanted};
 pub use status::Description;
 pub use trouble::{Cause, Trouble, pod_troubles};
-pub use workload::{Workload, Writer};
+pub use workload::{Version, Workload, Writer};
 
 /// Name under which Pilothouse writes (`metadata.managedFields`) and reports Kubernetes Events.
 pub const FIELD_MANAGER: &str = "pilothouse";

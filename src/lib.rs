@@ -39,6 +39,7 @@ pub mod trust;
 
 pub mod admin;
 pub mod config;
+pub mod file;
 pub mod retry;
 pub mod shutdown;
 pub mod telemetry;

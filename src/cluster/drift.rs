@@ -81,7 +81,7 @@ impl From<&Snapshot> for Shape {
             available: workload.available,
             complete: workload.rollout == RolloutState::Complete,
             stalled: workload.rollout == RolloutState::DeadlineExceeded,
-            generation: workload.generation,
+            generation: workload.version.generation,
             by: workload.scaled_by.as_ref().map(|writer| writer.manager.clone()),
         }
     }

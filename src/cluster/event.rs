@@ -54,7 +54,7 @@ impl Cluster {
         }
         let Record { id, reason, note, at } = record;
         // Without the uid, `kubectl describe` does not show it.
-        let uid = self.snapshot(target).await?.uid;
+        let uid = self.snapshot(target).await?.workload.version.uid;
         let object = words::within_bytes(&target.object, NAME).trim_end_matches(['.', '-']);
         let event = Event {
             metadata: ObjectMeta {

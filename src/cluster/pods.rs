@@ -113,7 +113,7 @@ impl Cluster {
         if snapshot.workload.current >= snapshot.workload.desired {
             return None;
         }
-        let happenings = self.happenings(target, &snapshot.uid).await.ok()?;
+        let happenings = self.happenings(target, &snapshot.workload.version.uid).await.ok()?;
         happenings
             .into_iter()
             .find(|event| {

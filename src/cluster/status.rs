@@ -31,7 +31,7 @@ impl Cluster {
         let mut snapshot = self.snapshot(target).await?;
         let (look, happenings, owners) = tokio::join!(
             self.look(target, &snapshot, now),
-            self.happenings(target, &snapshot.uid),
+            self.happenings(target, &snapshot.workload.version.uid),
             self.autoscalers(target)
         );
         // A StatefulSet has no condition that says it; its pods do.

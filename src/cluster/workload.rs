@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, StatefulSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ManagedFieldsEntry, ObjectMeta};
+use serde::{Deserialize, Serialize};
 
 use super::error::Asked;
 use super::kubectl::{RolloutState, deployment_rollout, stateful_set_rollout};
@@ -16,8 +17,8 @@ use crate::config::Kind;
 pub struct Workload {
     /// `spec.replicas`.
     pub desired: i32,
-    /// `metadata.generation`: grows by one with every change of the spec, the replicas included, and with nothing else.
-    pub generation: i64,
+    /// Which object it is, and how often its spec has been changed.
+    pub version: Version,
     /// `status.replicas`: pods that exist, old ones included.
     pub current: i32,
     /// `status.readyReplicas`.
@@ -42,6 +43,27 @@ pub struct Workload {
     pub since: Option<Timestamp>,
 }
 
+/// What tells whether anybody has changed the spec of an object, or made it anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// `metadata.uid`: another for each object that had the name.
+    pub uid: String,
+    /// `metadata.generation`: grows by one with every change of the spec, the replicas included, and with nothing else.
+    pub generation: i64,
+}
+
+impl Version {
+    fn of(metadata: &ObjectMeta) -> Self {
+        Self { uid: metadata.uid.clone().unwrap_or_default(), generation: metadata.generation.unwrap_or(0) }
+    }
+
+    /// After one more change of the spec.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self { generation: self.generation + 1, ..self.clone() }
+    }
+}
+
 /// The last writer of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writer {
@@ -55,7 +77,6 @@ pub struct Writer {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Snapshot {
     pub(super) workload: Workload,
-    pub(super) uid: String,
     /// Replicas of the newest template.
     pub(super) updated: i32,
     /// Whether the controller has seen the last change of the spec.
@@ -105,7 +126,6 @@ impl From<&Deployment> for Snapshot {
         let spec = object.spec.clone().unwrap_or_default();
         let status = object.status.clone().unwrap_or_default();
         Self {
-            uid: object.metadata.uid.clone().unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or(0),
             observed: object.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0),
             terminating: status.terminating_replicas,
@@ -114,7 +134,7 @@ impl From<&Deployment> for Snapshot {
             stalled: stalled(object),
             workload: Workload {
                 desired: spec.replicas.unwrap_or(1),
-                generation: object.metadata.generation.unwrap_or(0),
+                version: Version::of(&object.metadata),
                 current: status.replicas.unwrap_or(0),
                 ready: status.ready_replicas.unwrap_or(0),
                 available: status.available_replicas.unwrap_or(0),
@@ -135,7 +155,6 @@ impl From<&StatefulSet> for Snapshot {
         let spec = object.spec.clone().unwrap_or_default();
         let status = object.status.clone().unwrap_or_default();
         Self {
-            uid: object.metadata.uid.clone().unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or(0),
             observed: object.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0),
             terminating: None,
@@ -144,7 +163,7 @@ impl From<&StatefulSet> for Snapshot {
             stalled: None,
             workload: Workload {
                 desired: spec.replicas.unwrap_or(1),
-                generation: object.metadata.generation.unwrap_or(0),
+                version: Version::of(&object.metadata),
                 current: status.replicas,
                 ready: status.ready_replicas.unwrap_or(0),
                 available: status.available_replicas.unwrap_or(0),

@@ -9,8 +9,9 @@ use super::apply::{self, SECRET};
 use super::draft::Draft;
 use super::logins::Logins;
 use super::questions::{Dialogue, Stop};
-use super::write::{self, Manifest, Planned, Readers};
+use super::write::{self, Manifest, Planned};
 use crate::config::{Secret, Surroundings};
+use crate::file::Readers;
 use crate::shutdown::InterruptHeld;
 
 /// Asks whether files that exist may be replaced. Without a terminal only `--overwrite` says so.

@@ -1,24 +1,16 @@
-//! Files whole or not at all, and the manifests of Kubernetes Secrets.
+//! The files to write, and the manifests of Kubernetes Secrets.
 
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::config::Secret;
-
-/// Whoever else may read a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Readers {
-    /// Everybody: 0644.
-    All,
-    /// Nobody else: 0600.
-    Owner,
-}
+use crate::file::{self, Readers};
 
 /// A file that is to be written.
 pub(super) struct Planned {
@@ -48,7 +40,7 @@ impl Planned {
         }
     }
 
-    /// Writes it: a temporary file beside it, synced, renamed over it, and the folder synced.
+    /// Writes it, and makes its folder where there is none.
     ///
     /// # Errors
     /// Where the folder cannot be written; what stood there before is untouched then.
@@ -58,14 +50,7 @@ impl Planned {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mode = if self.readers == Readers::Owner { 0o700 } else { 0o755 };
         fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(self.text.expose().as_bytes())?;
-        if self.readers == Readers::All {
-            file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        fs::File::open(folder)?.sync_all()
+        file::replace(&path, self.text.expose(), self.readers)
     }
 }
 

@@ -67,7 +67,7 @@ fn hands(orders: &[Entry], workload: &Workload) -> Option<Hands> {
         if let Change::Scale { from, to: 0 } = work.change
             && from > 0
         {
-            let untouched = workload.desired == 0 && work.generation == Some(workload.generation);
+            let untouched = workload.desired == 0 && work.version.as_ref() == Some(&workload.version);
             return if untouched { None } else { Some(Hands::Changed) };
         }
         // A start of the guard's own that failed, or a stop that changed nothing: the generation tells whether it did.
@@ -78,6 +78,7 @@ fn hands(orders: &[Entry], workload: &Workload) -> Option<Hands> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Version;
     use crate::operator::work::samples::{self, workload};
 
     fn order(sender: &str, from: i32, to: i32, generation: i64) -> Entry {
@@ -87,12 +88,15 @@ mod tests {
     #[test]
     fn only_what_is_as_the_guard_left_it_may_be_started() {
         let stop = order(GUARD, 2, 0, 7);
+        let anew = Version { uid: "another".to_owned(), ..workload(0, 7).version };
+        let anew = Workload { version: anew, ..workload(0, 7) };
         let alice = || Some(Hands::Ordered("@alice:hs".to_owned()));
         // (orders newest first, workload now) -> whose hands
         for (orders, workload, wanted) in [
             (vec![stop.clone()], workload(0, 7), None),
             (vec![stop.clone()], workload(0, 9), Some(Hands::Changed)),
             (vec![stop.clone()], workload(3, 8), Some(Hands::Changed)),
+            (vec![stop.clone()], anew, Some(Hands::Changed)),
             (vec![], workload(0, 7), Some(Hands::Changed)),
             (vec![order("@alice:hs", 0, 0, 8), stop.clone()], workload(0, 7), alice()),
             (vec![stop.clone(), order("@alice:hs", 0, 2, 6)], workload(0, 7), None),

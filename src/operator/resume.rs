@@ -67,9 +67,9 @@ impl Operator {
         let Change::Scale { from, to } = work.change else { return false };
         match self.cluster.workload(&work.target).await {
             Ok(workload) if message.who == GUARD => {
-                let (before, after) = (work.generation.map(|after| after - 1), work.generation);
-                (workload.desired, Some(workload.generation)) == (from, before)
-                    || (workload.desired, Some(workload.generation)) == (to, after)
+                let Some(after) = &work.version else { return false };
+                workload.desired == from && workload.version.next() == *after
+                    || workload.desired == to && workload.version == *after
             }
             Ok(workload) => workload.desired == from || workload.desired == to,
             Err(error) => {

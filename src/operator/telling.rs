@@ -86,7 +86,7 @@ fn own_scaling(orders: &[Entry], workload: &Workload) -> Option<Writer> {
         let work = Work::of(entry)?;
         let is_failed = entry.outcome.as_ref().is_none_or(|outcome| outcome.starts_with(outcome::FAILED));
         let moved = matches!(work.change, Change::Scale { from, to } if from != to && to == workload.desired);
-        let is_last = moved && !is_failed && work.generation == Some(workload.generation);
+        let is_last = moved && !is_failed && work.version.as_ref() == Some(&workload.version);
         is_last.then(|| Writer { manager: format!("pilothouse for {}", entry.sender), at: Some(entry.received_at) })
     })
 }
@@ -111,6 +111,7 @@ pub async fn people(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Version;
     use crate::operator::work::samples::{order, workload};
 
     #[test]
@@ -125,6 +126,9 @@ mod tests {
         assert_eq!(named(&orders, 4).as_deref(), Some("pilothouse for @alice:hs"));
         assert_eq!(named(&orders, 5), None, "somebody has changed it since");
         assert_eq!(named(&orders, 3), None, "it has other replicas than that order gave it");
+        let anew = Version { uid: "another".to_owned(), ..workload(0, 4).version };
+        let anew = Workload { version: anew, ..workload(0, 4) };
+        assert_eq!(own_scaling(&orders, &anew), None, "it is another object of that name");
         // What failed may not be what the object shows, and what goes on has not ended so.
         assert_eq!(named(&[order("@alice:hs", (2, 0), 4, Some("failed: forbidden"))], 4), None);
         assert_eq!(named(&[order("@alice:hs", (2, 0), 4, None)], 4), None);

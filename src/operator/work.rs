@@ -7,7 +7,7 @@ use super::gate::{draft, outgoing, txn};
 use super::guarded::{Hands, anchor};
 use super::{Book, Operator, STORE_PAUSE, now, watching};
 use crate::chat::{GUARD, Message};
-use crate::cluster::{ClusterError, Target, Wanted, Workload};
+use crate::cluster::{ClusterError, Target, Version, Wanted, Workload};
 use crate::command::Verb;
 use crate::policy::{Repin, Restart, Scale};
 use crate::reply::{Change, Report};
@@ -23,10 +23,9 @@ pub(super) struct Work {
     pub(super) change: Change,
     /// What else owns the replicas, as it was known when the order was written.
     pub(super) owners: Vec<String>,
-    /// The object's `metadata.generation` once the replicas are changed and nothing else is: what tells later whether
-    /// anybody has changed it since.
+    /// The object once its replicas are changed and nothing else is: what tells later whether anybody has changed it since.
     #[serde(default)]
-    pub(super) generation: Option<i64>,
+    pub(super) version: Option<Version>,
 }
 
 impl Work {
@@ -99,7 +98,7 @@ impl Operator {
         };
         let change = Change::Scale { from: workload.desired, to };
         let owners = owners.into_iter().chain(workload.managed_by).collect();
-        let work = Work { target, change, owners, generation: Some(workload.generation + 1) };
+        let work = Work { target, change, owners, version: Some(workload.version.next()) };
         let remember = (to == 0).then_some(workload.desired);
         self.perform(entry, message, &work, remember, past.watches, book).await
     }
@@ -129,7 +128,7 @@ impl Operator {
         if past.overtaken {
             return self.overtaken(entry, message, target, verb).await;
         }
-        let work = Work { target, change: Change::Restart, owners: vec![], generation: None };
+        let work = Work { target, change: Change::Restart, owners: vec![], version: None };
         self.perform(entry, message, &work, None, past.watches, book).await
     }
 
@@ -145,7 +144,7 @@ impl Operator {
         let (replicas, ready, current) = (workload.desired, workload.ready, workload.current);
         let change = Change::Scale { from: replicas, to: replicas };
         self.metrics.command(change.verb().word(), "unchanged");
-        let work = Work { target: target.clone(), change, owners: vec![], generation: Some(workload.generation) };
+        let work = Work { target: target.clone(), change, owners: vec![], version: Some(workload.version.clone()) };
         let key = target.key();
         let report = Report::AlreadySo { target, replicas, ready, current };
         let speech = Some(Speech::New(draft(entry, message, &report)));
@@ -369,8 +368,7 @@ mod tests {
             received_at: Timestamp::UNIX_EPOCH,
             payload: String::new(),
             target: None,
-            work: change
-                .map(|change| Work { target: target.clone(), change, owners: vec![], generation: Some(2) }.to_json()),
+            work: change.map(|change| Work { target: target.clone(), change, owners: vec![], version: None }.to_json()),
             outcome: Some(outcome.to_owned()),
             started_at: None,
         };
@@ -401,11 +399,15 @@ pub(super) mod samples {
     use crate::cluster::RolloutState;
     use crate::store::inbox::State;
 
+    fn version(generation: i64) -> Version {
+        Version { uid: "one".to_owned(), generation }
+    }
+
     /// A workload of so many replicas, none of which is there yet.
     pub(in crate::operator) fn workload(desired: i32, generation: i64) -> Workload {
         Workload {
             desired,
-            generation,
+            version: version(generation),
             current: 0,
             ready: 0,
             available: 0,
@@ -430,7 +432,8 @@ pub(super) mod samples {
             "name": "web", "label": "web", "kind": "Deployment", "namespace": "apps", "object": "web",
         });
         let work = serde_json::json!({
-            "target": target, "change": { "scale": { "from": from, "to": to } }, "owners": [], "generation": generation,
+            "target": target, "change": { "scale": { "from": from, "to": to } }, "owners": [],
+            "version": version(generation),
         });
         Entry {
             id: 1,

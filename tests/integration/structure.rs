@@ -34,6 +34,7 @@ const NEVER: &[(&str, &[&str])] = &[
         &["chat", "cluster", "operator", "policy", "reply", "store", "daemon", "check", "init", "admin", "usage"],
     ),
     ("retry", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
+    ("file", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
     ("tls", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
     ("shutdown", &["chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "usage"]),
     ("telemetry", &["chat", "operator", "policy", "reply", "store", "daemon", "check", "init", "usage"]),

@@ -1,12 +1,12 @@
 //! What outlives a restart beside the Matrix store: the session's tokens and the key of the store.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
 use super::logins::Logins;
+use crate::file::{self, Readers};
 
 /// The session file's name.
 const SESSION: &str = "session.json";
@@ -107,7 +107,7 @@ impl Folder {
     /// Writes the login: whole or not at all, and on the disk before this returns.
     pub(crate) fn save_session(&self, saved: &Saved) -> Result<(), OpenError> {
         let text = serde_json::to_string_pretty(saved).unwrap_or_default();
-        self.write(&self.session_file(), &text)
+        write(&self.session_file(), &text)
     }
 
     /// Gives the store's key; makes one where there is neither a key nor a store.
@@ -123,7 +123,7 @@ impl Folder {
             return Err(OpenError::WrongStoreKey { path });
         }
         let key: [u8; 32] = rand::random();
-        self.write(&path, &STANDARD.encode(key))?;
+        write(&path, &STANDARD.encode(key))?;
         Ok(key)
     }
 
@@ -134,12 +134,12 @@ impl Folder {
 
     /// Writes a recovery key that was just made.
     pub(crate) fn save_recovery_key(&self, key: &str) -> Result<(), OpenError> {
-        self.write(&self.recovery_file(), &format!("{key}\n"))
+        write(&self.recovery_file(), &format!("{key}\n"))
     }
 
     /// Notes that a recovery key is being made.
     pub(crate) fn request_recovery_key(&self) -> Result<(), OpenError> {
-        self.write(&self.recovery_request(), "")
+        write(&self.recovery_request(), "")
     }
 
     /// Notes that a recovery key is there.
@@ -159,18 +159,10 @@ impl Folder {
             Err(source) => Err(OpenError::Folder { path: path.to_owned(), source }),
         }
     }
+}
 
-    /// A temporary file (mode 0600) beside it, synced, renamed over it, and the folder synced.
-    fn write(&self, path: &Path, text: &str) -> Result<(), OpenError> {
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            std::fs::File::open(&self.root)?.sync_all()
-        };
-        write().map_err(|source| OpenError::Folder { path: path.to_owned(), source })
-    }
+fn write(path: &Path, text: &str) -> Result<(), OpenError> {
+    file::replace(path, text, Readers::Owner).map_err(|source| OpenError::Folder { path: path.to_owned(), source })
 }
 
 #[cfg(unix)]

@@ -1,6 +1,6 @@
 //! A login in a directory: the CLI's configuration directory, or one file for each token.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::layout::{Entries, Layout};
 use super::lock::Locks;
 use super::{Claim, Credential, CredentialError, Held, Renewed, Right, Written};
+use crate::file::{self, Readers};
 
 /// What is configured.
 #[derive(Debug, Clone)]
@@ -80,7 +81,7 @@ impl Place {
             .collect();
         let path = self.settings.path.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let written = files.iter().try_for_each(|(path, text)| replace(path, text));
+            let written = files.iter().try_for_each(|(path, text)| file::replace(path, text, Readers::Owner));
             drop(locks);
             written
         });
@@ -124,15 +125,4 @@ pub(super) async fn entries(directory: &Path, layout: &Layout) -> Result<Entries
         }
     }
     Ok(entries)
-}
-
-/// A temporary file (mode 0600) beside it, synced, renamed over it, and the directory synced. A link stays one.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let directory = path.parent().ok_or(ErrorKind::InvalidInput)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(&path)?;
-    std::fs::File::open(directory)?.sync_all()
 }
