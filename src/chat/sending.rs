@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 use self::pace::Pace;
 use self::verdict::Verdict;
 use super::{Context, Image, Outgoing};
-use crate::store::outbox::Parcel;
+use crate::store::outbox::{Fixed, Parcel};
 use crate::store::{Store, StoreError};
 
 /// Rows read at once.
@@ -134,7 +134,7 @@ async fn attempt(context: &Context, plan: pace::Plan) -> Tried {
         // Not on the disk: it must not go out, or a crash could send it twice with different words.
         Err(error) => Verdict::Later(format!("the store failed: {error}")),
         Ok(None) => Verdict::Gone,
-        Ok(Some(payload)) => match tokio::time::timeout(SEND_TIMEOUT, send(context, &parcel, &payload)).await {
+        Ok(Some(fixed)) => match tokio::time::timeout(SEND_TIMEOUT, send(context, &parcel, &fixed)).await {
             Ok(verdict) => verdict,
             Err(_) => Verdict::Later(format!("no answer in {} s", SEND_TIMEOUT.as_secs())),
         },
@@ -142,8 +142,8 @@ async fn attempt(context: &Context, plan: pace::Plan) -> Tried {
     Tried { parcel, verdict }
 }
 
-async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
-    let mut outgoing: Outgoing = match serde_json::from_str(payload) {
+async fn send(context: &Context, parcel: &Parcel, fixed: &Fixed) -> Verdict {
+    let mut outgoing: Outgoing = match serde_json::from_str(&fixed.payload) {
         Ok(outgoing) => outgoing,
         Err(error) => return Verdict::Never(format!("its words cannot be read: {error}")),
     };
@@ -183,13 +183,13 @@ async fn send(context: &Context, parcel: &Parcel, payload: &str) -> Verdict {
         },
         _ => words::content(&outgoing, edited),
     };
-    let verdict = put(&room, event, &parcel.txn).await;
+    let verdict = put(&room, event, &fixed.txn).await;
     // A thread that the homeserver does not take (its root may stand in one itself): the words count for more. What was
     // refused has made no event, so the transaction id is still free.
     match verdict {
         Verdict::Never(why) if outgoing.thread.take().is_some() => {
             warn!(room = parcel.room, why, "refused in its thread; it goes out as a plain reply");
-            put(&room, words::content(&outgoing, edited), &parcel.txn).await
+            put(&room, words::content(&outgoing, edited), &fixed.txn).await
         }
         verdict => verdict,
     }

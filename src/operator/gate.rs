@@ -61,7 +61,12 @@ pub(super) fn speech(report: &Report, on: Anchor<'_>) -> Outgoing {
 
 /// The first words of an answer.
 pub(super) fn draft(entry: &Entry, message: &Message, report: &Report) -> Draft {
-    Draft { txn: txn(&entry.event, "answer"), room: entry.room.clone(), payload: outgoing(report, anchor(message)) }
+    draft_for(entry, message, "answer", report)
+}
+
+/// As [`draft`], for words that are not to be taken for the answer which a power cut has made this process forget.
+fn draft_for(entry: &Entry, message: &Message, purpose: &str, report: &Report) -> Draft {
+    Draft { txn: txn(&entry.event, purpose), room: entry.room.clone(), payload: outgoing(report, anchor(message)) }
 }
 
 /// An outcome with its words.
@@ -120,8 +125,10 @@ impl Operator {
         for entries in told {
             let texts = entries.iter().map(|(_, message)| message.text.trim().to_owned()).collect();
             let report = Report::Stale { texts, limit: book.rules.staleness };
+            // Who speaks for several must be heard, although one of them may have had its answer.
+            let purpose = if entries.len() == 1 { "answer" } else { "stale" };
             let all = entries.iter().enumerate().map(|(i, (entry, message))| {
-                let speech = (i == 0).then(|| Speech::New(draft(entry, message, &report)));
+                let speech = (i == 0).then(|| Speech::New(draft_for(entry, message, purpose, &report)));
                 Done { speech, ..Done::silent(entry.id, outcome::TOO_OLD) }
             });
             self.store.finish_all(all.collect(), now).await?;
@@ -278,8 +285,8 @@ impl Operator {
         tracing::warn!(?refusal, room = %entry.room, "refused");
         let once = Some((format!("refusal/{}/{}", message.who, refusal.key()), REFUSAL_PAUSE));
         let outcome = outcome::refused(reply::in_a_word(&refusal));
-        let done = worded(entry, message, &outcome, &Report::Refused(refusal));
-        self.close(Done { once, ..done }).await
+        let speech = Speech::New(draft_for(entry, message, "refused", &Report::Refused(refusal)));
+        self.close(Done { speech: Some(speech), once, ..Done::silent(entry.id, &outcome) }).await
     }
 
     /// Shows that it works, where that takes longer than an answer that comes at once.

@@ -214,7 +214,7 @@ impl Operator {
         older: Vec<Watch>,
         book: &Book,
     ) -> Result<(), StoreError> {
-        self.supersede(message, work, older).await?;
+        self.supersede(message, work, older).await;
         let began = now();
         self.cluster.quiet(&work.target, began + book.rollout_deadline);
         let verb = work.change.verb();
@@ -247,7 +247,7 @@ impl Operator {
     }
 
     /// Ends the older watches of the target: their messages say who took over.
-    async fn supersede(&self, message: &Message, work: &Work, watches: Vec<Watch>) -> Result<(), StoreError> {
+    async fn supersede(&self, message: &Message, work: &Work, watches: Vec<Watch>) {
         for watch in watches {
             let Some(older) = watching::Job::restore(&watch) else { continue };
             let report = Report::Superseded {
@@ -257,9 +257,14 @@ impl Operator {
                 newer: work.change.verb(),
             };
             let speech = older.speech(&report, "superseded");
-            self.store.end_watch(watch.inbox, "superseded".to_owned(), Some(speech), now()).await?;
+            // The order is in the journal, and only a restart would look at it again: it waits until this can be written.
+            while let Err(error) =
+                self.store.end_watch(watch.inbox, "superseded".to_owned(), Some(speech.clone()), now()).await
+            {
+                tracing::error!(id = watch.inbox, %error, "a watch cannot be ended; trying again");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
         }
-        Ok(())
     }
 
     async fn failed(

@@ -165,8 +165,9 @@ impl Store {
     /// As [`Store::receive`], and in the same transaction notes the rooms of which something is still to be read, or
     /// is not any more.
     ///
-    /// Arrivals wait for no disk: whatever is done about one is written after it, which brings both there, and a power cut
-    /// before that takes the position back with them, so that they arrive again.
+    /// Arrivals wait for no disk: what changes anything because of one is written after it, which brings both there, and a
+    /// power cut before that takes the position back with them, so that they arrive again. What that leaves behind is a read
+    /// receipt, typing, or an answer of [`Store::finish_repeatable`].
     ///
     /// # Errors
     /// As [`Store::receive`].

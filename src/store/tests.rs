@@ -92,7 +92,7 @@ async fn a_command_goes_from_received_to_told_and_survives_each_step() {
     let watches = store.watches().await.unwrap();
     assert_eq!((watches[0].inbox, watches[0].outbox), (id, Some(row)));
     let parcel = store.outgoing(at(3), 10).await.unwrap().remove(0);
-    assert_eq!(store.try_parcel(parcel.id, false).await.unwrap().as_deref(), Some("stopping"));
+    assert_eq!(store.try_parcel(parcel.id, false).await.unwrap().unwrap().payload, "stopping");
     drop(store);
     store = place.open();
     assert!(store.outgoing(at(3), 10).await.unwrap()[0].tried);
@@ -115,7 +115,7 @@ async fn only_answers_to_what_ordered_nothing_may_be_made_again() {
     let repeatable: Vec<_> = parcels.iter().map(|parcel| (parcel.txn.as_str(), parcel.repeatable)).collect();
     assert_eq!(repeatable, [("t1", true), ("t2", false), ("t3", false)]);
     // A kill takes nothing back, whatever waited for the disk.
-    assert_eq!(store.try_parcel(parcels[0].id, true).await.unwrap().as_deref(), Some("version"));
+    assert_eq!(store.try_parcel(parcels[0].id, true).await.unwrap().unwrap().payload, "version");
     drop(store);
     let store = place.open();
     assert!(store.outgoing(at(2), 10).await.unwrap()[0].tried && store.received(10).await.unwrap().is_empty());

@@ -146,12 +146,16 @@ impl Beside {
 }
 
 /// An order for `web` as the operator writes it.
-fn work(namespace: &Namespace, (from, to): (i32, i32), generation: i64) -> String {
+fn work(namespace: &Namespace, (from, to): (i32, i32), object: &Deployment, more: i64) -> String {
     let target = json!({
         "name": "web", "label": "web", "kind": "Deployment", "namespace": namespace.name, "object": "web",
     });
     let change = json!({ "scale": { "from": from, "to": to } });
-    json!({ "target": target, "change": change, "owners": [], "generation": generation }).to_string()
+    let version = json!({
+        "uid": object.metadata.uid.as_deref().expect("a uid"),
+        "generation": object.metadata.generation.expect("a generation") + more,
+    });
+    json!({ "target": target, "change": change, "owners": [], "version": version }).to_string()
 }
 
 /// What `kubectl scale` does.
@@ -214,7 +218,7 @@ async fn its_stop_is_found_behind_many_that_found_nothing_to_stop() {
         namespace.deployment("web", "fine", 2).await;
         let (mut house, beside) = Beside::build(&namespace, &["web"], "act").await;
         beside.stop(1).await;
-        let generation = namespace.generation("web").await;
+        let object = namespace.api::<Deployment>().get("web").await.expect("there");
         house.running.kill().await;
         // What another rule leaves behind in a week whose 5-hour windows fill up, one after the other.
         for n in 0..60 {
@@ -222,7 +226,7 @@ async fn its_stop_is_found_behind_many_that_found_nothing_to_stop() {
             beside.ask(&house, &event, "stop web").await;
             let entry = beside.store.guard(move |ledger| ledger.entry(&event)).await.expect("read").expect("a row");
             let target = Some(format!("Deployment/{}/web", namespace.name));
-            let work = Some(work(&namespace, (0, 0), generation));
+            let work = Some(work(&namespace, (0, 0), &object, 0));
             let done = Done { target, work, ..Done::silent(entry.id, outcome::UNCHANGED) };
             beside.store.finish(done, now()).await.expect("written");
         }
@@ -335,8 +339,7 @@ async fn a_start_of_the_guard_that_a_kill_interrupted_is_finished_only_where_nob
             let entries = beside.store.received(10).await.expect("read");
             let start = entries.into_iter().find(|entry| entry.sender == GUARD).expect("a start");
             let object = namespace.api::<Deployment>().get("web").await.expect("there");
-            let generation = object.metadata.generation.expect("a generation");
-            let work = work(&namespace, (0, 2), generation + 1);
+            let work = work(&namespace, (0, 2), &object, 1);
             let target = format!("Deployment/{}/web", namespace.name);
             let started = Started { id: start.id, target, work, remember: None, progress: None };
             beside.store.start(started, now()).await.expect("written");

@@ -97,3 +97,36 @@ async fn a_volume_that_cannot_be_written_is_said_at_the_start() {
     let log = running.log().join("\n");
     assert!(log.contains("mount a writable volume there"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_power_cut_takes_back_arrives_again_and_silences_nothing_that_came_meanwhile() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+        house.ask("help").await;
+        assert!(house.running.stop(SOON).await.success());
+        let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+        let before = std::fs::read(&path).expect("it is read");
+        house.start_again().await;
+        let answer = house.ask("version").await;
+        house.running.kill().await;
+        // An answer that changes nothing waits for no disk: neither it nor its question need have come there.
+        std::fs::write(&path, before).expect("it is as it was");
+        for side in ["-wal", "-shm"] {
+            let side = path.with_file_name(format!("{}{side}", pilothouse::daemon::DATABASE));
+            std::fs::remove_file(side).expect("it was killed");
+        }
+
+        house.say("start").await;
+        // Time itself is waited for: both are to be too old.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        house.pilothouse = house.pilothouse.variable("PILOTHOUSE__POLICY__STALENESS", "1s");
+        house.start_again().await;
+        let told = |event: &RoomEvent| event.sender == house.bot.user_id && event.body().contains("Too old");
+        let told = house.person.expect(SOON, told).await;
+        assert_ne!(told.id, answer.id, "another event than the answer");
+        assert!(told.body().contains("version") && told.body().contains("start"), "{}", told.body());
+        assert_eq!(namespace.replicas("web").await, 0);
+    })
+    .await;
+}

@@ -23,7 +23,7 @@ async fn an_untried_text_is_replaced_in_place_and_a_tried_one_is_edited_once_it_
     let (_folder, store) = store();
     let row = store.say(None, new("a"), at(0)).await.expect("written");
     assert_eq!(store.say(None, revise(row, "b"), at(1)).await.expect("written"), row);
-    assert_eq!(store.try_parcel(row, false).await.expect("written").as_deref(), Some("words b"));
+    assert_eq!(store.try_parcel(row, false).await.expect("written").expect("it waits").payload, "words b");
     store.say(None, revise(row, "c"), at(2)).await.expect("written");
     store.say(None, revise(row, "d"), at(3)).await.expect("written");
     assert_eq!(store.outgoing(at(4), 9).await.expect("read").len(), 1, "an edit waits for its event");
@@ -87,6 +87,12 @@ async fn words_are_as_old_as_their_last_revision_and_what_speaks_for_others_is_l
     store.merge(row, rows, "all".to_owned()).await.expect("written");
     let [joined] = &store.outgoing(at(200), 9).await.expect("read")[..] else { panic!("one row") };
     assert_eq!((joined.payload.as_str(), joined.created_at), ("all", at(110)));
+    let fixed = store.try_parcel(row, false).await.expect("written").expect("it waits");
+    assert_eq!(
+        fixed,
+        Fixed { txn: "am".to_owned(), payload: "all".to_owned() },
+        "not the event that the first was to be"
+    );
     store.lost(row, true).await.expect("written");
     assert_eq!(store.losses().await.expect("read")[0].1.words, 3);
 

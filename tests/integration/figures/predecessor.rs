@@ -16,8 +16,13 @@ use crate::support::person::RoomEvent;
 /// Exactly the rights that its people have given it.
 const ROLE: &str = include_str!("../support/predecessor-role.yaml");
 
+const VERSION: &str = "import platform, importlib.metadata as m; p = 'openclaw-k8s-toggle-operator'; \
+                       print(p, m.version(p), 'on Python', platform.python_version())";
+
 /// A running predecessor, in a room of its own with the house's person.
 pub(super) struct Predecessor<'a> {
+    /// What runs.
+    pub(super) version: String,
     namespace: &'a Namespace,
     watch: Changes,
     user: String,
@@ -32,6 +37,8 @@ impl<'a> Predecessor<'a> {
     /// Starts it and has it do its work once each way; nothing where `PILOTHOUSE_PREDECESSOR` names no Python that has it.
     pub(super) async fn meet(house: &House, namespace: &'a Namespace) -> Option<Self> {
         let python = environment("PILOTHOUSE_PREDECESSOR")?;
+        let asked = Command::new(&python).arg("-c").arg(VERSION).output().expect("python starts");
+        let version = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
         namespace.deployment(Self::TARGET, "fine", 0).await;
         namespace.apply(ROLE).await;
         let folder = Folder::new("predecessor-");
@@ -65,7 +72,7 @@ impl<'a> Predecessor<'a> {
         let room = person.create_room(&[&account.user_id]).await;
         person.member(&room, &account.user_id, "join", SOON).await;
         let watch = Changes::of(namespace, Self::TARGET);
-        let this = Self { namespace, watch, user: account.user_id, room, process, _folder: folder };
+        let this = Self { version, namespace, watch, user: account.user_id, room, process, _folder: folder };
         for (word, replicas) in [("start", 1), ("stop", 0)] {
             person.send(&this.room, word).await;
             let answered = |answer: &RoomEvent| {
@@ -86,6 +93,7 @@ impl<'a> Predecessor<'a> {
             let (at, _) = bare.send(room, &kind, &content).await;
             // It does not say to what it answers.
             let (came, _) = bare.wait(|event| event["sender"] == user.as_str() && event["type"] == kind).await;
+            assert!(came > at, "it has said something that nobody asked for");
             (at, came)
         };
         let (so, (at, came)) = tokio::join!(watch.until(replicas), asking);
