@@ -9,6 +9,7 @@ mod bare;
 #[path = "figures/predecessor.rs"]
 mod predecessor;
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::future::ready;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
 use pilothouse::store::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::bare::{Asked, Bare, Pair};
@@ -33,6 +34,9 @@ use crate::support::process::binary;
 
 /// Rounds of each kind in a test; `PILOTHOUSE_ROUNDS` sets another number.
 const ROUNDS: usize = 10;
+
+/// Commands of a burst.
+const BURST: usize = 100;
 
 /// Milliseconds at a quantile.
 fn quantile(times: &[Duration], quantile: f64) -> f64 {
@@ -149,6 +153,32 @@ async fn command(
     (so - asked.at, asked.came - asked.at)
 }
 
+/// How many commands are answered of those that come while it stands still.
+async fn burst(house: &House, bare: &mut Bare, commands: usize) -> usize {
+    house.running.signal("STOP");
+    let mut asked = HashSet::new();
+    for _ in 0..commands {
+        let (kind, content) = house.person.seal(&house.room, "version").await;
+        asked.insert(bare.send(&house.room, &kind, &content).await.1);
+    }
+    house.running.signal("CONT");
+    let answers = |event: &Value| {
+        let to = event["content"]["m.relates_to"]["m.in_reply_to"]["event_id"].as_str();
+        event["sender"] == house.bot.user_id.as_str() && to.is_some_and(|to| asked.contains(to))
+    };
+    bare.count(answers).await
+}
+
+/// What is said of the predecessor besides its times.
+async fn beside(house: &House, bare: &mut Bare, predecessor: &Predecessor<'_>) -> String {
+    let (version, resident) = (&predecessor.version, resident(predecessor.pid()));
+    let (ours, theirs) = (burst(house, bare, BURST).await, predecessor.burst(house, bare, BURST).await);
+    format!(
+        "  beside it: {version}, resident {resident:.1} MiB\n  answered of {BURST} commands that came while it stood still: \
+         {ours}; of the predecessor's: {theirs}\n"
+    )
+}
+
 fn resident(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
@@ -205,7 +235,6 @@ async fn figures() {
         let mut unwatched = Unwatched::make(&namespace).await;
         let (mut bares, mut told) = (vec![], vec![]);
         let (mut moved, mut scaling, mut changed, mut answered) = (vec![], vec![], vec![], vec![]);
-        let (mut moved_before, mut answered_before) = (vec![], vec![]);
         // Each kind in turn, so that whatever else the machine does falls on all of them alike; and those that are held
         // against each other in both orders, because a command leaves the machine busy for a moment.
         for round in 0..rounds {
@@ -224,17 +253,13 @@ async fn figures() {
                 bares.push(asked.came - asked.at);
             }
             if let Some(predecessor) = predecessor.as_mut().filter(|_| bare_first) {
-                let (so, came) = predecessor.command(&house, &mut bare, round).await;
-                moved_before.push(so);
-                answered_before.push(came);
+                predecessor.measure(&house, &mut bare, round).await;
             }
             let (so, came) = command(&house, &mut bare, &journal.store, &mut watch, round).await;
             changed.push(so);
             answered.push(came);
             if let Some(predecessor) = predecessor.as_mut().filter(|_| !bare_first) {
-                let (so, came) = predecessor.command(&house, &mut bare, round).await;
-                moved_before.push(so);
-                answered_before.push(came);
+                predecessor.measure(&house, &mut bare, round).await;
             }
             if !bare_first {
                 let (so, came) = unwatched.round_trip(&mut pair, round).await;
@@ -261,14 +286,14 @@ async fn figures() {
             ("start, stop → first answer", &answered, "the two", &bares),
         ];
         if let Some(predecessor) = &predecessor {
-            let _ = writeln!(table, "  {}: resident {:.1} MiB", predecessor.version, resident(predecessor.pid()));
-            let beside: [Row<'_>; 3] = [
-                ("predecessor → replicas", &moved_before, "", &moved_before),
+            table += beside(&house, &mut bare, predecessor).await.as_str();
+            let times: [Row<'_>; 3] = [
+                ("predecessor → replicas", &predecessor.moved, "", &predecessor.moved),
                 // It answers once the API server has; Pilothouse says first that it begins, and then how it ended.
-                ("predecessor → answer", &answered_before, "", &answered_before),
-                ("start, stop → replicas", &changed, "the predecessor", &moved_before),
+                ("predecessor → answer", &predecessor.answered, "", &predecessor.answered),
+                ("start, stop → replicas", &changed, "the predecessor", &predecessor.moved),
             ];
-            rows.extend(beside);
+            rows.extend(times);
         }
         table += lines(&rows).as_str();
         println!("{table}");

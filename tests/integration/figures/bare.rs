@@ -1,5 +1,7 @@
 //! People and bots at the client-server API with nothing between: the least that a question and its answer can cost.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -9,6 +11,9 @@ use crate::support::bot::join;
 use crate::support::house::SOON;
 use crate::support::http;
 use crate::support::synapse::{Account, Synapse};
+
+/// Whoever says nothing for so long has said all.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Somebody at the client-server API with nothing between: what is in a room comes with the time of its coming.
 pub(super) struct Bare {
@@ -107,6 +112,15 @@ impl Bare {
         let replies = |event: &Value| event["content"]["m.relates_to"]["m.in_reply_to"]["event_id"] == id.as_str();
         let (came, reply) = self.wait(replies).await;
         Asked { id, at, came, reply }
+    }
+
+    /// Counts events until none has come for a while.
+    pub(super) async fn count(&mut self, wanted: impl Fn(&Value) -> bool) -> usize {
+        let mut count = 0;
+        while tokio::time::timeout(SILENCE, self.wait(&wanted)).await.is_ok() {
+            count += 1;
+        }
+        count
     }
 
     /// Waits until somebody has read an event: with that, a round is over.

@@ -23,6 +23,10 @@ const VERSION: &str = "import platform, importlib.metadata as m; p = 'openclaw-k
 pub(super) struct Predecessor<'a> {
     /// What runs.
     pub(super) version: String,
+    /// Until the replicas had changed.
+    pub(super) moved: Vec<Duration>,
+    /// Until the answer was there.
+    pub(super) answered: Vec<Duration>,
     namespace: &'a Namespace,
     watch: Changes,
     user: String,
@@ -72,7 +76,9 @@ impl<'a> Predecessor<'a> {
         let room = person.create_room(&[&account.user_id]).await;
         person.member(&room, &account.user_id, "join", SOON).await;
         let watch = Changes::of(namespace, Self::TARGET);
-        let this = Self { version, namespace, watch, user: account.user_id, room, process, _folder: folder };
+        let (moved, answered) = (vec![], vec![]);
+        let this =
+            Self { version, moved, answered, namespace, watch, user: account.user_id, room, process, _folder: folder };
         for (word, replicas) in [("start", 1), ("stop", 0)] {
             person.send(&this.room, word).await;
             let answered = |answer: &RoomEvent| {
@@ -82,6 +88,13 @@ impl<'a> Predecessor<'a> {
             this.rests(replicas).await;
         }
         Some(this)
+    }
+
+    /// A command, whose times are kept.
+    pub(super) async fn measure(&mut self, house: &House, bare: &mut Bare, round: usize) {
+        let (so, came) = self.command(house, bare, round).await;
+        self.moved.push(so);
+        self.answered.push(came);
     }
 
     /// A command: when the replicas have changed, and when the answer is there; ends when the cluster is at rest again.
@@ -99,6 +112,17 @@ impl<'a> Predecessor<'a> {
         let (so, (at, came)) = tokio::join!(watch.until(replicas), asking);
         self.rests(replicas).await;
         (so - at, came - at)
+    }
+
+    /// How many commands it answers of those that come while it stands still.
+    pub(super) async fn burst(&self, house: &House, bare: &mut Bare, commands: usize) -> usize {
+        self.process.freeze();
+        for _ in 0..commands {
+            let (kind, content) = house.person.seal(&self.room, "help").await;
+            bare.send(&self.room, &kind, &content).await;
+        }
+        self.process.thaw();
+        bare.count(|event| event["sender"] == self.user.as_str() && event["type"] == "m.room.encrypted").await
     }
 
     async fn rests(&self, replicas: i32) {
