@@ -15,16 +15,15 @@ pub enum Readers {
     Owner,
 }
 
-/// Replaces a file: a new one beside it, synced, renamed over it, and the folder synced. A link stays one; what it leads to
-/// is replaced. What a kill has left of new files goes first, so that no secrets gather. There is to be one writer of a file
+/// Replaces a file: a new one beside it, synced, renamed over it, and the folder synced. A link is replaced, too: whoever
+/// keeps one gives the path that it leads to. What a kill has left of new files goes first, so that no secrets gather. There is to be one writer of a file
 /// at a time: a second takes the new file of the first away, which fails.
 ///
 /// # Errors
 /// Where the folder cannot be written; what stood there before is untouched then.
 pub fn replace(path: &Path, text: &str, readers: Readers) -> io::Result<()> {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let prefix = prefix(&path)?;
+    let prefix = prefix(path)?;
     for left in fs::read_dir(folder).into_iter().flatten().flatten() {
         if left.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
             // What cannot be removed is in nobody's way.
@@ -37,7 +36,7 @@ pub fn replace(path: &Path, text: &str, readers: Readers) -> io::Result<()> {
         file.as_file().set_permissions(Permissions::from_mode(0o644))?;
     }
     file.as_file().sync_all()?;
-    file.persist(&path)?;
+    file.persist(path)?;
     File::open(folder)?.sync_all()
 }
 
@@ -77,14 +76,15 @@ mod tests {
     }
 
     #[test]
-    fn a_link_stays_one_and_a_file_for_all_is_one() {
+    fn a_link_is_replaced_and_a_file_for_all_is_one() {
         let folder = tempfile::tempdir().unwrap();
         let (link, path) = (folder.path().join("link"), folder.path().join("path"));
         fs::write(&path, "before").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
         replace(&link, "after", Readers::All).unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("after", 0o644));
+        assert!(fs::symlink_metadata(&link).unwrap().is_file());
+        assert_eq!((fs::read_to_string(&link).unwrap().as_str(), mode(&link)), ("after", 0o644));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before");
     }
 
     #[test]

@@ -7,7 +7,6 @@ use super::{Operator, now, watching};
 use crate::chat::{GUARD, Message};
 use crate::reply::{Change, Report};
 use crate::store::inbox::{Done, Entry};
-use crate::store::memory::Past;
 use crate::store::outbox::Speech;
 use crate::store::{StoreError, outcome};
 
@@ -46,11 +45,11 @@ impl Operator {
         let book = self.read_book();
         let row = self.store.answer_row(entry.id).await?;
         let late = book.rules.is_stale(entry.sent_at, now());
-        let Past { overtaken, watches, .. } = self.store.past(entry.id, &work.target.key()).await?;
+        let overtaken = self.store.past(entry.id, &work.target.key()).await?.overtaken;
         let known = book.targets.contains(&work.target);
         if known && !late && !overtaken && self.is_between(message, work).await {
             tracing::info!(id = entry.id, "an interrupted order is finished");
-            return self.act(entry, message, work, row, watches, &book).await;
+            return self.act(entry, message, work, row, &book).await;
         }
         tracing::warn!(id = entry.id, late, overtaken, "an interrupted order is told, not finished");
         let report = Report::Interrupted { target: work.target.clone(), verb: work.change.verb() };

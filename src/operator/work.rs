@@ -191,10 +191,11 @@ impl Operator {
             work: work.to_json(),
             remember,
             progress: Some(draft(entry, message, &work.underway())),
+            superseded: older.iter().filter_map(|watch| superseded(watch, message, work)).collect(),
         };
         let row = self.store.start(started, now()).await?;
         self.outbox.notify_one();
-        self.act(entry, message, work, row, older, book).await
+        self.act(entry, message, work, row, book).await
     }
 
     /// A command whose key came late must not undo what was said after it.
@@ -203,18 +204,15 @@ impl Operator {
         self.answer(entry, message, outcome::OVERTAKEN, &Report::Overtaken { target, verb }).await
     }
 
-    /// Carries a journaled order out and journals what came of it. Absolute, so that it may be done twice. `older`: watches
-    /// that end with it.
+    /// Carries a journaled order out and journals what came of it. Absolute, so that it may be done twice.
     pub(super) async fn act(
         &self,
         entry: &Entry,
         message: &Message,
         work: &Work,
         row: Option<i64>,
-        older: Vec<Watch>,
         book: &Book,
     ) -> Result<(), StoreError> {
-        self.supersede(message, work, older).await;
         let began = now();
         self.cluster.quiet(&work.target, began + book.rollout_deadline);
         let verb = work.change.verb();
@@ -244,27 +242,6 @@ impl Operator {
             tokio::time::sleep(STORE_PAUSE).await;
         }
         self.outbox.notify_one();
-    }
-
-    /// Ends the older watches of the target: their messages say who took over.
-    async fn supersede(&self, message: &Message, work: &Work, watches: Vec<Watch>) {
-        for watch in watches {
-            let Some(older) = watching::Job::restore(&watch) else { continue };
-            let report = Report::Superseded {
-                target: older.target.clone(),
-                deed: older.work.change,
-                by: message.who.clone(),
-                newer: work.change.verb(),
-            };
-            let speech = older.speech(&report, "superseded");
-            // The order is in the journal, and only a restart would look at it again: it waits until this can be written.
-            while let Err(error) =
-                self.store.end_watch(watch.inbox, "superseded".to_owned(), Some(speech.clone()), now()).await
-            {
-                tracing::error!(id = watch.inbox, %error, "a watch cannot be ended; trying again");
-                tokio::time::sleep(STORE_PAUSE).await;
-            }
-        }
     }
 
     async fn failed(
@@ -312,6 +289,18 @@ impl Operator {
         };
         self.confirm(entry, message, &outcome, &report).await
     }
+}
+
+/// The last words of an older watch of the target: who took over.
+fn superseded(watch: &Watch, message: &Message, work: &Work) -> Option<(i64, Speech)> {
+    let older = watching::Job::restore(watch)?;
+    let report = Report::Superseded {
+        target: older.target.clone(),
+        deed: older.work.change,
+        by: message.who.clone(),
+        newer: work.change.verb(),
+    };
+    Some((watch.inbox, older.speech(&report, "superseded")))
 }
 
 /// Moves a pin to the key that the homeserver serves now, if it is the one that was compared; a pin of the

@@ -114,6 +114,8 @@ pub struct Started {
     pub remember: Option<i32>,
     /// What the room reads meanwhile.
     pub progress: Option<Draft>,
+    /// Watches of older orders that end with this one, and their last words.
+    pub superseded: Vec<(i64, Speech)>,
 }
 
 /// What came of a command, written before the room hears of it.
@@ -269,7 +271,8 @@ impl Store {
         .await
     }
 
-    /// Writes the absolute order, what to remember and what the room reads meanwhile; gives the outbox row.
+    /// Writes the absolute order, what to remember and what the room reads meanwhile, and ends the watches of older orders;
+    /// gives the outbox row.
     ///
     /// # Errors
     /// [`StoreError`]: nothing was written, and nothing may be done.
@@ -287,6 +290,9 @@ impl Store {
                 )?;
             }
             super::falls::forget(tx, &started.target)?;
+            for (watch, speech) in &started.superseded {
+                super::watches::end(tx, *watch, "superseded", Some(speech), now)?;
+            }
             match &started.progress {
                 Some(draft) => Ok(Some(put_speech(tx, Some(started.id), &Speech::New(draft.clone()), now)?)),
                 None => Ok(None),

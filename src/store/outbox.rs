@@ -349,7 +349,9 @@ impl Store {
 
     /// Fixes the text: from now on it goes out with exactly these words and this transaction id.
     ///
-    /// Gives both as they stand now: a revision may have come since they were read. `None`: they were given up since.
+    /// Gives both as they stand now: a revision may have come since they were read. `None`: they were given up since. Joined
+    /// words are another event than the first of them was to be: that one may be in the room after all, where a power cut took
+    /// back that it was tried.
     /// Where they are [`repeatable`](Parcel::repeatable), nobody needs to wait for the disk.
     ///
     /// # Errors
@@ -357,7 +359,8 @@ impl Store {
     pub async fn try_parcel(&self, id: i64, repeatable: bool) -> Result<Option<Fixed>, StoreError> {
         let fix = move |tx: &Transaction<'_>| {
             tx.execute("UPDATE outbox SET state = 'trying' WHERE id = ?1 AND state = 'queued'", [id])?;
-            let waits = "SELECT txn, payload FROM outbox WHERE id = ?1 AND state = 'trying'";
+            let waits = "SELECT CASE WHEN joined THEN txn || 'm' || joined ELSE txn END, payload FROM outbox
+                         WHERE id = ?1 AND state = 'trying'";
             Ok(tx.query_row(waits, [id], |row| Ok(Fixed { txn: row.get(0)?, payload: row.get(1)? })).optional()?)
         };
         if repeatable { self.call_unsynced(fix).await } else { self.call(fix).await }
@@ -418,15 +421,14 @@ impl Store {
     }
 
     /// Folds rows that were never tried into the first of them, whose words become `payload` and are as old as the last.
-    /// Where the first was given up meanwhile, each stays for itself. It is another event than the first was to be: that one
-    /// may be in the room after all, where a power cut took back that it was tried.
+    /// Where the first was given up meanwhile, each stays for itself.
     ///
     /// # Errors
     /// [`StoreError`]: nothing was folded.
     pub async fn merge(&self, first: i64, others: Vec<i64>, payload: String) -> Result<(), StoreError> {
         self.call(move |tx| {
             let folded = tx.execute(
-                "UPDATE outbox SET txn = txn || 'm', payload = ?2, joined = joined + ?3,
+                "UPDATE outbox SET payload = ?2, joined = joined + ?3,
                    created_at = (SELECT max(created_at) FROM outbox WHERE id IN (?1, ?4))
                  WHERE id = ?1 AND state = 'queued'",
                 (first, payload, others.len(), others.last()),

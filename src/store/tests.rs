@@ -75,6 +75,7 @@ async fn a_command_goes_from_received_to_told_and_survives_each_step() {
         work: "{}".to_owned(),
         remember: Some(3),
         progress: Some(draft("t1", "stopping")),
+        superseded: vec![],
     };
     let row = store.start(started, at(1)).await.unwrap().unwrap();
     // Each reopening stands for a kill.
@@ -108,7 +109,14 @@ async fn only_answers_to_what_ordered_nothing_may_be_made_again() {
     let answer = Done { speech: Some(Speech::New(draft("t1", "version"))), ..Done::silent(asked, "told") };
     store.finish_repeatable(answer, at(1)).await.unwrap();
     let progress = Some(draft("t2", "starting"));
-    let started = Started { id: ordered, target: "k".to_owned(), work: "{}".to_owned(), remember: None, progress };
+    let started = Started {
+        id: ordered,
+        target: "k".to_owned(),
+        work: "{}".to_owned(),
+        remember: None,
+        progress,
+        superseded: vec![],
+    };
     store.start(started, at(1)).await.unwrap();
     store.say(None, Speech::New(draft("t3", "an alert")), at(1)).await.unwrap();
     let parcels = store.outgoing(at(2), 10).await.unwrap();
@@ -127,7 +135,8 @@ async fn stop_never_remembers_zero_and_keeps_what_it_remembered() {
     let store = place.open();
     for (event, remember) in [("$a", Some(4)), ("$b", Some(0)), ("$c", None)] {
         let id = received(&store, event).await;
-        let started = Started { id, target: "k".to_owned(), work: "{}".to_owned(), remember, progress: None };
+        let started =
+            Started { id, target: "k".to_owned(), work: "{}".to_owned(), remember, progress: None, superseded: vec![] };
         store.start(started, at(1)).await.unwrap();
     }
     assert_eq!(store.past(0, "k").await.unwrap().remembered, Some(4));
@@ -232,8 +241,14 @@ async fn parts_stand_in_the_place_of_their_whole() {
     let events: Vec<_> = entries.iter().map(|entry| entry.event.as_str()).collect();
     assert_eq!(events, ["$all/web", "$later"]);
     // And so what came after the whole is newer than its parts, whatever their rows are.
-    let started =
-        Started { id: entries[0].id, target: "k".to_owned(), work: "{}".to_owned(), remember: None, progress: None };
+    let started = Started {
+        id: entries[0].id,
+        target: "k".to_owned(),
+        work: "{}".to_owned(),
+        remember: None,
+        progress: None,
+        superseded: vec![],
+    };
     store.start(started.clone(), at(2)).await.unwrap();
     assert!(!store.past(later, "k").await.unwrap().overtaken);
     store.start(Started { id: later, ..started }, at(3)).await.unwrap();
@@ -249,7 +264,13 @@ async fn progress_is_silent_once_the_watch_has_ended() {
     let speech = Some(Speech::New(draft("t1", "starting")));
     let row = store.finish(Done { speech, watch: Some(watch), ..Done::silent(id, "x") }, at(1)).await.unwrap().unwrap();
     assert!(store.progress(id, revise(row, "t2", "1/2"), at(2)).await.unwrap());
-    store.end_watch(id, "superseded".to_owned(), Some(revise(row, "t3", "superseded")), at(3)).await.unwrap();
+    // A newer order of the target ends it, in the transaction that writes the order.
+    let newer = received(&store, "$b").await;
+    assert_eq!(store.past(newer, "k").await.unwrap().watches.len(), 1);
+    let superseded = vec![(id, revise(row, "t3", "superseded"))];
+    let (target, work) = ("k".to_owned(), "{}".to_owned());
+    store.start(Started { id: newer, target, work, remember: None, progress: None, superseded }, at(3)).await.unwrap();
+    assert!(store.past(newer, "k").await.unwrap().watches.is_empty());
     assert!(!store.progress(id, revise(row, "t4", "2/2"), at(4)).await.unwrap());
     assert_eq!(store.outgoing(at(5), 10).await.unwrap()[0].payload, "superseded");
 }

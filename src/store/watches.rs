@@ -47,6 +47,23 @@ pub(super) fn put(
     Ok(())
 }
 
+pub(super) fn end(
+    tx: &Transaction<'_>,
+    inbox: i64,
+    outcome: &str,
+    speech: Option<&super::outbox::Speech>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    if tx.execute("DELETE FROM watch WHERE inbox = ?1", [inbox])? == 0 {
+        return Ok(false);
+    }
+    tx.execute("UPDATE inbox SET outcome = ?2 WHERE id = ?1", (inbox, outcome))?;
+    if let Some(speech) = speech {
+        super::outbox::put_speech(tx, Some(inbox), speech, now)?;
+    }
+    Ok(true)
+}
+
 pub(super) fn list(tx: &Transaction<'_>) -> Result<Vec<Watch>, StoreError> {
     let mut statement =
         tx.prepare("SELECT inbox, target, payload, outbox, since, deadline FROM watch ORDER BY since, inbox")?;
@@ -103,16 +120,6 @@ impl Store {
         speech: Option<super::outbox::Speech>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.call(move |tx| {
-            if tx.execute("DELETE FROM watch WHERE inbox = ?1", [inbox])? == 0 {
-                return Ok(false);
-            }
-            tx.execute("UPDATE inbox SET outcome = ?2 WHERE id = ?1", (inbox, outcome))?;
-            if let Some(speech) = &speech {
-                super::outbox::put_speech(tx, Some(inbox), speech, now)?;
-            }
-            Ok(true)
-        })
-        .await
+        self.call(move |tx| end(tx, inbox, &outcome, speech.as_ref(), now)).await
     }
 }

@@ -341,7 +341,7 @@ async fn a_start_of_the_guard_that_a_kill_interrupted_is_finished_only_where_nob
             let object = namespace.api::<Deployment>().get("web").await.expect("there");
             let work = work(&namespace, (0, 2), &object, 1);
             let target = format!("Deployment/{}/web", namespace.name);
-            let started = Started { id: start.id, target, work, remember: None, progress: None };
+            let started = Started { id: start.id, target, work, remember: None, progress: None, superseded: vec![] };
             beside.store.start(started, now()).await.expect("written");
             if meddled {
                 kubectl_scale(&namespace, "web", 1).await;

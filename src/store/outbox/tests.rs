@@ -90,9 +90,10 @@ async fn words_are_as_old_as_their_last_revision_and_what_speaks_for_others_is_l
     let fixed = store.try_parcel(row, false).await.expect("written").expect("it waits");
     assert_eq!(
         fixed,
-        Fixed { txn: "am".to_owned(), payload: "all".to_owned() },
+        Fixed { txn: "am2".to_owned(), payload: "all".to_owned() },
         "not the event that the first was to be"
     );
+    assert_eq!(store.say(None, new("a"), at(120)).await.expect("written"), row, "what is said once is said once");
     store.lost(row, true).await.expect("written");
     assert_eq!(store.losses().await.expect("read")[0].1.words, 3);
 

@@ -81,7 +81,11 @@ impl Place {
             .collect();
         let path = self.settings.path.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let written = files.iter().try_for_each(|(path, text)| file::replace(path, text, Readers::Owner));
+            let written = files.iter().try_for_each(|(path, text)| {
+                // A link stays one; what it leads to is written.
+                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                file::replace(&path, text, Readers::Owner)
+            });
             drop(locks);
             written
         });

@@ -100,7 +100,8 @@ impl Journal {
             "owners": [],
         });
         let target = format!("Deployment/{}/{target}", namespace.name);
-        let started = Started { id, target, work: work.to_string(), remember: None, progress: None };
+        let started =
+            Started { id, target, work: work.to_string(), remember: None, progress: None, superseded: vec![] };
         self.store.start(started, now()).await.expect("written");
     }
 }

@@ -29,7 +29,7 @@ async fn perform(store: &Store, entry: &Entry, from: i32, to: i32) {
         store.finish(done, at(0)).await.unwrap();
         return;
     }
-    let started = Started { id: entry.id, target, work, remember: None, progress: None };
+    let started = Started { id: entry.id, target, work, remember: None, progress: None, superseded: vec![] };
     store.start(started, at(0)).await.unwrap();
     store.finish(Done::silent(entry.id, "scaled"), at(0)).await.unwrap();
 }
