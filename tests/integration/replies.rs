@@ -148,7 +148,8 @@ async fn an_answer_to_the_bot_is_a_command_without_what_it_quotes_and_thanks_are
         }
         let sent = reply(&house.person, &started, "stop").await;
         let stopped = house.person.expect_reply(&sent, SOON).await;
-        assert!(stopped.body().contains("2 → 0"), "{}", stopped.body());
+        // On a busy machine it is done before its first word is out.
+        house.person.expect_text(&stopped, "is stopped", SOON).await;
         let near = reply(&house.person, &stopped, "statsu").await;
         let near = house.person.expect_reply(&near, SOON).await;
         assert!(near.body().contains("status"), "{}", near.body());
