@@ -290,13 +290,15 @@ impl Store {
                 )?;
             }
             super::falls::forget(tx, &started.target)?;
+            // Somebody waits for this; what it ends has been read already.
+            let row = match &started.progress {
+                Some(draft) => Some(put_speech(tx, Some(started.id), &Speech::New(draft.clone()), now)?),
+                None => None,
+            };
             for (watch, speech) in &started.superseded {
                 super::watches::end(tx, *watch, "superseded", Some(speech), now)?;
             }
-            match &started.progress {
-                Some(draft) => Ok(Some(put_speech(tx, Some(started.id), &Speech::New(draft.clone()), now)?)),
-                None => Ok(None),
-            }
+            Ok(row)
         })
         .await
     }
