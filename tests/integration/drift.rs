@@ -61,7 +61,7 @@ async fn an_order_for_what_fell_ends_the_fall() {
 }
 
 async fn falls(house: &House) -> usize {
-    let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+    let path = house.pilothouse.database();
     let store = pilothouse::store::Store::open(&path).expect("the store can be opened");
     store.falls().await.expect("the store answers").len()
 }

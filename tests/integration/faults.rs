@@ -313,7 +313,7 @@ async fn while_the_store_cannot_be_written_nothing_is_acted_on() {
         namespace.deployment("web", "fine", 0).await;
         let mut house = House::build(&namespace, Plan::of(&["web"])).await;
         house.ask("version").await;
-        let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+        let path = house.pilothouse.database();
         let lock = rusqlite::Connection::open(&path).expect("opened");
         lock.execute_batch("BEGIN IMMEDIATE").expect("locked");
         let sent = house.say("start").await;

@@ -124,6 +124,12 @@ fn spelled(word: &str, round: usize) -> String {
     letters + " ".repeat(1 + (round >> word.len())).as_str()
 }
 
+/// The command of a round, and the replicas that it is to come to: `start` and `stop` in turn.
+fn turn(round: usize) -> (String, i32) {
+    let (word, replicas) = if round.is_multiple_of(2) { ("start", 1) } else { ("stop", 0) };
+    (spelled(word, round / 2), replicas)
+}
+
 /// A question that needs nothing but the room.
 async fn question(house: &House, bare: &mut Bare, round: usize) -> Asked {
     let sealed = house.person.seal(&house.room, &spelled("version", round)).await;
@@ -140,8 +146,8 @@ async fn command(
     watch: &mut Changes,
     round: usize,
 ) -> (Duration, Duration) {
-    let (word, wanted) = if round.is_multiple_of(2) { ("start", 1) } else { ("stop", 0) };
-    let sealed = house.person.seal(&house.room, &spelled(word, round / 2)).await;
+    let (words, wanted) = turn(round);
+    let sealed = house.person.seal(&house.room, &words).await;
     let (so, asked) = tokio::join!(watch.until(wanted), bare.ask(&house.room, sealed));
     // The end of the rollout and the receipt are more events: they must not fall into the next round.
     bare.read(&house.bot.user_id, &asked.id).await;

@@ -63,7 +63,7 @@ impl Beside {
         let sources = Sources { argument: Some(folder.join("pilothouse.toml")), environment: [].into(), usual: vec![] };
         let config = Config::load(&sources).expect("the daemon took it, too").config;
         let guard = Guard::new(pilothouse::daemon::guard(&config));
-        let store = Store::open(&folder.join("store").join(pilothouse::daemon::DATABASE)).expect("opened");
+        let store = Store::open(&house.pilothouse.database()).expect("opened");
         Self { guard, store, login }
     }
 

@@ -140,8 +140,7 @@ async fn history_comes_in_once_teaches_at_once_and_goes_out_as_it_came() {
         let line = format!("{} rows read, {new} of them new; 1 closed windows to learn from.", rows.len());
         assert!(imported.status.success() && imported.said.contains(&line), "{}", imported.said);
     }
-    let store =
-        pilothouse::store::Store::open(&pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE));
+    let store = pilothouse::store::Store::open(&pilothouse.database());
     let weeks = pilothouse::usage::overview::weeks(&store.expect("opened")).await.expect("read");
     assert!(weeks.len() == 1 && weeks[0].tells_rate(), "what forecasts learn from: {weeks:?}");
 

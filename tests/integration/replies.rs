@@ -107,7 +107,7 @@ async fn a_message_of_a_thread_whose_key_is_late_is_asked_for_and_answered_in_it
         assert!(house.running.stop(SOON).await.success());
         drop(journal);
         // As if it had waited for a minute.
-        let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+        let path = house.pilothouse.database();
         let database = rusqlite::Connection::open(path).expect("opened");
         let aged = database.execute("UPDATE inbox SET received_at = received_at - 61000 WHERE state = 'waiting'", []);
         assert_eq!(aged.expect("written"), 1);

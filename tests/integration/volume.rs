@@ -48,7 +48,7 @@ async fn a_database_that_was_emptied_is_begun_anew_and_said() {
         let log = house.running.log().join("\n");
         assert!(!log.contains(emptied), "nothing is missing at the first start: {log}");
         assert!(house.running.stop(SOON).await.success());
-        let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+        let path = house.pilothouse.database();
         std::fs::File::create(&path).expect("emptied");
 
         house.start_again().await;
@@ -105,7 +105,7 @@ async fn what_a_power_cut_takes_back_arrives_again_and_silences_nothing_that_cam
         let mut house = House::build(&namespace, Plan::of(&["web"])).await;
         house.ask("help").await;
         assert!(house.running.stop(SOON).await.success());
-        let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+        let path = house.pilothouse.database();
         let before = std::fs::read(&path).expect("it is read");
         house.start_again().await;
         let answer = house.ask("version").await;

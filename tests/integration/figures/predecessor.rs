@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::bare::Bare;
-use super::{Changes, spelled};
+use super::{Changes, turn};
 use crate::support::control_plane::Namespace;
 use crate::support::environment;
 use crate::support::house::{House, SOON};
@@ -99,8 +99,8 @@ impl<'a> Predecessor<'a> {
 
     /// A command: when the replicas have changed, and when the answer is there; ends when the cluster is at rest again.
     pub(super) async fn command(&mut self, house: &House, bare: &mut Bare, round: usize) -> (Duration, Duration) {
-        let (word, replicas) = if round.is_multiple_of(2) { ("start", 1) } else { ("stop", 0) };
-        let (kind, content) = house.person.seal(&self.room, &spelled(word, round / 2)).await;
+        let (words, replicas) = turn(round);
+        let (kind, content) = house.person.seal(&self.room, &words).await;
         let (room, user, watch) = (&self.room, &self.user, &mut self.watch);
         let asking = async {
             let (at, _) = bare.send(room, &kind, &content).await;

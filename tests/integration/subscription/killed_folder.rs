@@ -9,7 +9,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pilothouse::daemon::DATABASE;
 use pilothouse::store::Store;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
@@ -83,7 +82,7 @@ impl Home {
     }
 
     fn database(&self) -> PathBuf {
-        self.pilothouse.store.path().join("store").join(DATABASE)
+        self.pilothouse.database()
     }
 
     /// What is kept of a renewal, if anything.

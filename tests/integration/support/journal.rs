@@ -21,7 +21,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens it.
     pub(crate) fn of(house: &House) -> Self {
-        let path = house.pilothouse.store.path().join("store").join(pilothouse::daemon::DATABASE);
+        let path = house.pilothouse.database();
         let store = Store::open(&path).expect("the journal can be opened");
         Self { store, who: house.person.user_id.clone(), room: house.room.clone() }
     }

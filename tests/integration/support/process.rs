@@ -111,6 +111,11 @@ impl Pilothouse {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
+    /// Where its database is.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.store.path().join("store").join(pilothouse::daemon::DATABASE)
+    }
+
     /// What its metrics say now.
     pub(crate) async fn metrics(&self) -> String {
         let answer = reqwest::get(self.admin("/metrics")).await.expect("an answer");
