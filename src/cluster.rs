@@ -119,6 +119,8 @@ pub struct Cluster {
     owners: Arc<Mutex<owner::Known>>,
     /// By [`Target::key`]: replicas written here that drift has not seen yet.
     written: Arc<Mutex<HashMap<String, i32>>>,
+    /// By [`Target::key`]: workloads as drift has seen them last.
+    seen: Arc<Mutex<HashMap<String, Workload>>>,
 }
 
 impl std::fmt::Debug for Cluster {

@@ -9,6 +9,7 @@ mod gate;
 mod guarded;
 mod history;
 mod resume;
+mod scaling;
 mod subscription;
 mod telling;
 mod watching;

@@ -49,6 +49,8 @@ mod others;
 mod parts;
 #[path = "integration/program.rs"]
 mod program;
+#[path = "integration/races.rs"]
+mod races;
 #[path = "integration/recovery.rs"]
 mod recovery;
 #[path = "integration/refusals.rs"]

@@ -19,6 +19,8 @@ pub struct Workload {
     pub desired: i32,
     /// Which object it is, and how often its spec has been changed.
     pub version: Version,
+    /// `metadata.resourceVersion`: another after every change, of its status too.
+    pub resource_version: Option<String>,
     /// `status.replicas`: pods that exist, old ones included.
     pub current: i32,
     /// `status.readyReplicas`.
@@ -135,6 +137,7 @@ impl From<&Deployment> for Snapshot {
             workload: Workload {
                 desired: spec.replicas.unwrap_or(1),
                 version: Version::of(&object.metadata),
+                resource_version: object.metadata.resource_version.clone(),
                 current: status.replicas.unwrap_or(0),
                 ready: status.ready_replicas.unwrap_or(0),
                 available: status.available_replicas.unwrap_or(0),
@@ -164,6 +167,7 @@ impl From<&StatefulSet> for Snapshot {
             workload: Workload {
                 desired: spec.replicas.unwrap_or(1),
                 version: Version::of(&object.metadata),
+                resource_version: object.metadata.resource_version.clone(),
                 current: status.replicas,
                 ready: status.ready_replicas.unwrap_or(0),
                 available: status.available_replicas.unwrap_or(0),

@@ -69,6 +69,13 @@ fn draft_for(entry: &Entry, message: &Message, purpose: &str, report: &Report) -
     Draft { txn: txn(&entry.event, purpose), room: entry.room.clone(), payload: outgoing(report, anchor(message)) }
 }
 
+/// The first words of an answer, or others in the place of those that are in that row.
+pub(super) fn revise(entry: &Entry, message: &Message, row: Option<i64>, purpose: &str, report: &Report) -> Speech {
+    let Some(row) = row else { return Speech::New(draft(entry, message, report)) };
+    let Draft { txn, room, payload } = draft_for(entry, message, purpose, report);
+    Speech::Revise { row, room, txn, payload }
+}
+
 /// An outcome with its words.
 fn worded(entry: &Entry, message: &Message, outcome: &str, report: &Report) -> Done {
     Done { speech: Some(Speech::New(draft(entry, message, report))), ..Done::silent(entry.id, outcome) }

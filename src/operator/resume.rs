@@ -2,7 +2,7 @@
 
 use super::gate::{message, outgoing, txn};
 use super::guarded::anchor;
-use super::work::Work;
+use super::work::{Turn, Work};
 use super::{Operator, now, watching};
 use crate::chat::{GUARD, Message};
 use crate::reply::{Change, Report};
@@ -49,7 +49,7 @@ impl Operator {
         let known = book.targets.contains(&work.target);
         if known && !late && !overtaken && self.is_between(message, work).await {
             tracing::info!(id = entry.id, "an interrupted order is finished");
-            return self.act(entry, message, work, row, &book).await;
+            return self.act(Turn { row, ..Turn::new(entry, message) }, work, None, &book).await.map(drop);
         }
         tracing::warn!(id = entry.id, late, overtaken, "an interrupted order is told, not finished");
         let report = Report::Interrupted { target: work.target.clone(), verb: work.change.verb() };

@@ -7,12 +7,10 @@ use tokio::time::{Duration, Instant};
 
 use super::gate::{outgoing, txn};
 use super::guarded::{Anchor, anchor};
-use super::work::Work;
+use super::work::{Turn, Work};
 use super::{Operator, STORE_PAUSE, now};
-use crate::chat::Message;
 use crate::cluster::{Progress, Record, Target};
 use crate::reply::{Change, Report};
-use crate::store::inbox::Entry;
 use crate::store::outbox::Speech;
 use crate::store::watches::Watch;
 
@@ -40,14 +38,8 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(
-        entry: &Entry,
-        message: &Message,
-        work: &Work,
-        row: Option<i64>,
-        began: Timestamp,
-        deadline: Timestamp,
-    ) -> Self {
+    pub(super) fn new(turn: Turn<'_>, work: &Work, began: Timestamp, deadline: Timestamp) -> Self {
+        let Turn { entry, message, row, .. } = turn;
         let on = anchor(message);
         Self {
             inbox: entry.id,

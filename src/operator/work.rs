@@ -1,20 +1,25 @@
 //! Orders that change something: resolved to absolute numbers, journaled, carried out, journaled again.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::gate::{draft, outgoing, txn};
-use super::guarded::{Hands, anchor};
+use super::gate::revise;
 use super::{Book, Operator, STORE_PAUSE, now, watching};
-use crate::chat::{GUARD, Message};
-use crate::cluster::{ClusterError, Target, Version, Wanted, Workload};
+use crate::chat::Message;
+use crate::cluster::{ClusterError, Target, Version, Wanted};
 use crate::command::Verb;
-use crate::policy::{Repin, Restart, Scale};
+use crate::policy::{Repin, Restart};
 use crate::reply::{Change, Report};
 use crate::store::inbox::{Done, Entry, Started};
 use crate::store::outbox::Speech;
 use crate::store::watches::{NewWatch, Watch};
 use crate::store::{Store, StoreError, outcome};
+
+/// How long the first words of an order let the order itself go first. An API server that is well needs some milliseconds; nobody
+/// in the room notices this.
+const ORDER_FIRST: Duration = Duration::from_millis(50);
 
 /// An absolute order, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,56 +58,43 @@ impl Work {
         Report::Underway { target: self.target.clone(), deed: self.change, owners: self.owners.clone() }
     }
 
-    fn to_json(&self) -> String {
+    pub(super) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-impl Operator {
-    pub(super) async fn scale(
-        &self,
-        entry: &Entry,
-        message: &Message,
-        order: &Scale,
-        book: &Book,
-    ) -> Result<(), StoreError> {
-        let Some(target) = book.target(order.target()).cloned() else {
-            return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
-        };
-        // Read beside the workload: autoscalers and the journal cost no time of their own.
-        let key = target.key();
-        let (workload, owners, past) = tokio::join!(
-            self.cluster.workload(&target),
-            self.cluster.owners(&target),
-            self.store.past(entry.id, &key),
-        );
-        let past = past?;
-        let workload = match workload {
-            Ok(workload) => workload,
-            Err(error) => {
-                let verb = order_verb(order);
-                return self.failed(entry, message, None, &target, verb, error).await;
-            }
-        };
-        if past.overtaken {
-            return self.overtaken(entry, message, target, order_verb(order)).await;
-        }
-        if message.who == GUARD
-            && order_verb(order) == Verb::Start
-            && let Some(hands) = self.hands_since_guard(entry, &target, &workload).await?
-        {
-            return self.left_alone(entry, message, target, workload.desired, hands).await;
-        }
-        let Some(to) = order.resolve(workload.desired, past.remembered) else {
-            return self.unchanged(entry, message, target, &workload).await;
-        };
-        let change = Change::Scale { from: workload.desired, to };
-        let owners = owners.into_iter().chain(workload.managed_by).collect();
-        let work = Work { target, change, owners, version: Some(workload.version.next()) };
-        let remember = (to == 0).then_some(workload.desired);
-        self.perform(entry, message, &work, remember, past.watches, book).await
+/// A command whose turn it is.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) message: &'a Message,
+    /// The row of its first words, where there are some: then it has an order on record.
+    pub(super) row: Option<i64>,
+    /// Orders for it that were outdated before they were carried out.
+    pub(super) outdated: u32,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(entry: &'a Entry, message: &'a Message) -> Self {
+        Self { entry, message, row: None, outdated: 0 }
     }
 
+    /// Gives words in answer, in the place of those that it has.
+    pub(super) fn says(&self, purpose: &str, report: &Report) -> Speech {
+        revise(self.entry, self.message, self.row, purpose, report)
+    }
+}
+
+/// How carrying an order out went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// It is done, or it has failed; that is journaled.
+    Over,
+    /// The workload was not what the order was written for any more. Nothing was done, and the order is still on record.
+    Outdated,
+}
+
+impl Operator {
     pub(super) async fn restart(
         &self,
         entry: &Entry,
@@ -113,7 +105,7 @@ impl Operator {
         let Some(target) = book.target(order.target()).cloned() else {
             return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
         };
-        let verb = Verb::Restart;
+        let (verb, turn) = (Verb::Restart, Turn::new(entry, message));
         match self.cluster.may_restart(&target).await {
             Ok(true) => {}
             Ok(false) => {
@@ -122,116 +114,120 @@ impl Operator {
                     .answer(entry, message, &outcome::refused("not offered"), &Report::RestartNotOffered { target })
                     .await;
             }
-            Err(error) => return self.failed(entry, message, None, &target, verb, error).await,
+            Err(error) => return self.failed(turn, false, &target, verb, error).await,
         }
         let past = self.store.past(entry.id, &target.key()).await?;
         if past.overtaken {
             return self.overtaken(entry, message, target, verb).await;
         }
         let work = Work { target, change: Change::Restart, owners: vec![], version: None };
-        self.perform(entry, message, &work, None, past.watches, book).await
+        let turn = Turn { row: self.write(turn, &work, None, &past.watches).await?, ..turn };
+        self.act(turn, &work, None, book).await.map(drop)
     }
 
-    /// Says that everything is as wanted, and journals who wanted it: a `stop` of what is stopped may still change whose
-    /// stop it is. That holds for the guard, too: it has said that it stops something.
-    async fn unchanged(
+    /// Writes an order down before anything moves, in the place of one that was given up; gives the row of the words.
+    pub(super) async fn write(
         &self,
-        entry: &Entry,
-        message: &Message,
-        target: Target,
-        workload: &Workload,
-    ) -> Result<(), StoreError> {
-        let (replicas, ready, current) = (workload.desired, workload.ready, workload.current);
-        let change = Change::Scale { from: replicas, to: replicas };
-        self.metrics.command(change.verb().word(), "unchanged");
-        let work = Work { target: target.clone(), change, owners: vec![], version: Some(workload.version.clone()) };
-        let key = target.key();
-        let report = Report::AlreadySo { target, replicas, ready, current };
-        let speech = Some(Speech::New(draft(entry, message, &report)));
-        let done = Done {
-            target: Some(key),
-            work: Some(work.to_json()),
-            speech,
-            ..Done::silent(entry.id, outcome::UNCHANGED)
-        };
-        self.close(done).await
-    }
-
-    /// Says that the guard does not give back what somebody else had a hand in.
-    async fn left_alone(
-        &self,
-        entry: &Entry,
-        message: &Message,
-        target: Target,
-        replicas: i32,
-        hands: Hands,
-    ) -> Result<(), StoreError> {
-        self.metrics.command(Verb::Start.word(), "left alone");
-        let key = Some(target.key());
-        let by = match hands {
-            Hands::Ordered(who) => Some(who),
-            Hands::Changed => None,
-        };
-        let speech = Some(Speech::New(draft(entry, message, &Report::LeftAlone { target, replicas, by })));
-        self.close(Done { target: key, speech, ..Done::silent(entry.id, outcome::LEFT_ALONE) }).await
-    }
-
-    async fn perform(
-        &self,
-        entry: &Entry,
-        message: &Message,
+        turn: Turn<'_>,
         work: &Work,
         remember: Option<i32>,
-        older: Vec<Watch>,
-        book: &Book,
-    ) -> Result<(), StoreError> {
+        older: &[Watch],
+    ) -> Result<Option<i64>, StoreError> {
         let started = Started {
-            id: entry.id,
+            id: turn.entry.id,
             target: work.target.key(),
             work: work.to_json(),
             remember,
-            progress: Some(draft(entry, message, &work.underway())),
-            superseded: older.iter().filter_map(|watch| superseded(watch, message, work)).collect(),
+            progress: Some(turn.says(&format!("anew {}", turn.outdated), &work.underway())),
+            superseded: older.iter().filter_map(|watch| superseded(watch, turn.message, work)).collect(),
         };
-        let row = self.store.start(started, now()).await?;
-        self.outbox.notify_one();
-        self.act(entry, message, work, row, book).await
+        self.store.start(started, now()).await
     }
 
     /// A command whose key came late must not undo what was said after it.
-    async fn overtaken(&self, entry: &Entry, message: &Message, target: Target, verb: Verb) -> Result<(), StoreError> {
+    pub(super) async fn overtaken(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        target: Target,
+        verb: Verb,
+    ) -> Result<(), StoreError> {
         self.metrics.command(verb.word(), "overtaken");
         self.answer(entry, message, outcome::OVERTAKEN, &Report::Overtaken { target, verb }).await
     }
 
-    /// Carries a journaled order out and journals what came of it. Absolute, so that it may be done twice.
+    /// Carries a journaled order out and journals what came of it. Absolute, so that it may be done twice. With a
+    /// `metadata.resourceVersion` the replicas are changed only while the workload is at it.
     pub(super) async fn act(
         &self,
-        entry: &Entry,
-        message: &Message,
+        turn: Turn<'_>,
         work: &Work,
-        row: Option<i64>,
+        at: Option<&str>,
         book: &Book,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Act, StoreError> {
         let began = now();
         self.cluster.quiet(&work.target, began + book.rollout_deadline);
         let verb = work.change.verb();
-        let result = match work.change {
-            Change::Scale { to, .. } => self.cluster.scale(&work.target, to).await,
-            Change::Restart => self.cluster.restart(&work.target, began).await,
+        let change = async {
+            match (work.change, at) {
+                (Change::Scale { to, .. }, Some(at)) => self.cluster.scale_at(&work.target, to, at).await,
+                (Change::Scale { to, .. }, None) => self.cluster.scale(&work.target, to).await,
+                (Change::Restart, _) => self.cluster.restart(&work.target, began).await,
+            }
         };
-        if let Err(error) = result {
+        if let Err(error) = self.before_its_words(change).await {
             self.cluster.quiet(&work.target, now());
-            return self.failed(entry, message, row, &work.target, verb, error).await;
+            if at.is_some() && matches!(error, ClusterError::Conflict(_)) {
+                tracing::info!(target = %work.target.key(), "somebody else was first: the order is judged anew");
+                return Ok(Act::Outdated);
+            }
+            self.failed(turn, true, &work.target, verb, error).await?;
+            return Ok(Act::Over);
         }
         self.metrics.command(verb.word(), "done");
         let deadline = began + book.rollout_deadline;
-        let job = watching::Job::new(entry, message, work, row, began, deadline);
+        let job = watching::Job::new(turn, work, began, deadline);
         let watch = Some(NewWatch { target: work.target.key(), payload: job.to_json(), deadline });
-        self.conclude(Done { message: row, watch, ..Done::silent(entry.id, &work.outcome()) }).await;
+        self.conclude(Done { message: turn.row, watch, ..Done::silent(turn.entry.id, &work.outcome()) }).await;
         // Unbounded but small: one job a command in work. It fails only while the process ends, and the row is written.
         drop(self.watchers.send(job));
-        Ok(())
+        Ok(Act::Over)
+    }
+
+    /// Does what an order says, and has its first words go out: after it, or when it takes a while. On a small machine the
+    /// two would hold each other up; and what fails at once is told by one message.
+    async fn before_its_words<T>(
+        &self,
+        change: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Result<T, ClusterError> {
+        let mut change = std::pin::pin!(change);
+        let result = if let Ok(result) = tokio::time::timeout(ORDER_FIRST, &mut change).await {
+            result
+        } else {
+            self.outbox.notify_one();
+            change.await
+        };
+        if result.is_ok() {
+            self.outbox.notify_one();
+        }
+        result
+    }
+
+    /// Asks something of the journal; where an order is on record, until it answers: nobody else would come back to that order
+    /// before the next start.
+    pub(super) async fn insist<T, F>(&self, turn: Turn<'_>, ask: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match ask().await {
+                Err(error) if turn.row.is_some() => {
+                    tracing::error!(id = turn.entry.id, %error, "an order cannot be judged anew; trying again");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Writes what came of an order that may have moved the cluster. The lane is held until it is written: whoever comes
@@ -244,11 +240,11 @@ impl Operator {
         self.outbox.notify_one();
     }
 
-    async fn failed(
+    /// Says and journals that nothing came of an order, as far as is known. `tried`: it was on its way to the cluster.
+    pub(super) async fn failed(
         &self,
-        entry: &Entry,
-        message: &Message,
-        row: Option<i64>,
+        turn: Turn<'_>,
+        tried: bool,
         target: &Target,
         verb: Verb,
         error: ClusterError,
@@ -257,20 +253,22 @@ impl Operator {
         self.metrics.command(verb.word(), "failed");
         self.metrics.cluster_error(&error);
         let outcome = format!("{}: {error}", outcome::FAILED);
-        let report = Report::Failed { target: target.clone(), verb, error, tried: row.is_some() };
-        let target = Some(target.key());
-        let Some(row) = row else {
-            // Nothing was tried, so nothing is lost when this cannot be written: the command is looked at again.
-            let speech = Some(Speech::New(draft(entry, message, &report)));
-            return self.close(Done { target, speech, ..Done::silent(entry.id, &outcome) }).await;
-        };
-        let speech = Some(Speech::Revise {
-            row,
-            room: entry.room.clone(),
-            txn: txn(&entry.event, "failed"),
-            payload: outgoing(&report, anchor(message)),
-        });
-        self.conclude(Done { target, speech, ..Done::silent(entry.id, &outcome) }).await;
+        let speech = turn.says("failed", &Report::Failed { target: target.clone(), verb, error, tried });
+        let done = Done { target: Some(target.key()), speech: Some(speech), ..Done::silent(turn.entry.id, &outcome) };
+        if tried {
+            self.conclude(done).await;
+            return Ok(());
+        }
+        self.close_untried(turn, done).await
+    }
+
+    /// Closes a command of which nothing has reached the cluster. An order that is on record is given up.
+    pub(super) async fn close_untried(&self, turn: Turn<'_>, done: Done) -> Result<(), StoreError> {
+        if turn.row.is_none() {
+            // When this cannot be written nothing is lost: the command is looked at again.
+            return self.close(done).await;
+        }
+        self.conclude(Done { given_up: true, ..done }).await;
         Ok(())
     }
 
@@ -331,10 +329,6 @@ pub async fn accept(
     Ok(Report::Repinned { user, device, fingerprint: order.fingerprint().to_owned() })
 }
 
-fn order_verb(order: &Scale) -> Verb {
-    if order.resolve(1, None) == Some(0) { Verb::Stop } else { Verb::Start }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,7 +384,7 @@ mod tests {
 #[cfg(test)]
 pub(super) mod samples {
     use super::*;
-    use crate::cluster::RolloutState;
+    use crate::cluster::{RolloutState, Workload};
     use crate::store::inbox::State;
 
     fn version(generation: i64) -> Version {
@@ -402,6 +396,7 @@ pub(super) mod samples {
         Workload {
             desired,
             version: version(generation),
+            resource_version: None,
             current: 0,
             ready: 0,
             available: 0,

@@ -169,7 +169,7 @@ pub(super) fn failed(target: &Target, verb: Verb, error: &ClusterError, tried: b
     };
     let text = match error {
         // A connection that broke after the request was sent may have changed something.
-        ClusterError::Unreachable(_) | ClusterError::Failed(_) if tried => {
+        ClusterError::Failed(_) if tried => {
             return text
                 .say(" Whether it came through is not certain: look at ")
                 .code(&format!("status {}", target.name))

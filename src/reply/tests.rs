@@ -24,7 +24,8 @@ fn a_failure_says_whether_anything_may_have_changed() {
     let failed = |error, tried| said(&Report::Failed { target: target(), verb: Verb::Start, error, tried });
     assert!(failed(ClusterError::Timeout, false).ends_with("did not answer in time. Nothing was changed."));
     assert!(failed(ClusterError::Timeout, true).contains("nothing is certain"));
-    assert!(failed(ClusterError::Unreachable("reset".to_owned()), true).contains("not certain"));
+    assert!(failed(ClusterError::Failed("reset".to_owned()), true).contains("not certain"));
+    assert!(failed(ClusterError::Unreachable("refused".to_owned()), true).contains("Nothing was changed."));
     assert!(failed(ClusterError::Forbidden("patch x".to_owned()), true).contains("Nothing was changed."));
 }
 

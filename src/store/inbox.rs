@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Row, Transaction};
 
 use super::gaps::Gap;
-use super::outbox::{Draft, Speech, put_speech};
+use super::outbox::{Speech, put_speech};
 use super::{Store, StoreError, claim, outcome, put_cursor, time};
 
 /// Something that arrived from a room and is not in the journal yet.
@@ -101,7 +101,7 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// The absolute order of a command, written before anything moves.
+/// The absolute order of a command, written before anything moves. A second one replaces the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
     /// Row of the inbox.
@@ -113,7 +113,7 @@ pub struct Started {
     /// Replicas to return to (`stop` writes them; 0 is never written).
     pub remember: Option<i32>,
     /// What the room reads meanwhile.
-    pub progress: Option<Draft>,
+    pub progress: Option<Speech>,
     /// Watches of older orders that end with this one, and their last words.
     pub superseded: Vec<(i64, Speech)>,
 }
@@ -129,6 +129,8 @@ pub struct Done {
     pub target: Option<String>,
     /// JSON of the absolute order, where nothing had to change and so none was started.
     pub work: Option<String>,
+    /// The order that was started has not reached the cluster: it counts for nothing, `work` does.
+    pub given_up: bool,
     /// What the room reads.
     pub speech: Option<Speech>,
     /// Row of the words that the room reads already, if `speech` is none.
@@ -144,7 +146,17 @@ impl Done {
     #[must_use]
     pub fn silent(id: i64, outcome: &str) -> Self {
         let outcome = outcome.to_owned();
-        Self { id, outcome, target: None, work: None, speech: None, message: None, watch: None, once: None }
+        Self {
+            id,
+            outcome,
+            target: None,
+            work: None,
+            given_up: false,
+            speech: None,
+            message: None,
+            watch: None,
+            once: None,
+        }
     }
 }
 
@@ -292,7 +304,7 @@ impl Store {
             super::falls::forget(tx, &started.target)?;
             // Somebody waits for this; what it ends has been read already.
             let row = match &started.progress {
-                Some(draft) => Some(put_speech(tx, Some(started.id), &Speech::New(draft.clone()), now)?),
+                Some(speech) => Some(put_speech(tx, Some(started.id), speech, now)?),
                 None => None,
             };
             for (watch, speech) in &started.superseded {
@@ -456,9 +468,9 @@ pub(super) fn put_arrival(tx: &Transaction<'_>, arrival: &Arrival, now: Timestam
 
 fn put_done(tx: &Transaction<'_>, done: &Done, now: Timestamp) -> Result<Option<i64>, StoreError> {
     tx.execute(
-        "UPDATE inbox SET state = 'done', outcome = ?2, target = coalesce(target, ?3), work = coalesce(work, ?4),
-           done_at = ?5 WHERE id = ?1",
-        (done.id, &done.outcome, &done.target, &done.work, now.as_millisecond()),
+        "UPDATE inbox SET state = 'done', outcome = ?2, target = coalesce(target, ?3),
+           work = CASE WHEN ?6 THEN ?4 ELSE coalesce(work, ?4) END, done_at = ?5 WHERE id = ?1",
+        (done.id, &done.outcome, &done.target, &done.work, now.as_millisecond(), done.given_up),
     )?;
     let due = match &done.once {
         Some((key, every)) => claim(tx, key, now, *every)?,
@@ -482,3 +494,6 @@ pub(super) fn rows(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Param
     let rows = statement.query_map(params, entry)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,7 +74,7 @@ async fn a_command_goes_from_received_to_told_and_survives_each_step() {
         target: "Deployment/apps/web".to_owned(),
         work: "{}".to_owned(),
         remember: Some(3),
-        progress: Some(draft("t1", "stopping")),
+        progress: Some(Speech::New(draft("t1", "stopping"))),
         superseded: vec![],
     };
     let row = store.start(started, at(1)).await.unwrap().unwrap();
@@ -108,7 +108,7 @@ async fn only_answers_to_what_ordered_nothing_may_be_made_again() {
     let (asked, ordered) = (received(&store, "$a").await, received(&store, "$b").await);
     let answer = Done { speech: Some(Speech::New(draft("t1", "version"))), ..Done::silent(asked, "told") };
     store.finish_repeatable(answer, at(1)).await.unwrap();
-    let progress = Some(draft("t2", "starting"));
+    let progress = Some(Speech::New(draft("t2", "starting")));
     let started = Started {
         id: ordered,
         target: "k".to_owned(),

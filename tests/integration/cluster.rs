@@ -8,6 +8,8 @@ mod drift;
 mod outage;
 #[path = "cluster/rollout.rs"]
 mod rollout;
+#[path = "cluster/scale.rs"]
+mod scale;
 #[path = "cluster/status.rs"]
 pub(crate) mod status;
 #[path = "cluster/trouble.rs"]

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{Drift, Fallen, Shape, Sight, State, decide};
 use crate::cluster::follow::{Follow, Observation};
 use crate::cluster::workload::Snapshot;
-use crate::cluster::{Cluster, FIELD_MANAGER, Target};
+use crate::cluster::{Cluster, FIELD_MANAGER, Target, Workload};
 
 /// How long nothing has to be seen of a target on which nothing is due.
 const IDLE: Duration = Duration::from_hours(1);
@@ -49,6 +49,22 @@ impl Cluster {
         match replicas {
             Some(replicas) => written.insert(target.key(), replicas),
             None => written.remove(&target.key()),
+        };
+    }
+
+    /// Gives the workload as drift saw it last; nothing where that is not known to be so: nobody looks, the object is not
+    /// there, or the API server could not be asked. It may have changed since: whoever writes because of it holds the
+    /// write to its `resource_version`.
+    #[must_use]
+    pub fn seen(&self, target: &Target) -> Option<Workload> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&target.key()).cloned()
+    }
+
+    fn note_seen(&self, target: &Target, workload: Option<&Workload>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match workload {
+            Some(workload) => seen.insert(target.key(), workload.clone()),
+            None => seen.remove(&target.key()),
         };
     }
 
@@ -99,7 +115,13 @@ impl Lookout {
     /// Begins to look at new targets, and forgets those that are gone; the others keep what is known of them.
     fn adopt(&mut self) {
         let targets = self.targets.borrow_and_update().clone();
-        self.streams.retain(|key, _| targets.iter().any(|target| target.key() == *key));
+        self.streams.retain(|key, (target, _)| {
+            let stays = targets.iter().any(|target| target.key() == *key);
+            if !stays {
+                self.cluster.note_seen(target, None);
+            }
+            stays
+        });
         for target in targets {
             match self.streams.entry(target.key()) {
                 std::collections::btree_map::Entry::Occupied(mut known) => known.get_mut().0 = target,
@@ -142,7 +164,13 @@ impl Look {
                 // Rounded up, or the last look would come a moment too early.
                 Duration::try_from(due.duration_since(now())).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
             });
-            match self.follow.next(patience).await {
+            let observation = self.follow.next(patience).await;
+            match &observation {
+                Observation::Seen(snapshot) => self.cluster.note_seen(&self.target, Some(&snapshot.workload)),
+                Observation::Absent | Observation::Failed(_) => self.cluster.note_seen(&self.target, None),
+                Observation::Silent => {}
+            }
+            match observation {
                 Observation::Seen(snapshot) => {
                     let mut shape = Shape::from(&*snapshot);
                     if shape.by.is_none() && self.cluster.has_written(&self.target, shape.desired) {

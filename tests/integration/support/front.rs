@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -51,6 +51,8 @@ pub(crate) enum Way {
     Nowhere,
     /// It goes on, and its answer is lost.
     Lost,
+    /// It goes on once it is let go.
+    Held,
 }
 
 /// A reverse proxy before a server; it ends when dropped.
@@ -65,6 +67,7 @@ struct Shared {
     behind: String,
     http: reqwest::Client,
     record: watch::Sender<Record>,
+    held: Notify,
 }
 
 #[derive(Default)]
@@ -137,6 +140,11 @@ impl Front {
                     Way::Answer(status, body) => (status, Json(body)).into_response(),
                     Way::On => shared.forward(head.method, path, &head.headers, body).await,
                     Way::Nowhere => shared.silence(is_cut).await,
+                    Way::Held => {
+                        shared.record.send_modify(|record| record.cuts += 1);
+                        shared.held.notified().await;
+                        shared.forward(head.method, path, &head.headers, body).await
+                    }
                     Way::Lost => {
                         // To its end: only then it has had its effect.
                         let answer = shared.forward(head.method, path, &head.headers, body).await;
@@ -179,7 +187,12 @@ impl Front {
         self.until(part, asked).await;
     }
 
-    /// Waits until the way was cut so often, with [`Way::Nowhere`] or [`Way::Lost`].
+    /// Lets the request go on that is held, or will be.
+    pub(crate) fn let_go(&self) {
+        self.shared.held.notify_one();
+    }
+
+    /// Waits until the way was cut so often, with [`Way::Nowhere`], [`Way::Lost`] or [`Way::Held`].
     pub(crate) async fn until_cut(&self, times: usize) {
         self.until("no cut", |record| record.cuts >= times).await;
     }
@@ -197,7 +210,7 @@ impl Front {
 
 impl Shared {
     fn new(behind: &str, http: reqwest::Client) -> Self {
-        Self { behind: behind.to_owned(), http, record: watch::Sender::default() }
+        Self { behind: behind.to_owned(), http, record: watch::Sender::default(), held: Notify::new() }
     }
 
     /// Notes a request; gives its way where it is the one that is cut.

@@ -1,0 +1,116 @@
+//! `start` and `stop`: what they come to for the workload as it is, and only while it is so.
+
+use super::guarded::Hands;
+use super::work::{Act, Turn, Work};
+use super::{Book, Operator};
+use crate::chat::{GUARD, Message};
+use crate::cluster::{Target, Workload};
+use crate::command::Verb;
+use crate::policy::Scale;
+use crate::reply::{Change, Report};
+use crate::store::inbox::{Done, Entry};
+use crate::store::{StoreError, outcome};
+
+/// How many orders may be outdated because the workload was changed between the look at it and the write. The next one,
+/// absolute as they all are, is carried out whatever the workload is by then.
+const OUTDATED: u32 = 3;
+
+impl Operator {
+    /// Scales. What drift saw last saves the question to the API server before the order; whether it is still so is asked
+    /// with the order itself. The guard, who has promised to look, looks.
+    pub(super) async fn scale(
+        &self,
+        entry: &Entry,
+        message: &Message,
+        order: &Scale,
+        book: &Book,
+    ) -> Result<(), StoreError> {
+        let Some(target) = book.target(order.target()).cloned() else {
+            return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
+        };
+        let (key, verb) = (target.key(), verb(order));
+        let seen = self.cluster.seen(&target).filter(|_| message.who != GUARD);
+        let mut is_fresh = seen.is_none();
+        let look = async {
+            match seen {
+                Some(workload) => Ok(workload),
+                None => self.cluster.workload(&target).await,
+            }
+        };
+        // Read beside the workload: autoscalers and the journal cost no time of their own.
+        let (mut looked, owners, past) =
+            tokio::join!(look, self.cluster.owners(&target), self.store.past(entry.id, &key));
+        let past = past?;
+        if past.overtaken {
+            return self.overtaken(entry, message, target, verb).await;
+        }
+        let mut turn = Turn::new(entry, message);
+        loop {
+            let workload = match looked {
+                Ok(workload) => workload,
+                Err(error) => return self.failed(turn, false, &target, verb, error).await,
+            };
+            if message.who == GUARD
+                && verb == Verb::Start
+                && let Some(hands) = self.insist(turn, || self.hands_since_guard(entry, &target, &workload)).await?
+            {
+                return self.left_alone(turn, target, workload.desired, hands).await;
+            }
+            match order.resolve(workload.desired, past.remembered) {
+                Some(to) => {
+                    let change = Change::Scale { from: workload.desired, to };
+                    let owners = owners.iter().cloned().chain(workload.managed_by).collect();
+                    let version = Some(workload.version.next());
+                    let work = Work { target: target.clone(), change, owners, version };
+                    let remember = (to == 0).then_some(workload.desired);
+                    turn.row = self.insist(turn, || self.write(turn, &work, remember, &past.watches)).await?;
+                    let at = workload.resource_version.filter(|_| turn.outdated < OUTDATED);
+                    match self.act(turn, &work, at.as_deref(), book).await? {
+                        Act::Over => return Ok(()),
+                        Act::Outdated => turn.outdated += 1,
+                    }
+                }
+                // What was seen a while ago is not enough to say that nothing has to be done.
+                None if !is_fresh => {}
+                None => return self.unchanged(turn, target, &workload).await,
+            }
+            looked = self.cluster.workload(&target).await;
+            is_fresh = true;
+        }
+    }
+
+    /// Says that everything is as wanted, and journals who wanted it: a `stop` of what is stopped may still change whose
+    /// stop it is. That holds for the guard, too: it has said that it stops something.
+    async fn unchanged(&self, turn: Turn<'_>, target: Target, workload: &Workload) -> Result<(), StoreError> {
+        let (replicas, ready, current) = (workload.desired, workload.ready, workload.current);
+        let change = Change::Scale { from: replicas, to: replicas };
+        self.metrics.command(change.verb().word(), "unchanged");
+        let work = Work { target: target.clone(), change, owners: vec![], version: Some(workload.version.clone()) };
+        let key = target.key();
+        let report = Report::AlreadySo { target, replicas, ready, current };
+        let speech = Some(turn.says("unchanged", &report));
+        let done = Done {
+            target: Some(key),
+            work: Some(work.to_json()),
+            speech,
+            ..Done::silent(turn.entry.id, outcome::UNCHANGED)
+        };
+        self.close_untried(turn, done).await
+    }
+
+    /// Says that the guard does not give back what somebody else had a hand in.
+    async fn left_alone(&self, turn: Turn<'_>, target: Target, replicas: i32, hands: Hands) -> Result<(), StoreError> {
+        self.metrics.command(Verb::Start.word(), "left alone");
+        let key = Some(target.key());
+        let by = match hands {
+            Hands::Ordered(who) => Some(who),
+            Hands::Changed => None,
+        };
+        let speech = Some(turn.says("left alone", &Report::LeftAlone { target, replicas, by }));
+        self.close_untried(turn, Done { target: key, speech, ..Done::silent(turn.entry.id, outcome::LEFT_ALONE) }).await
+    }
+}
+
+fn verb(order: &Scale) -> Verb {
+    if order.resolve(1, None) == Some(0) { Verb::Stop } else { Verb::Start }
+}

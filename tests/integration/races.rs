@@ -1,0 +1,113 @@
+//! Somebody else scales at the same moment: what is done and told rests on what the workload was when it was written.
+
+use http::Method;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::DeleteParams;
+
+use crate::cluster::scale_as;
+use crate::support::control_plane::{Namespace, with_namespace};
+use crate::support::front::{Front, Way};
+use crate::support::house::{House, Plan, SOON};
+use crate::support::person::{RoomEvent, Sent};
+
+/// What a command asks the API server for, and where it is held.
+const SCALE: &str = "/deployments/web/scale";
+
+/// A daemon whose way to the API server can be held.
+struct Scene {
+    front: Front,
+    house: House,
+}
+
+impl Scene {
+    async fn build(namespace: &Namespace, replicas: i32) -> Self {
+        namespace.deployment("web", "fine", replicas).await;
+        if replicas > 0 {
+            namespace.wait_ready("web", replicas, SOON).await;
+        }
+        let front = Front::before_api_server(&namespace.cluster).await;
+        let kubeconfig = Some(namespace.kubeconfig_at(front.url()));
+        let house = House::build(namespace, Plan { kubeconfig, ..Plan::of(&["web"]) }).await;
+        Self { front, house }
+    }
+
+    /// Says something, and holds its order on the way: the n-th that is held.
+    async fn held(&self, n: usize, text: &str) -> Sent {
+        self.front.cut(Method::PATCH, SCALE, Way::Held);
+        let sent = self.house.say(text).await;
+        self.front.until_cut(n).await;
+        sent
+    }
+
+    /// The words that a command has in the end.
+    async fn ends(&self, sent: &Sent, end: &str) -> RoomEvent {
+        let answer = self.house.person.expect_reply(sent, SOON).await;
+        self.house.person.expect_text(&answer, end, SOON).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_judged_anew_where_somebody_else_was_first() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        let scene = Scene::build(&namespace, 0).await;
+        let before = namespace.generation("web").await;
+        let sent = scene.held(1, "start 3").await;
+        // It takes its time, so the room reads what it is meant to come to.
+        let answer = scene.house.person.expect_reply(&sent, SOON).await;
+        assert!(answer.body().contains("starting, 0 → 3"), "{}", answer.body());
+        scale_as("kubectl", &namespace, "web", 1).await;
+        scene.front.let_go();
+        scene.ends(&sent, "3/3").await;
+        assert_eq!(namespace.generation("web").await, before + 2, "somebody else's change and this one");
+        let history = scene.house.ask("history").await;
+        assert!(history.body().contains("scaled 1 → 3"), "{}", history.body());
+
+        // `start` would give the replicas back, but somebody else has done that.
+        scene.house.ask_until("stop", "is stopped").await;
+        let sent = scene.held(2, "start").await;
+        scale_as("kubectl", &namespace, "web", 2).await;
+        scene.front.let_go();
+        let told = scene.ends(&sent, "already").await;
+        assert!(told.body().contains('2'), "{}", told.body());
+        assert_eq!(namespace.replicas("web").await, 2, "what runs is left alone");
+        let history = scene.house.ask("history").await;
+        assert!(history.body().contains("nothing to change"), "{}", history.body());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_for_what_is_gone_meanwhile_says_that_nothing_was_done() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        let scene = Scene::build(&namespace, 1).await;
+        let sent = scene.held(1, "stop").await;
+        namespace.api::<Deployment>().delete("web", &DeleteParams::default()).await.unwrap();
+        scene.front.let_go();
+        let told = scene.ends(&sent, "does not exist").await;
+        assert!(told.body().contains("Nothing was changed"), "{}", told.body());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_asks_nothing_that_is_known_already() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        let scene = Scene::build(&namespace, 1).await;
+        let asked = || scene.front.asked_for("/deployments/web");
+        let mut unasked = 0;
+        for (text, end) in
+            [("stop", "is stopped"), ("start", "is ready"), ("stop", "is stopped"), ("start 2", "is ready")]
+        {
+            let before = asked().len();
+            let answer = scene.house.ask_until(text, end).await;
+            assert!(answer.body().contains(end), "{}", answer.body());
+            unasked += usize::from(asked()[before].starts_with("PATCH"));
+        }
+        // The watch of drift is opened anew every half minute, and something may change just then.
+        assert!(unasked >= 2, "{:#?}", asked());
+    })
+    .await;
+}
