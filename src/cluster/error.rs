@@ -36,6 +36,14 @@ pub enum ClusterError {
     Failed(String),
 }
 
+impl ClusterError {
+    /// Says whether what was asked may have been done all the same: it was on its way, and what became of it was not heard.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Failed(_))
+    }
+}
+
 /// What was asked, for the words of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {

@@ -66,6 +66,11 @@ impl Follow {
         Self { cluster, target, every, phase: Phase::Opening, may_watch: true }
     }
 
+    /// Says whether a watch is open: what changes is seen at once.
+    pub(super) fn is_watching(&self) -> bool {
+        matches!(self.phase, Phase::Watching { .. })
+    }
+
     /// Waits for the next observation, at most as long as the patience (and the calls that are under way) last.
     pub(super) async fn next(&mut self, patience: Duration) -> Observation {
         let patience = Instant::now() + patience;
@@ -85,6 +90,7 @@ impl Follow {
                         Ok(Some(Ok(observation))) => return observation,
                         Ok(Some(Err(error))) => {
                             tracing::debug!(target = %self.target, %error, "the watch broke");
+                            self.cluster.note_seen(&self.target, None);
                             self.rest(self.every.min(PAUSE));
                         }
                         Ok(None) => self.phase = Phase::Opening,

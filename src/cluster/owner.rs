@@ -17,7 +17,9 @@ use super::{Cluster, ClusterError, Target};
 const KEDA: &str = "keda.sh/v1alpha1";
 
 /// How long autoscalers that were read are known.
-const KNOWN_FOR: Duration = Duration::from_mins(1);
+const KNOWN_FOR: Duration = Duration::from_mins(3);
+/// After how long they are read again where nobody waits for them.
+const OLD_AFTER: Duration = Duration::from_mins(1);
 
 /// Autoscalers by target's key, and when they were read.
 pub(super) type Known = HashMap<String, (Instant, Vec<String>)>;
@@ -30,17 +32,30 @@ pub(super) struct Owners {
 }
 
 impl Cluster {
-    /// Names the autoscalers that own the replicas, as far as they may be read; never fails. What was read within the last
-    /// minute is not asked for again: this stands before the answer to a command. Tools that declare themselves on the
-    /// object (Argo CD, Flux) are in [`Workload::managed_by`](super::Workload::managed_by).
+    /// Names the autoscalers that own the replicas, as far as they may be read; never fails. What was read a moment ago is
+    /// not asked for again: this stands before the answer to a command. Tools that declare themselves on the object (Argo
+    /// CD, Flux) are in [`Workload::managed_by`](super::Workload::managed_by).
     pub async fn owners(&self, target: &Target) -> Vec<String> {
-        let known = |owners: &Known| {
-            let (read_at, found) = owners.get(&target.key())?;
-            (read_at.elapsed() < KNOWN_FOR).then(|| found.clone())
-        };
-        if let Some(found) = known(&self.owners.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return found;
+        match self.known_owners(target, KNOWN_FOR) {
+            Some(found) => found,
+            None => self.read_owners(target).await,
         }
+    }
+
+    /// Reads the autoscalers again where that was a while ago, so that no command has to wait for them.
+    pub(super) async fn know_owners(&self, target: &Target) {
+        if self.known_owners(target, OLD_AFTER).is_none() {
+            self.read_owners(target).await;
+        }
+    }
+
+    fn known_owners(&self, target: &Target, since: Duration) -> Option<Vec<String>> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read_at, found) = owners.get(&target.key())?;
+        (read_at.elapsed() < since).then(|| found.clone())
+    }
+
+    async fn read_owners(&self, target: &Target) -> Vec<String> {
         let found = self.autoscalers(target).await.found;
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners.insert(target.key(), (Instant::now(), found.clone()));

@@ -29,10 +29,11 @@ impl Cluster {
 
     async fn write_scale(&self, target: &Target, replicas: i32, scale: Value) -> Result<(), ClusterError> {
         // Before the write: a watch may show it sooner than the answer comes.
-        self.note_written(target, Some(replicas));
+        let before = self.note_written(target, Some(replicas));
+        self.note_seen(target, None);
         let written = self.patch_scale(target, &Patch::Merge(scale)).await;
-        if written.as_ref().is_err_and(|error| *error != ClusterError::Timeout) {
-            self.note_written(target, None);
+        if written.as_ref().is_err_and(|error| !error.is_uncertain()) {
+            self.note_written(target, before);
         }
         written
     }

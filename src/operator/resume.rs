@@ -2,13 +2,18 @@
 
 use super::gate::{message, outgoing, txn};
 use super::guarded::anchor;
-use super::work::{Turn, Work};
+use super::work::{Act, Turn, Work};
 use super::{Operator, now, watching};
 use crate::chat::{GUARD, Message};
+use crate::cluster::Workload;
 use crate::reply::{Change, Report};
 use crate::store::inbox::{Done, Entry};
 use crate::store::outbox::Speech;
 use crate::store::{StoreError, outcome};
+
+/// How often the workload of an interrupted order is looked at: whatever changes it between a look and the order, be it only
+/// its status, asks for another.
+const LOOKS: u32 = 4;
 
 impl Operator {
     /// Goes on with the watches, and gives the orders that were started and have no outcome, each with its lane.
@@ -45,11 +50,20 @@ impl Operator {
         let book = self.read_book();
         let row = self.store.answer_row(entry.id).await?;
         let late = book.rules.is_stale(entry.sent_at, now());
-        let overtaken = self.store.past(entry.id, &work.target.key()).await?.overtaken;
+        let past = self.store.past(entry.id, &work.target.key()).await?;
+        let overtaken = past.overtaken;
         let known = book.targets.contains(&work.target);
-        if known && !late && !overtaken && self.is_between(message, work).await {
+        let turn = Turn::new(entry, message, &past).recorded(row);
+        for _ in 0..LOOKS {
+            if !known || late || overtaken {
+                break;
+            }
+            let Some(workload) = self.between(message, work).await else { break };
             tracing::info!(id = entry.id, "an interrupted order is finished");
-            return self.act(Turn { row, ..Turn::new(entry, message) }, work, None, &book).await.map(drop);
+            match self.act(turn, work, workload.resource_version.as_deref(), &book).await? {
+                Act::Over => return Ok(()),
+                Act::Outdated(_) => {}
+            }
         }
         tracing::warn!(id = entry.id, late, overtaken, "an interrupted order is told, not finished");
         let report = Report::Interrupted { target: work.target.clone(), verb: work.change.verb() };
@@ -59,22 +73,22 @@ impl Operator {
         self.close(Done { speech: Some(speech), ..Done::silent(entry.id, outcome::INTERRUPTED) }).await
     }
 
-    /// Says whether the replicas are what they were before the order or what it wanted: then nobody else has moved them.
-    /// A restart cannot be told from its result, so it is never repeated. The guard's promise is narrower: nobody may have
-    /// changed anything.
-    async fn is_between(&self, message: &Message, work: &Work) -> bool {
-        let Change::Scale { from, to } = work.change else { return false };
-        match self.cluster.workload(&work.target).await {
-            Ok(workload) if message.who == GUARD => {
-                let Some(after) = &work.version else { return false };
-                workload.desired == from && workload.version.next() == *after
-                    || workload.desired == to && workload.version == *after
-            }
-            Ok(workload) => workload.desired == from || workload.desired == to,
-            Err(error) => {
-                tracing::warn!(%error, "the workload of an interrupted order cannot be read");
-                false
-            }
-        }
+    /// Gives the workload where its replicas are what they were before the order or what it wanted: then nobody else has moved
+    /// them. A restart cannot be told from its result, so it is never repeated. The guard's promise is narrower: nobody may
+    /// have changed anything.
+    async fn between(&self, message: &Message, work: &Work) -> Option<Workload> {
+        let Change::Scale { from, to } = work.change else { return None };
+        let looked = self.cluster.workload(&work.target).await;
+        let workload = looked
+            .inspect_err(|error| tracing::warn!(%error, "the workload of an interrupted order cannot be read"))
+            .ok()?;
+        let is_between = if message.who == GUARD {
+            let after = work.version.as_ref()?;
+            workload.desired == from && workload.version.next() == *after
+                || workload.desired == to && workload.version == *after
+        } else {
+            workload.desired == from || workload.desired == to
+        };
+        is_between.then_some(workload)
     }
 }

@@ -1,23 +1,33 @@
 //! `start` and `stop`: what they come to for the workload as it is, and only while it is so.
 
 use super::guarded::Hands;
+use super::watching::Job;
 use super::work::{Act, Turn, Work};
 use super::{Book, Operator};
 use crate::chat::{GUARD, Message};
-use crate::cluster::{Target, Workload};
+use crate::cluster::{ClusterError, Target, Workload};
 use crate::command::Verb;
 use crate::policy::Scale;
 use crate::reply::{Change, Report};
 use crate::store::inbox::{Done, Entry};
+use crate::store::memory::Past;
 use crate::store::{StoreError, outcome};
 
-/// How many orders may be outdated because the workload was changed between the look at it and the write. The next one,
-/// absolute as they all are, is carried out whatever the workload is by then.
+/// How many orders may be outdated because the workload, or its status, was changed between the look at it and the write. The
+/// next one, absolute as they all are, is carried out whatever the workload is by then; but not for the guard.
 const OUTDATED: u32 = 3;
 
+/// What is known of a workload.
+enum Looked {
+    /// It was seen so by the watch over drift.
+    Before(Workload),
+    /// The API server has just been asked.
+    Now(Result<Workload, ClusterError>),
+}
+
 impl Operator {
-    /// Scales. What drift saw last saves the question to the API server before the order; whether it is still so is asked
-    /// with the order itself. The guard, who has promised to look, looks.
+    /// Scales. What drift sees saves the question to the API server before the order; whether it is still so is asked with
+    /// the order itself. The guard, who has promised to look, looks.
     pub(super) async fn scale(
         &self,
         entry: &Entry,
@@ -28,29 +38,31 @@ impl Operator {
         let Some(target) = book.target(order.target()).cloned() else {
             return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
         };
-        let (key, verb) = (target.key(), verb(order));
-        let seen = self.cluster.seen(&target).filter(|_| message.who != GUARD);
-        let mut is_fresh = seen.is_none();
-        let look = async {
-            match seen {
-                Some(workload) => Ok(workload),
-                None => self.cluster.workload(&target).await,
-            }
+        let (key, verb, is_guard) = (target.key(), verb(order), message.who == GUARD);
+        let seen = self.cluster.seen(&target).filter(|_| !is_guard);
+        let is_unseen = seen.is_none();
+        let asked = async {
+            // Beside the journal: it costs no time of its own.
+            if is_unseen { Some(self.cluster.workload(&target).await) } else { None }
         };
-        // Read beside the workload: autoscalers and the journal cost no time of their own.
-        let (mut looked, owners, past) =
-            tokio::join!(look, self.cluster.owners(&target), self.store.past(entry.id, &key));
+        let (asked, owners, past) = tokio::join!(asked, self.cluster.owners(&target), self.store.past(entry.id, &key));
         let past = past?;
         if past.overtaken {
             return self.overtaken(entry, message, target, verb).await;
         }
-        let mut turn = Turn::new(entry, message);
+        let mut turn = Turn::new(entry, message, &past);
+        let mut looked = match (seen.filter(|seen| is_news(seen, &past)), asked) {
+            (Some(seen), _) => Looked::Before(seen),
+            (None, Some(asked)) => Looked::Now(asked),
+            (None, None) => Looked::Now(self.cluster.workload(&target).await),
+        };
         loop {
+            let is_fresh = matches!(looked, Looked::Now(_));
             let workload = match looked {
-                Ok(workload) => workload,
-                Err(error) => return self.failed(turn, false, &target, verb, error).await,
+                Looked::Before(workload) | Looked::Now(Ok(workload)) => workload,
+                Looked::Now(Err(error)) => return self.failed(turn, false, &target, verb, error).await,
             };
-            if message.who == GUARD
+            if is_guard
                 && verb == Verb::Start
                 && let Some(hands) = self.insist(turn, || self.hands_since_guard(entry, &target, &workload)).await?
             {
@@ -63,19 +75,21 @@ impl Operator {
                     let version = Some(workload.version.next());
                     let work = Work { target: target.clone(), change, owners, version };
                     let remember = (to == 0).then_some(workload.desired);
-                    turn.row = self.insist(turn, || self.write(turn, &work, remember, &past.watches)).await?;
-                    let at = workload.resource_version.filter(|_| turn.outdated < OUTDATED);
+                    turn = turn.recorded(self.insist(turn, || self.write(turn, &work, remember)).await?);
+                    let at = workload.resource_version.filter(|_| is_guard || turn.outdated < OUTDATED);
                     match self.act(turn, &work, at.as_deref(), book).await? {
                         Act::Over => return Ok(()),
-                        Act::Outdated => turn.outdated += 1,
+                        Act::Outdated(error) if turn.outdated == OUTDATED => {
+                            return self.failed(turn, true, &target, verb, error).await;
+                        }
+                        Act::Outdated(_) => turn.outdated += 1,
                     }
                 }
                 // What was seen a while ago is not enough to say that nothing has to be done.
                 None if !is_fresh => {}
                 None => return self.unchanged(turn, target, &workload).await,
             }
-            looked = self.cluster.workload(&target).await;
-            is_fresh = true;
+            looked = Looked::Now(self.or_its_words(self.cluster.workload(&target)).await);
         }
     }
 
@@ -95,7 +109,7 @@ impl Operator {
             speech,
             ..Done::silent(turn.entry.id, outcome::UNCHANGED)
         };
-        self.close_untried(turn, done).await
+        self.close_undone(turn, done).await
     }
 
     /// Says that the guard does not give back what somebody else had a hand in.
@@ -107,8 +121,15 @@ impl Operator {
             Hands::Changed => None,
         };
         let speech = Some(turn.says("left alone", &Report::LeftAlone { target, replicas, by }));
-        self.close_untried(turn, Done { target: key, speech, ..Done::silent(turn.entry.id, outcome::LEFT_ALONE) }).await
+        self.close_undone(turn, Done { target: key, speech, ..Done::silent(turn.entry.id, outcome::LEFT_ALONE) }).await
     }
+}
+
+/// Says whether a workload was seen after the older orders that are still under watch. Otherwise this look is older than what
+/// was done here, and would have it done again.
+fn is_news(seen: &Workload, past: &Past) -> bool {
+    let orders = past.watches.iter().filter_map(Job::restore).filter_map(|job| job.work.version);
+    orders.filter(|done| done.uid == seen.version.uid).all(|done| done.generation <= seen.version.generation)
 }
 
 fn verb(order: &Scale) -> Verb {

@@ -12,14 +12,15 @@ use crate::cluster::{ClusterError, Target, Version, Wanted};
 use crate::command::Verb;
 use crate::policy::{Repin, Restart};
 use crate::reply::{Change, Report};
-use crate::store::inbox::{Done, Entry, Started};
+use crate::store::inbox::{Before, Done, Entry, Started};
+use crate::store::memory::Past;
 use crate::store::outbox::Speech;
 use crate::store::watches::{NewWatch, Watch};
 use crate::store::{Store, StoreError, outcome};
 
 /// How long the first words of an order let the order itself go first. An API server that is well needs some milliseconds; nobody
 /// in the room notices this.
-const ORDER_FIRST: Duration = Duration::from_millis(50);
+const WORDS_WAIT: Duration = Duration::from_millis(50);
 
 /// An absolute order, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,15 +69,33 @@ impl Work {
 pub(super) struct Turn<'a> {
     pub(super) entry: &'a Entry,
     pub(super) message: &'a Message,
-    /// The row of its first words, where there are some: then it has an order on record.
+    /// What the journal said of the target when its turn came.
+    past: &'a Past,
+    /// The row of its first words, where there are some.
     pub(super) row: Option<i64>,
+    /// Whether an order is on record for it, so that nobody comes back to it before the next start.
+    on_record: bool,
     /// Orders for it that were outdated before they were carried out.
     pub(super) outdated: u32,
 }
 
 impl<'a> Turn<'a> {
-    pub(super) fn new(entry: &'a Entry, message: &'a Message) -> Self {
-        Self { entry, message, row: None, outdated: 0 }
+    pub(super) fn new(entry: &'a Entry, message: &'a Message, past: &'a Past) -> Self {
+        Self { entry, message, past, row: None, on_record: false, outdated: 0 }
+    }
+
+    /// The same with an order on record and these first words.
+    pub(super) fn recorded(self, row: Option<i64>) -> Self {
+        Self { row, on_record: true, ..self }
+    }
+
+    /// What holds again where the order on record is given up.
+    fn before(&self) -> Option<Before> {
+        let watches = self.past.watches.iter().filter_map(|watch| {
+            let outcome = watching::Job::restore(watch)?.work.outcome();
+            Some((watch.clone(), outcome))
+        });
+        self.on_record.then(|| Before { remembered: self.past.remembered, watches: watches.collect() })
     }
 
     /// Gives words in answer, in the place of those that it has.
@@ -86,12 +105,12 @@ impl<'a> Turn<'a> {
 }
 
 /// How carrying an order out went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Act {
     /// It is done, or it has failed; that is journaled.
     Over,
     /// The workload was not what the order was written for any more. Nothing was done, and the order is still on record.
-    Outdated,
+    Outdated(ClusterError),
 }
 
 impl Operator {
@@ -105,7 +124,9 @@ impl Operator {
         let Some(target) = book.target(order.target()).cloned() else {
             return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
         };
-        let (verb, turn) = (Verb::Restart, Turn::new(entry, message));
+        let verb = Verb::Restart;
+        let past = self.store.past(entry.id, &target.key()).await?;
+        let turn = Turn::new(entry, message, &past);
         match self.cluster.may_restart(&target).await {
             Ok(true) => {}
             Ok(false) => {
@@ -116,30 +137,29 @@ impl Operator {
             }
             Err(error) => return self.failed(turn, false, &target, verb, error).await,
         }
-        let past = self.store.past(entry.id, &target.key()).await?;
         if past.overtaken {
             return self.overtaken(entry, message, target, verb).await;
         }
         let work = Work { target, change: Change::Restart, owners: vec![], version: None };
-        let turn = Turn { row: self.write(turn, &work, None, &past.watches).await?, ..turn };
+        let turn = turn.recorded(self.write(turn, &work, None).await?);
         self.act(turn, &work, None, book).await.map(drop)
     }
 
-    /// Writes an order down before anything moves, in the place of one that was given up; gives the row of the words.
+    /// Writes an order down before anything moves, in the place of one that was outdated; gives the row of the words.
     pub(super) async fn write(
         &self,
         turn: Turn<'_>,
         work: &Work,
         remember: Option<i32>,
-        older: &[Watch],
     ) -> Result<Option<i64>, StoreError> {
+        let older = turn.past.watches.iter();
         let started = Started {
             id: turn.entry.id,
             target: work.target.key(),
             work: work.to_json(),
             remember,
             progress: Some(turn.says(&format!("anew {}", turn.outdated), &work.underway())),
-            superseded: older.iter().filter_map(|watch| superseded(watch, turn.message, work)).collect(),
+            superseded: older.filter_map(|watch| superseded(watch, turn.message, work)).collect(),
         };
         self.store.start(started, now()).await
     }
@@ -166,7 +186,7 @@ impl Operator {
         book: &Book,
     ) -> Result<Act, StoreError> {
         let began = now();
-        self.cluster.quiet(&work.target, began + book.rollout_deadline);
+        let quiet = self.cluster.quiet(&work.target, began + book.rollout_deadline);
         let verb = work.change.verb();
         let change = async {
             match (work.change, at) {
@@ -175,15 +195,17 @@ impl Operator {
                 (Change::Restart, _) => self.cluster.restart(&work.target, began).await,
             }
         };
-        if let Err(error) = self.before_its_words(change).await {
-            self.cluster.quiet(&work.target, now());
+        if let Err(error) = self.or_its_words(change).await {
+            let nothing_moved = !error.is_uncertain();
+            self.cluster.quiet(&work.target, quiet.filter(|_| nothing_moved).unwrap_or_else(now));
             if at.is_some() && matches!(error, ClusterError::Conflict(_)) {
-                tracing::info!(target = %work.target.key(), "somebody else was first: the order is judged anew");
-                return Ok(Act::Outdated);
+                tracing::info!(target = %work.target.key(), "the workload has changed meanwhile: the order is judged anew");
+                return Ok(Act::Outdated(error));
             }
             self.failed(turn, true, &work.target, verb, error).await?;
             return Ok(Act::Over);
         }
+        self.outbox.notify_one();
         self.metrics.command(verb.word(), "done");
         let deadline = began + book.rollout_deadline;
         let job = watching::Job::new(turn, work, began, deadline);
@@ -194,23 +216,15 @@ impl Operator {
         Ok(Act::Over)
     }
 
-    /// Does what an order says, and has its first words go out: after it, or when it takes a while. On a small machine the
-    /// two would hold each other up; and what fails at once is told by one message.
-    async fn before_its_words<T>(
-        &self,
-        change: impl Future<Output = Result<T, ClusterError>>,
-    ) -> Result<T, ClusterError> {
-        let mut change = std::pin::pin!(change);
-        let result = if let Ok(result) = tokio::time::timeout(ORDER_FIRST, &mut change).await {
-            result
-        } else {
-            self.outbox.notify_one();
-            change.await
-        };
-        if result.is_ok() {
-            self.outbox.notify_one();
+    /// Waits for the cluster; when it takes its time, the words that are on record go out meanwhile. On a small machine the two
+    /// would hold each other up, and what fails at once is told by one message.
+    pub(super) async fn or_its_words<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = std::pin::pin!(answer);
+        if let Ok(answer) = tokio::time::timeout(WORDS_WAIT, &mut answer).await {
+            return answer;
         }
-        result
+        self.outbox.notify_one();
+        answer.await
     }
 
     /// Asks something of the journal; where an order is on record, until it answers: nobody else would come back to that order
@@ -221,7 +235,7 @@ impl Operator {
     {
         loop {
             match ask().await {
-                Err(error) if turn.row.is_some() => {
+                Err(error) if turn.on_record => {
                     tracing::error!(id = turn.entry.id, %error, "an order cannot be judged anew; trying again");
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
@@ -252,23 +266,30 @@ impl Operator {
         tracing::warn!(%error, target = %target.key(), "the cluster said no");
         self.metrics.command(verb.word(), "failed");
         self.metrics.cluster_error(&error);
-        let outcome = format!("{}: {error}", outcome::FAILED);
+        let (outcome, is_uncertain) = (format!("{}: {error}", outcome::FAILED), error.is_uncertain());
         let speech = turn.says("failed", &Report::Failed { target: target.clone(), verb, error, tried });
         let done = Done { target: Some(target.key()), speech: Some(speech), ..Done::silent(turn.entry.id, &outcome) };
-        if tried {
+        if tried && is_uncertain {
             self.conclude(done).await;
             return Ok(());
         }
-        self.close_untried(turn, done).await
+        self.close_undone(turn, done).await
     }
 
-    /// Closes a command of which nothing has reached the cluster. An order that is on record is given up.
-    pub(super) async fn close_untried(&self, turn: Turn<'_>, done: Done) -> Result<(), StoreError> {
-        if turn.row.is_none() {
+    /// Closes a command for which nothing has moved. An order that is on record is given up, and whoever waited for the end
+    /// of an older one goes on.
+    pub(super) async fn close_undone(&self, turn: Turn<'_>, done: Done) -> Result<(), StoreError> {
+        let Some(before) = turn.before() else {
             // When this cannot be written nothing is lost: the command is looked at again.
             return self.close(done).await;
+        };
+        self.conclude(Done { given_up: Some(before), ..done }).await;
+        for watch in self.store.watches().await?.into_iter().filter(|watch| turn.past.watches.contains(watch)) {
+            if let Some(job) = watching::Job::restore(&watch) {
+                self.cluster.quiet(&job.target, watch.deadline);
+                drop(self.watchers.send(job));
+            }
         }
-        self.conclude(Done { given_up: true, ..done }).await;
         Ok(())
     }
 
@@ -298,7 +319,7 @@ fn superseded(watch: &Watch, message: &Message, work: &Work) -> Option<(i64, Spe
         by: message.who.clone(),
         newer: work.change.verb(),
     };
-    Some((watch.inbox, older.speech(&report, "superseded")))
+    Some((watch.inbox, older.speech(&report, outcome::SUPERSEDED)))
 }
 
 /// Moves a pin to the key that the homeserver serves now, if it is the one that was compared; a pin of the

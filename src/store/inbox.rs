@@ -5,6 +5,7 @@ use rusqlite::{Row, Transaction};
 
 use super::gaps::Gap;
 use super::outbox::{Speech, put_speech};
+use super::watches::{self, NewWatch, Watch};
 use super::{Store, StoreError, claim, outcome, put_cursor, time};
 
 /// Something that arrived from a room and is not in the journal yet.
@@ -127,18 +128,27 @@ pub struct Done {
     pub outcome: String,
     /// Key of the target, where the command got no further than naming it.
     pub target: Option<String>,
-    /// JSON of the absolute order, where nothing had to change and so none was started.
+    /// JSON of the absolute order, where nothing had to change.
     pub work: Option<String>,
-    /// The order that was started has not reached the cluster: it counts for nothing, `work` does.
-    pub given_up: bool,
+    /// The order that was started has not reached the cluster: it counts for nothing, and what was before it holds again.
+    pub given_up: Option<Before>,
     /// What the room reads.
     pub speech: Option<Speech>,
     /// Row of the words that the room reads already, if `speech` is none.
     pub message: Option<i64>,
     /// A rollout to go on watching.
-    pub watch: Option<super::watches::NewWatch>,
+    pub watch: Option<NewWatch>,
     /// The words are said once in this time under this key; otherwise nothing is.
     pub once: Option<(String, SignedDuration)>,
+}
+
+/// What an order changed in the journal when it was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Replicas that were remembered for its target.
+    pub remembered: Option<i32>,
+    /// Watches that it ended, each with the outcome that its command had.
+    pub watches: Vec<(Watch, String)>,
 }
 
 impl Done {
@@ -151,7 +161,7 @@ impl Done {
             outcome,
             target: None,
             work: None,
-            given_up: false,
+            given_up: None,
             speech: None,
             message: None,
             watch: None,
@@ -295,11 +305,7 @@ impl Store {
                 (started.id, &started.target, &started.work, now.as_millisecond()),
             )?;
             if let Some(replicas) = started.remember.filter(|&replicas| replicas > 0) {
-                tx.execute(
-                    "INSERT INTO memory (target, replicas, at) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (target) DO UPDATE SET replicas = ?2, at = ?3",
-                    (&started.target, replicas, now.as_millisecond()),
-                )?;
+                super::memory::remember(tx, &started.target, Some(replicas), now)?;
             }
             super::falls::forget(tx, &started.target)?;
             // Somebody waits for this; what it ends has been read already.
@@ -308,7 +314,7 @@ impl Store {
                 None => None,
             };
             for (watch, speech) in &started.superseded {
-                super::watches::end(tx, *watch, "superseded", Some(speech), now)?;
+                watches::end(tx, *watch, outcome::SUPERSEDED, Some(speech), now)?;
             }
             Ok(row)
         })
@@ -468,10 +474,13 @@ pub(super) fn put_arrival(tx: &Transaction<'_>, arrival: &Arrival, now: Timestam
 
 fn put_done(tx: &Transaction<'_>, done: &Done, now: Timestamp) -> Result<Option<i64>, StoreError> {
     tx.execute(
-        "UPDATE inbox SET state = 'done', outcome = ?2, target = coalesce(target, ?3),
-           work = CASE WHEN ?6 THEN ?4 ELSE coalesce(work, ?4) END, done_at = ?5 WHERE id = ?1",
-        (done.id, &done.outcome, &done.target, &done.work, now.as_millisecond(), done.given_up),
+        "UPDATE inbox SET state = 'done', outcome = ?2, target = coalesce(target, ?3), work = coalesce(work, ?4),
+           done_at = ?5 WHERE id = ?1",
+        (done.id, &done.outcome, &done.target, &done.work, now.as_millisecond()),
     )?;
+    if let Some(before) = &done.given_up {
+        give_up(tx, done, before, now)?;
+    }
     let due = match &done.once {
         Some((key, every)) => claim(tx, key, now, *every)?,
         None => true,
@@ -484,9 +493,17 @@ fn put_done(tx: &Transaction<'_>, done: &Done, now: Timestamp) -> Result<Option<
         }
     };
     if let Some(watch) = &done.watch {
-        super::watches::put(tx, done.id, outbox, watch, now)?;
+        watches::put(tx, done.id, outbox, watch, now)?;
     }
     Ok(outbox)
+}
+
+/// Takes an order off the record, and with it what it changed there.
+fn give_up(tx: &Transaction<'_>, done: &Done, before: &Before, now: Timestamp) -> Result<(), StoreError> {
+    tx.execute("UPDATE inbox SET work = ?2, started_at = NULL WHERE id = ?1", (done.id, &done.work))?;
+    let target: String = tx.query_row("SELECT target FROM inbox WHERE id = ?1", [done.id], |row| row.get(0))?;
+    super::memory::remember(tx, &target, before.remembered, now)?;
+    before.watches.iter().try_for_each(|(watch, outcome)| watches::give_back(tx, watch, outcome))
 }
 
 pub(super) fn rows(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Entry>, StoreError> {

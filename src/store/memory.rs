@@ -1,7 +1,8 @@
 //! What is known of a target when a command for it is about to become an order; among it the replicas that a `stop` took
 //! away, which `start` without a number gives back.
 
-use rusqlite::OptionalExtension;
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Transaction};
 
 use super::watches::{self, Watch};
 use super::{Store, StoreError};
@@ -16,6 +17,25 @@ pub struct Past {
     pub remembered: Option<i32>,
     /// Rollouts of older orders under watch.
     pub watches: Vec<Watch>,
+}
+
+/// Notes what a `start` gives back.
+pub(super) fn remember(
+    tx: &Transaction<'_>,
+    target: &str,
+    replicas: Option<i32>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let Some(replicas) = replicas else {
+        tx.execute("DELETE FROM memory WHERE target = ?1", [target])?;
+        return Ok(());
+    };
+    tx.execute(
+        "INSERT INTO memory (target, replicas, at) VALUES (?1, ?2, ?3)
+         ON CONFLICT (target) DO UPDATE SET replicas = ?2, at = ?3",
+        (target, replicas, now.as_millisecond()),
+    )?;
+    Ok(())
 }
 
 impl Store {

@@ -8,6 +8,8 @@ pub const TOO_OLD: &str = "too old to act on";
 pub const INTERRUPTED: &str = "interrupted";
 /// A newer command was done before.
 pub const OVERTAKEN: &str = "overtaken";
+/// A newer command for the target came before the end of its rollout.
+pub const SUPERSEDED: &str = "superseded";
 /// Everything was as wanted.
 pub const UNCHANGED: &str = "nothing to change";
 /// Not done, because somebody else had a hand in it.

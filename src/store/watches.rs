@@ -64,6 +64,26 @@ pub(super) fn end(
     Ok(true)
 }
 
+/// Brings back a watch that a newer order has ended; one that came to an end of its own stays ended.
+pub(super) fn give_back(tx: &Transaction<'_>, watch: &Watch, outcome: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE inbox SET outcome = ?2 WHERE id = ?1 AND outcome = ?3";
+    if tx.execute(sql, (watch.inbox, outcome, super::outcome::SUPERSEDED))? == 0 {
+        return Ok(());
+    }
+    tx.execute(
+        "INSERT OR REPLACE INTO watch (inbox, target, payload, outbox, since, deadline) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        (
+            watch.inbox,
+            &watch.target,
+            &watch.payload,
+            watch.outbox,
+            watch.since.as_millisecond(),
+            watch.deadline.as_millisecond(),
+        ),
+    )?;
+    Ok(())
+}
+
 pub(super) fn list(tx: &Transaction<'_>) -> Result<Vec<Watch>, StoreError> {
     let mut statement =
         tx.prepare("SELECT inbox, target, payload, outbox, since, deadline FROM watch ORDER BY since, inbox")?;

@@ -190,8 +190,8 @@ async fn the_api_server_away_slow_and_unwilling_is_told_as_what_it_is() {
             house.ask_until("start", "nothing is certain").await;
             namespace.cluster.resume_api_server();
             namespace.cluster.stop_api_server();
-            let away = house.ask("start").await;
-            assert!(away.body().contains("cannot be reached"), "{}", away.body());
+            let away = house.ask_until("start", "cannot be reached").await;
+            assert!(away.body().contains("Nothing was changed."), "{}", away.body());
             house.running.unready("cannot be reached", SOON).await;
             namespace.cluster.start_api_server().await;
             house.running.ready(SOON).await;

@@ -37,30 +37,30 @@ impl Cluster {
     }
 
     /// Tells nothing of what happens to a target until then: somebody here is at work on it and tells it otherwise. A
-    /// time that has passed ends the silence.
-    pub fn quiet(&self, target: &Target, until: Timestamp) {
-        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).insert(target.key(), until);
+    /// time that has passed ends the silence. Gives until when it was silent before.
+    pub fn quiet(&self, target: &Target, until: Timestamp) -> Option<Timestamp> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).insert(target.key(), until)
     }
 
-    /// Notes replicas that are written here. The field manager alone does not tell: after a scale to 0 the API server
-    /// tracks none.
-    pub(in crate::cluster) fn note_written(&self, target: &Target, replicas: Option<i32>) {
+    /// Notes replicas that are written here; gives what was noted before. The field manager alone does not tell: after a
+    /// scale to 0 the API server tracks none.
+    pub(in crate::cluster) fn note_written(&self, target: &Target, replicas: Option<i32>) -> Option<i32> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         match replicas {
             Some(replicas) => written.insert(target.key(), replicas),
             None => written.remove(&target.key()),
-        };
+        }
     }
 
-    /// Gives the workload as drift saw it last; nothing where that is not known to be so: nobody looks, the object is not
-    /// there, or the API server could not be asked. It may have changed since: whoever writes because of it holds the
-    /// write to its `resource_version`.
+    /// Gives the workload as an open watch showed it last; nothing where none is open, the object is not there, or it is
+    /// being scaled. It may have changed since: whoever writes because of it holds the write to its `resource_version`.
     #[must_use]
     pub fn seen(&self, target: &Target) -> Option<Workload> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&target.key()).cloned()
     }
 
-    fn note_seen(&self, target: &Target, workload: Option<&Workload>) {
+    /// Notes how an open watch shows the workload, or that nothing shows it.
+    pub(in crate::cluster) fn note_seen(&self, target: &Target, workload: Option<&Workload>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match workload {
             Some(workload) => seen.insert(target.key(), workload.clone()),
@@ -166,9 +166,12 @@ impl Look {
             });
             let observation = self.follow.next(patience).await;
             match &observation {
-                Observation::Seen(snapshot) => self.cluster.note_seen(&self.target, Some(&snapshot.workload)),
-                Observation::Absent | Observation::Failed(_) => self.cluster.note_seen(&self.target, None),
+                Observation::Seen(snapshot) if self.follow.is_watching() => {
+                    self.cluster.note_seen(&self.target, Some(&snapshot.workload));
+                    self.cluster.know_owners(&self.target).await;
+                }
                 Observation::Silent => {}
+                _ => self.cluster.note_seen(&self.target, None),
             }
             match observation {
                 Observation::Seen(snapshot) => {
@@ -194,7 +197,7 @@ impl Look {
             let (state, drift) = decide(self.state, sight, quiet, now, self.cluster.pace.steady);
             if matches!(drift, Some(Drift::Scaled { .. })) {
                 // Somebody else's word is the last one now; the same number written by hand later is theirs again.
-                self.cluster.note_written(&self.target, None);
+                let _ = self.cluster.note_written(&self.target, None);
             }
             self.state = state;
             match (drift, snapshot) {
