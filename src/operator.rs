@@ -309,7 +309,10 @@ impl Floor {
     fn unwatched(&mut self, ended: Result<i64, tokio::task::JoinError>) -> anyhow::Result<()> {
         match ended {
             Ok(inbox) => {
-                self.watched.remove(&inbox);
+                // One that was given back goes on under the same number.
+                if self.watched.get(&inbox).is_some_and(|(_, handle)| handle.is_finished()) {
+                    self.watched.remove(&inbox);
+                }
                 Ok(())
             }
             Err(error) if error.is_cancelled() => Ok(()),

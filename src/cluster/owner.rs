@@ -56,8 +56,14 @@ impl Cluster {
     }
 
     async fn read_owners(&self, target: &Target) -> Vec<String> {
-        let found = self.autoscalers(target).await.found;
+        let Owners { mut found, unseen } = self.autoscalers(target).await;
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if !unseen.is_empty()
+            && let Some((_, known)) = owners.get(&target.key())
+        {
+            // What cannot be seen just now is as it was.
+            found.clone_from(known);
+        }
         owners.insert(target.key(), (Instant::now(), found.clone()));
         found
     }

@@ -3,7 +3,7 @@
 use super::guarded::Hands;
 use super::watching::Job;
 use super::work::{Act, Turn, Work};
-use super::{Book, Operator};
+use super::{Book, Operator, now};
 use crate::chat::{GUARD, Message};
 use crate::cluster::{ClusterError, Target, Workload};
 use crate::command::Verb;
@@ -76,6 +76,15 @@ impl Operator {
                     let work = Work { target: target.clone(), change, owners, version };
                     let remember = (to == 0).then_some(workload.desired);
                     turn = turn.recorded(self.insist(turn, || self.write(turn, &work, remember)).await?);
+                    if turn.outdated > 0 && book.rules.is_stale(entry.sent_at, now()) {
+                        // The journal could not be written for long.
+                        let report =
+                            Report::Stale { texts: vec![message.text.trim().to_owned()], limit: book.rules.staleness };
+                        let speech = Some(turn.says("stale", &report));
+                        return self
+                            .close_undone(turn, Done { speech, ..Done::silent(entry.id, outcome::TOO_OLD) })
+                            .await;
+                    }
                     let at = workload.resource_version.filter(|_| is_guard || turn.outdated < OUTDATED);
                     match self.act(turn, &work, at.as_deref(), book).await? {
                         Act::Over => return Ok(()),

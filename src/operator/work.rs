@@ -69,7 +69,7 @@ impl Work {
 pub(super) struct Turn<'a> {
     pub(super) entry: &'a Entry,
     pub(super) message: &'a Message,
-    /// What the journal said of the target when its turn came.
+    /// What the journal said of the target when its turn came; after a kill, what its order left of that.
     past: &'a Past,
     /// The row of its first words, where there are some.
     pub(super) row: Option<i64>,
@@ -206,14 +206,20 @@ impl Operator {
             return Ok(Act::Over);
         }
         self.outbox.notify_one();
-        self.metrics.command(verb.word(), "done");
+        self.carried_out(turn, work, began, book).await;
+        Ok(Act::Over)
+    }
+
+    /// Journals that an order is carried out, and watches what comes of it.
+    pub(super) async fn carried_out(&self, turn: Turn<'_>, work: &Work, began: Timestamp, book: &Book) {
+        self.metrics.command(work.change.verb().word(), "done");
         let deadline = began + book.rollout_deadline;
+        self.cluster.quiet(&work.target, deadline);
         let job = watching::Job::new(turn, work, began, deadline);
         let watch = Some(NewWatch { target: work.target.key(), payload: job.to_json(), deadline });
         self.conclude(Done { message: turn.row, watch, ..Done::silent(turn.entry.id, &work.outcome()) }).await;
         // Unbounded but small: one job a command in work. It fails only while the process ends, and the row is written.
         drop(self.watchers.send(job));
-        Ok(Act::Over)
     }
 
     /// Waits for the cluster; when it takes its time, the words that are on record go out meanwhile. On a small machine the two
@@ -284,7 +290,8 @@ impl Operator {
             return self.close(done).await;
         };
         self.conclude(Done { given_up: Some(before), ..done }).await;
-        for watch in self.store.watches().await?.into_iter().filter(|watch| turn.past.watches.contains(watch)) {
+        let watches = self.insist(turn, || self.store.watches()).await?;
+        for watch in watches.into_iter().filter(|watch| turn.past.watches.contains(watch)) {
             if let Some(job) = watching::Job::restore(&watch) {
                 self.cluster.quiet(&job.target, watch.deadline);
                 drop(self.watchers.send(job));
@@ -319,7 +326,7 @@ fn superseded(watch: &Watch, message: &Message, work: &Work) -> Option<(i64, Spe
         by: message.who.clone(),
         newer: work.change.verb(),
     };
-    Some((watch.inbox, older.speech(&report, outcome::SUPERSEDED)))
+    Some((watch.inbox, older.speech(&report, &format!("superseded by {}", message.event))))
 }
 
 /// Moves a pin to the key that the homeserver serves now, if it is the one that was compared; a pin of the

@@ -82,7 +82,7 @@ pub struct Parcel {
     pub tried: bool,
     /// Whether nothing more is to come for this message: its command is done and no rollout is watched for it.
     pub last_words: bool,
-    /// Whether it answers a command that ordered nothing: after a power cut the command may be answered again, by the same
+    /// Whether it answers a command that ordered nothing, or whose order was given up: after a power cut the command may be answered again, by the same
     /// event.
     pub repeatable: bool,
     /// When it was written.

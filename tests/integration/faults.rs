@@ -186,8 +186,8 @@ async fn the_api_server_away_slow_and_unwilling_is_told_as_what_it_is() {
             let plan = Plan { more: "[kubernetes]\ntimeout = \"6s\"\n".to_owned(), ..Plan::of(&["web"]) };
             let mut house = House::build(&namespace, plan).await;
             namespace.cluster.pause_api_server();
-            // The order is on its way; it may be carried out once the API server goes on.
-            house.ask_until("start", "nothing is certain").await;
+            // Where it is the order itself that has no answer, it may be carried out once the API server goes on.
+            house.ask_until("start", "did not answer").await;
             namespace.cluster.resume_api_server();
             namespace.cluster.stop_api_server();
             let away = house.ask_until("start", "cannot be reached").await;

@@ -52,8 +52,9 @@ impl Cluster {
         }
     }
 
-    /// Gives the workload as an open watch showed it last; nothing where none is open, the object is not there, or it is
-    /// being scaled. It may have changed since: whoever writes because of it holds the write to its `resource_version`.
+    /// Gives the workload as the watch over drift showed it last; nothing where there is none, it broke, the object is not
+    /// there, or it is being scaled. It may have changed since: whoever writes because of it holds the write to its
+    /// `resource_version`.
     #[must_use]
     pub fn seen(&self, target: &Target) -> Option<Workload> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&target.key()).cloned()
@@ -164,11 +165,13 @@ impl Look {
                 // Rounded up, or the last look would come a moment too early.
                 Duration::try_from(due.duration_since(now())).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
             });
+            if self.follow.is_watching() {
+                self.cluster.know_owners(&self.target).await;
+            }
             let observation = self.follow.next(patience).await;
             match &observation {
                 Observation::Seen(snapshot) if self.follow.is_watching() => {
                     self.cluster.note_seen(&self.target, Some(&snapshot.workload));
-                    self.cluster.know_owners(&self.target).await;
                 }
                 Observation::Silent => {}
                 _ => self.cluster.note_seen(&self.target, None),
