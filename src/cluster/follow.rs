@@ -90,7 +90,6 @@ impl Follow {
                         Ok(Some(Ok(observation))) => return observation,
                         Ok(Some(Err(error))) => {
                             tracing::debug!(target = %self.target, %error, "the watch broke");
-                            self.cluster.note_seen(&self.target, None);
                             self.rest(self.every.min(PAUSE));
                         }
                         Ok(None) => self.phase = Phase::Opening,
@@ -146,7 +145,9 @@ impl Follow {
         observation
     }
 
+    /// Looks again later; until then no watch shows the object.
     fn rest(&mut self, pause: Duration) {
+        self.cluster.note_seen(&self.target, None);
         self.phase = Phase::Resting { until: Instant::now() + pause };
     }
 }

@@ -40,6 +40,9 @@ pub(super) fn reading(message: &Message, book: &Book) -> Reading {
     read(&message.text, Grammar { targets: &book.names(), prefix: &book.prefix }, place(message.address))
 }
 
+/// What the first words of an answer are for: their part of the transaction id.
+const ANSWER: &str = "answer";
+
 /// Makes a transaction id that no other event, purpose or store shares.
 pub(super) fn txn(event: &str, purpose: &str) -> String {
     let digest = Sha256::new().chain_update(event).chain_update([0]).chain_update(purpose).finalize();
@@ -61,7 +64,7 @@ pub(super) fn speech(report: &Report, on: Anchor<'_>) -> Outgoing {
 
 /// The first words of an answer.
 pub(super) fn draft(entry: &Entry, message: &Message, report: &Report) -> Draft {
-    draft_for(entry, message, "answer", report)
+    draft_for(entry, message, ANSWER, report)
 }
 
 /// As [`draft`], for words that are not to be taken for the answer which a power cut has made this process forget.
@@ -71,9 +74,9 @@ fn draft_for(entry: &Entry, message: &Message, purpose: &str, report: &Report) -
 
 /// The first words of an answer, or others in the place of those that are in that row.
 pub(super) fn revise(entry: &Entry, message: &Message, row: Option<i64>, purpose: &str, report: &Report) -> Speech {
-    let Some(row) = row else { return Speech::New(draft(entry, message, report)) };
+    let purpose = if row.is_some() { purpose } else { ANSWER };
     let Draft { txn, room, payload } = draft_for(entry, message, purpose, report);
-    Speech::Revise { row, room, txn, payload }
+    Speech::about(row, room, txn, payload)
 }
 
 /// An outcome with its words.
@@ -133,7 +136,7 @@ impl Operator {
             let texts = entries.iter().map(|(_, message)| message.text.trim().to_owned()).collect();
             let report = Report::Stale { texts, limit: book.rules.staleness };
             // Who speaks for several must be heard, although one of them may have had its answer.
-            let purpose = if entries.len() == 1 { "answer" } else { "stale" };
+            let purpose = if entries.len() == 1 { ANSWER } else { "stale" };
             let all = entries.iter().enumerate().map(|(i, (entry, message))| {
                 let speech = (i == 0).then(|| Speech::New(draft_for(entry, message, purpose, &report)));
                 Done { speech, ..Done::silent(entry.id, outcome::TOO_OLD) }

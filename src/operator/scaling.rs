@@ -5,7 +5,7 @@ use super::watching::Job;
 use super::work::{Act, Turn, Work};
 use super::{Book, Operator, now};
 use crate::chat::{GUARD, Message};
-use crate::cluster::{ClusterError, Target, Workload};
+use crate::cluster::{Target, Workload};
 use crate::command::Verb;
 use crate::policy::Scale;
 use crate::reply::{Change, Report};
@@ -16,14 +16,6 @@ use crate::store::{StoreError, outcome};
 /// How many orders may be outdated because the workload, or its status, was changed between the look at it and the write. The
 /// next one, absolute as they all are, is carried out whatever the workload is by then; but not for the guard.
 const OUTDATED: u32 = 3;
-
-/// What is known of a workload.
-enum Looked {
-    /// It was seen so by the watch over drift.
-    Before(Workload),
-    /// The API server has just been asked.
-    Now(Result<Workload, ClusterError>),
-}
 
 impl Operator {
     /// Scales. What drift sees saves the question to the API server before the order; whether it is still so is asked with
@@ -40,10 +32,9 @@ impl Operator {
         };
         let (key, verb, is_guard) = (target.key(), verb(order), message.who == GUARD);
         let seen = self.cluster.seen(&target).filter(|_| !is_guard);
-        let is_unseen = seen.is_none();
         let asked = async {
             // Beside the journal: it costs no time of its own.
-            if is_unseen { Some(self.cluster.workload(&target).await) } else { None }
+            if seen.is_none() { Some(self.cluster.workload(&target).await) } else { None }
         };
         let (asked, owners, past) = tokio::join!(asked, self.cluster.owners(&target), self.store.past(entry.id, &key));
         let past = past?;
@@ -51,20 +42,20 @@ impl Operator {
             return self.overtaken(entry, message, target, verb).await;
         }
         let mut turn = Turn::new(entry, message, &past);
-        let mut looked = match (seen.filter(|seen| is_news(seen, &past)), asked) {
-            (Some(seen), _) => Looked::Before(seen),
-            (None, Some(asked)) => Looked::Now(asked),
-            (None, None) => Looked::Now(self.cluster.workload(&target).await),
+        let seen = seen.filter(|seen| is_news(seen, &past));
+        let mut is_fresh = seen.is_none();
+        let mut looked = match seen.map(Ok).or(asked) {
+            Some(looked) => looked,
+            None => self.cluster.workload(&target).await,
         };
         loop {
-            let is_fresh = matches!(looked, Looked::Now(_));
             let workload = match looked {
-                Looked::Before(workload) | Looked::Now(Ok(workload)) => workload,
-                Looked::Now(Err(error)) => return self.failed(turn, false, &target, verb, error).await,
+                Ok(workload) => workload,
+                Err(error) => return self.failed(turn, false, &target, verb, error).await,
             };
             if is_guard
                 && verb == Verb::Start
-                && let Some(hands) = self.insist(turn, || self.hands_since_guard(entry, &target, &workload)).await?
+                && let Some(hands) = self.ask(turn, || self.hands_since_guard(entry, &target, &workload)).await?
             {
                 return self.left_alone(turn, target, workload.desired, hands).await;
             }
@@ -75,7 +66,7 @@ impl Operator {
                     let version = Some(workload.version.next());
                     let work = Work { target: target.clone(), change, owners, version };
                     let remember = (to == 0).then_some(workload.desired);
-                    turn = turn.recorded(self.insist(turn, || self.write(turn, &work, remember)).await?);
+                    turn = turn.recorded(self.ask(turn, || self.write(turn, &work, remember)).await?);
                     if turn.outdated > 0 && book.rules.is_stale(entry.sent_at, now()) {
                         // The journal could not be written for long.
                         let report =
@@ -98,7 +89,8 @@ impl Operator {
                 None if !is_fresh => {}
                 None => return self.unchanged(turn, target, &workload).await,
             }
-            looked = Looked::Now(self.or_its_words(self.cluster.workload(&target)).await);
+            looked = self.or_its_words(self.cluster.workload(&target)).await;
+            is_fresh = true;
         }
     }
 

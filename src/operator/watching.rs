@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::gate::{outgoing, txn};
 use super::guarded::{Anchor, anchor};
 use super::work::{Turn, Work};
-use super::{Operator, STORE_PAUSE, now};
+use super::{Operator, now};
 use crate::cluster::{Progress, Record, Target};
 use crate::reply::{Change, Report};
 use crate::store::outbox::Speech;
@@ -178,20 +178,10 @@ impl Operator {
     async fn end(&self, job: &Job, progress: &Progress, outcome: String, at: Timestamp) {
         self.cluster.quiet(&job.target, at);
         let speech = job.speech(&job.report(progress, at), "end");
-        loop {
-            match self.store.end_watch(job.inbox, outcome.clone(), Some(speech.clone()), at).await {
-                Ok(ended) => {
-                    if ended {
-                        tracing::info!(outcome, "the rollout ended");
-                        self.outbox.notify_one();
-                    }
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the end of a rollout could not be written");
-                    tokio::time::sleep(STORE_PAUSE).await;
-                }
-            }
+        let write = || self.store.end_watch(job.inbox, outcome.clone(), Some(speech.clone()), at);
+        if self.insist(job.inbox, "the end of a rollout cannot be written", write).await {
+            tracing::info!(outcome, "the rollout ended");
+            self.outbox.notify_one();
         }
     }
 }

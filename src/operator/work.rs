@@ -235,29 +235,36 @@ impl Operator {
 
     /// Asks something of the journal; where an order is on record, until it answers: nobody else would come back to that order
     /// before the next start.
-    pub(super) async fn insist<T, F>(&self, turn: Turn<'_>, ask: impl Fn() -> F) -> Result<T, StoreError>
+    pub(super) async fn ask<T, F>(&self, turn: Turn<'_>, ask: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        loop {
-            match ask().await {
-                Err(error) if turn.on_record => {
-                    tracing::error!(id = turn.entry.id, %error, "an order cannot be judged anew; trying again");
-                    tokio::time::sleep(STORE_PAUSE).await;
-                }
-                answer => return answer,
-            }
+        if turn.on_record {
+            return Ok(self.insist(turn.entry.id, "an order cannot be judged anew", ask).await);
         }
+        ask().await
     }
 
     /// Writes what came of an order that may have moved the cluster. The lane is held until it is written: whoever comes
     /// next must not overtake it. A stop gives up after a while, and the next start judges the order anew.
     async fn conclude(&self, done: Done) {
-        while let Err(error) = self.store.finish(done.clone(), now()).await {
-            tracing::error!(id = done.id, %error, "an outcome cannot be written; trying again");
+        let write = || self.store.finish(done.clone(), now());
+        self.insist(done.id, "an outcome cannot be written", write).await;
+        self.outbox.notify_one();
+    }
+
+    /// Asks something of the journal until it answers; the log says meanwhile what cannot be done for that row.
+    pub(super) async fn insist<T, F>(&self, id: i64, trouble: &str, ask: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(error) => tracing::error!(id, %error, "{trouble}; trying again"),
+            }
             tokio::time::sleep(STORE_PAUSE).await;
         }
-        self.outbox.notify_one();
     }
 
     /// Says and journals that nothing came of an order, as far as is known. `tried`: it was on its way to the cluster.
@@ -290,7 +297,7 @@ impl Operator {
             return self.close(done).await;
         };
         self.conclude(Done { given_up: Some(before), ..done }).await;
-        let watches = self.insist(turn, || self.store.watches()).await?;
+        let watches = self.ask(turn, || self.store.watches()).await?;
         for watch in watches.into_iter().filter(|watch| turn.past.watches.contains(watch)) {
             if let Some(job) = watching::Job::restore(&watch) {
                 self.cluster.quiet(&job.target, watch.deadline);

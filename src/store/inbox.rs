@@ -143,7 +143,7 @@ pub struct Done {
 }
 
 /// What an order changed in the journal when it was started.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Before {
     /// Replicas that were remembered for its target.
     pub remembered: Option<i32>,
@@ -492,8 +492,8 @@ fn put_done(tx: &Transaction<'_>, done: &Done, now: Timestamp) -> Result<Option<
             done.message
         }
     };
-    if let Some(watch) = &done.watch {
-        watches::put(tx, done.id, outbox, watch, now)?;
+    if let Some(NewWatch { target, payload, deadline }) = done.watch.clone() {
+        watches::put(tx, &Watch { inbox: done.id, target, payload, outbox, since: now, deadline })?;
     }
     Ok(outbox)
 }

@@ -8,11 +8,11 @@ use super::outbox::{Draft, Speech};
 use super::watches::NewWatch;
 use super::{SCHEMA_VERSION, Store, StoreError};
 
-fn at(second: i64) -> Timestamp {
+pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
 }
 
-fn arrival(event: &str) -> Arrival {
+pub(crate) fn arrival(event: &str) -> Arrival {
     Arrival {
         event: event.to_owned(),
         room: "!room:hs".to_owned(),
@@ -23,11 +23,11 @@ fn arrival(event: &str) -> Arrival {
     }
 }
 
-fn draft(txn: &str, payload: &str) -> Draft {
+pub(crate) fn draft(txn: &str, payload: &str) -> Draft {
     Draft { txn: txn.to_owned(), room: "!room:hs".to_owned(), payload: payload.to_owned() }
 }
 
-fn revise(row: i64, txn: &str, payload: &str) -> Speech {
+pub(crate) fn revise(row: i64, txn: &str, payload: &str) -> Speech {
     Speech::Revise { row, room: "!room:hs".to_owned(), txn: txn.to_owned(), payload: payload.to_owned() }
 }
 
@@ -46,7 +46,7 @@ impl Place {
     }
 }
 
-async fn received(store: &Store, event: &str) -> i64 {
+pub(crate) async fn received(store: &Store, event: &str) -> i64 {
     store.receive(vec![arrival(event)], None, at(0)).await.unwrap();
     store.received(10).await.unwrap().into_iter().find(|entry| entry.event == event).unwrap().id
 }

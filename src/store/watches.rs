@@ -33,16 +33,17 @@ pub struct Watch {
     pub deadline: Timestamp,
 }
 
-pub(super) fn put(
-    tx: &Transaction<'_>,
-    inbox: i64,
-    outbox: Option<i64>,
-    watch: &NewWatch,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) fn put(tx: &Transaction<'_>, watch: &Watch) -> Result<(), StoreError> {
     tx.execute(
         "INSERT OR REPLACE INTO watch (inbox, target, payload, outbox, since, deadline) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        (inbox, &watch.target, &watch.payload, outbox, now.as_millisecond(), watch.deadline.as_millisecond()),
+        (
+            watch.inbox,
+            &watch.target,
+            &watch.payload,
+            watch.outbox,
+            watch.since.as_millisecond(),
+            watch.deadline.as_millisecond(),
+        ),
     )?;
     Ok(())
 }
@@ -67,21 +68,8 @@ pub(super) fn end(
 /// Brings back a watch that a newer order has ended; one that came to an end of its own stays ended.
 pub(super) fn give_back(tx: &Transaction<'_>, watch: &Watch, outcome: &str) -> Result<(), StoreError> {
     let sql = "UPDATE inbox SET outcome = ?2 WHERE id = ?1 AND outcome = ?3";
-    if tx.execute(sql, (watch.inbox, outcome, super::outcome::SUPERSEDED))? == 0 {
-        return Ok(());
-    }
-    tx.execute(
-        "INSERT OR REPLACE INTO watch (inbox, target, payload, outbox, since, deadline) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        (
-            watch.inbox,
-            &watch.target,
-            &watch.payload,
-            watch.outbox,
-            watch.since.as_millisecond(),
-            watch.deadline.as_millisecond(),
-        ),
-    )?;
-    Ok(())
+    let is_back = tx.execute(sql, (watch.inbox, outcome, super::outcome::SUPERSEDED))? > 0;
+    if is_back { put(tx, watch) } else { Ok(()) }
 }
 
 pub(super) fn list(tx: &Transaction<'_>) -> Result<Vec<Watch>, StoreError> {

@@ -25,8 +25,8 @@ struct Scene {
 }
 
 impl Scene {
-    async fn build(namespace: &Namespace, replicas: i32) -> Self {
-        namespace.deployment("web", "fine", replicas).await;
+    async fn build(namespace: &Namespace, image: &str, replicas: i32) -> Self {
+        namespace.deployment("web", image, replicas).await;
         if replicas > 0 {
             namespace.wait_ready("web", replicas, SOON).await;
         }
@@ -34,6 +34,20 @@ impl Scene {
         let kubeconfig = Some(namespace.kubeconfig_at(front.url()));
         let house = House::build(namespace, Plan { kubeconfig, more: PATIENT.to_owned(), ..Plan::of(&["web"]) }).await;
         Self { front, house }
+    }
+
+    /// With a rollout that is not over, and a `stop` after it that the API server has refused; gives the rollout's words.
+    async fn refusing(namespace: &Namespace) -> (Self, RoomEvent) {
+        let scene = Self::build(namespace, "slow", 0).await;
+        let house = &scene.house;
+        let sent = house.say("start 2").await;
+        let first = house.person.expect_reply(&sent, SOON).await;
+        namespace.wait_replicas("web", 2, SOON).await;
+        let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
+            "message": "admission webhook denied the request"});
+        scene.front.cut(Method::PATCH, SCALE, Way::Answer(StatusCode::FORBIDDEN, refusal));
+        house.ask_until("stop", "Nothing was changed").await;
+        (scene, first)
     }
 
     /// Says something, and holds its order on the way: the n-th that is held.
@@ -55,7 +69,7 @@ impl Scene {
 async fn an_order_is_judged_anew_where_somebody_else_was_first() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
-        let scene = Scene::build(&namespace, 0).await;
+        let scene = Scene::build(&namespace, "fine", 0).await;
         let before = namespace.generation("web").await;
         let sent = scene.held(1, "start 3").await;
         // It takes its time, so the room reads what it is meant to come to.
@@ -87,7 +101,7 @@ async fn an_order_is_judged_anew_where_somebody_else_was_first() {
 async fn an_order_for_what_is_gone_meanwhile_says_that_nothing_was_done() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
-        let scene = Scene::build(&namespace, 1).await;
+        let scene = Scene::build(&namespace, "fine", 1).await;
         let sent = scene.held(1, "stop").await;
         namespace.api::<Deployment>().delete("web", &DeleteParams::default()).await.unwrap();
         scene.front.let_go();
@@ -101,7 +115,7 @@ async fn an_order_for_what_is_gone_meanwhile_says_that_nothing_was_done() {
 async fn an_order_asks_nothing_that_is_known_already() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
-        let scene = Scene::build(&namespace, 1).await;
+        let scene = Scene::build(&namespace, "fine", 1).await;
         let asked = || scene.front.asked_for("/deployments/web");
         let mut unasked = 0;
         for (text, end) in
@@ -143,38 +157,13 @@ async fn what_is_said_twice_is_done_once_and_told_to_its_end() {
     .await;
 }
 
-/// A rollout that is not over, and a `stop` after it that the API server has refused.
-struct Refusing {
-    house: House,
-    /// The words of the rollout.
-    first: RoomEvent,
-    _front: Front,
-}
-
-impl Refusing {
-    async fn build(namespace: &Namespace) -> Self {
-        namespace.deployment("web", "slow", 0).await;
-        let front = Front::before_api_server(&namespace.cluster).await;
-        let kubeconfig = Some(namespace.kubeconfig_at(front.url()));
-        let house = House::build(namespace, Plan { kubeconfig, ..Plan::of(&["web"]) }).await;
-        let sent = house.say("start 2").await;
-        let first = house.person.expect_reply(&sent, SOON).await;
-        namespace.wait_replicas("web", 2, SOON).await;
-        let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden",
-            "message": "admission webhook denied the request"});
-        front.cut(Method::PATCH, SCALE, Way::Answer(StatusCode::FORBIDDEN, refusal));
-        house.ask_until("stop", "Nothing was changed").await;
-        Self { house, first, _front: front }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_is_followed_where_the_order_after_it_was_refused() {
     with_namespace(async |namespace| {
         let kubelet = namespace.kubelet();
-        let scene = Refusing::build(&namespace).await;
+        let (scene, first) = Scene::refusing(&namespace).await;
         kubelet.decide("slow", Fate::Ready);
-        scene.house.person.expect_text(&scene.first, "ready: 2/2", SOON).await;
+        scene.house.person.expect_text(&first, "ready: 2/2", SOON).await;
         let history = scene.house.ask("history").await;
         assert!(history.body().contains("scaled 0 → 2, done in"), "{}", history.body());
     })
@@ -185,11 +174,11 @@ async fn a_rollout_is_followed_where_the_order_after_it_was_refused() {
 async fn a_rollout_is_told_who_took_over_although_an_order_before_was_refused() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
-        let scene = Refusing::build(&namespace).await;
+        let (scene, first) = Scene::refusing(&namespace).await;
         // The refused order had ended it too, and those words may be in the room.
-        scene.house.person.expect_text(&scene.first, "0/2", SOON).await;
+        scene.house.person.expect_text(&first, "0/2", SOON).await;
         scene.house.ask_until("start 3", "2 → 3").await;
-        scene.house.person.expect_text(&scene.first, "said start", SOON).await;
+        scene.house.person.expect_text(&first, "said start", SOON).await;
     })
     .await;
 }

@@ -168,23 +168,21 @@ impl Look {
             if self.follow.is_watching() {
                 self.cluster.know_owners(&self.target).await;
             }
-            let observation = self.follow.next(patience).await;
-            match &observation {
-                Observation::Seen(snapshot) if self.follow.is_watching() => {
-                    self.cluster.note_seen(&self.target, Some(&snapshot.workload));
-                }
-                Observation::Silent => {}
-                _ => self.cluster.note_seen(&self.target, None),
-            }
-            match observation {
+            match self.follow.next(patience).await {
                 Observation::Seen(snapshot) => {
+                    if self.follow.is_watching() {
+                        self.cluster.note_seen(&self.target, Some(&snapshot.workload));
+                    }
                     let mut shape = Shape::from(&*snapshot);
                     if shape.by.is_none() && self.cluster.has_written(&self.target, shape.desired) {
                         shape.by = Some(FIELD_MANAGER.to_owned());
                     }
                     self.sight = Some((Sight::Present(shape), Some(snapshot)));
                 }
-                Observation::Absent => self.sight = Some((Sight::Absent, None)),
+                Observation::Absent => {
+                    self.cluster.note_seen(&self.target, None);
+                    self.sight = Some((Sight::Absent, None));
+                }
                 Observation::Silent => {}
                 Observation::Failed(error) => {
                     tracing::debug!(target = %self.target, %error, "drift cannot be seen just now");

@@ -1,31 +1,9 @@
 use super::*;
-use crate::store::outbox::Draft;
-use crate::store::tests::Place;
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("a time")
-}
-
-async fn received(store: &Store, event: &str) -> i64 {
-    let arrival = Arrival {
-        event: event.to_owned(),
-        room: "!room:hs".to_owned(),
-        sender: "@alice:hs".to_owned(),
-        sent_at: at(0),
-        payload: "{}".to_owned(),
-        waiting_for: None,
-    };
-    store.receive(vec![arrival], None, at(0)).await.expect("written");
-    store.received(9).await.expect("read").last().expect("it").id
-}
+use crate::store::tests::{Place, at, draft, received, revise};
 
 fn order(id: i64, work: &str, remember: i32, words: Speech) -> Started {
     let (target, work) = ("k".to_owned(), work.to_owned());
     Started { id, target, work, remember: Some(remember), progress: Some(words), superseded: vec![] }
-}
-
-fn revise(row: i64, txn: &str) -> Speech {
-    Speech::Revise { row, room: "!room:hs".to_owned(), txn: txn.to_owned(), payload: txn.to_owned() }
 }
 
 #[tokio::test]
@@ -33,9 +11,9 @@ async fn an_order_that_was_outdated_is_replaced_and_one_that_is_given_up_counts_
     let place = Place::new();
     let store = place.open();
     let id = received(&store, "$a").await;
-    let first = Draft { txn: "first".to_owned(), room: "!room:hs".to_owned(), payload: "first".to_owned() };
-    let row = store.start(order(id, "1 → 0", 1, Speech::New(first)), at(1)).await.expect("written").expect("words");
-    let again = store.start(order(id, "3 → 0", 3, revise(row, "anew")), at(2)).await.expect("written");
+    let first = Speech::New(draft("first", "first"));
+    let row = store.start(order(id, "1 → 0", 1, first), at(1)).await.expect("written").expect("words");
+    let again = store.start(order(id, "3 → 0", 3, revise(row, "anew", "anew")), at(2)).await.expect("written");
     assert_eq!(again, Some(row), "one answer");
     let waiting = store.outgoing(at(3), 9).await.expect("read");
     assert_eq!(waiting.iter().map(|parcel| parcel.payload.as_str()).collect::<Vec<_>>(), ["anew"]);
@@ -44,7 +22,7 @@ async fn an_order_that_was_outdated_is_replaced_and_one_that_is_given_up_counts_
     assert_eq!(store.past(id, "k").await.expect("read").remembered, Some(3));
 
     let before = Before { remembered: Some(5), watches: vec![] };
-    let done = Done { given_up: Some(before), speech: Some(revise(row, "end")), ..Done::silent(id, "failed") };
+    let done = Done { given_up: Some(before), speech: Some(revise(row, "end", "end")), ..Done::silent(id, "failed") };
     store.finish(done, at(4)).await.expect("written");
     let history = store.history(None, 9).await.expect("read");
     assert_eq!((history[0].work.as_deref(), history[0].outcome.as_deref()), (None, Some("failed")));
@@ -68,7 +46,7 @@ async fn a_watch_goes_on_where_the_order_that_ended_it_is_given_up() {
     assert_eq!(past.watches.len(), 2);
     // One comes to its end by itself just before.
     assert!(store.end_watch(ended, "scaled 0 → 2, done in 9 s".to_owned(), None, at(2)).await.expect("written"));
-    let words = |id| Speech::New(Draft { txn: format!("{id}"), room: "!room:hs".to_owned(), payload: String::new() });
+    let words = |id: i64| Speech::New(draft(&id.to_string(), ""));
     let superseded = vec![(older, words(older)), (ended, words(ended))];
     store.start(Started { superseded, ..order(newer, "2 → 0", 2, words(newer)) }, at(3)).await.expect("written");
     assert_eq!(store.watches().await.expect("read"), []);
@@ -89,8 +67,8 @@ async fn an_order_that_was_carried_out_stays_on_record() {
     let place = Place::new();
     let store = place.open();
     let id = received(&store, "$a").await;
-    let words = Draft { txn: "first".to_owned(), room: "!room:hs".to_owned(), payload: "first".to_owned() };
-    store.start(order(id, "1 → 0", 1, Speech::New(words)), at(1)).await.expect("written");
+    let words = Speech::New(draft("first", "first"));
+    store.start(order(id, "1 → 0", 1, words), at(1)).await.expect("written");
     store.finish(Done::silent(id, "failed: no answer"), at(2)).await.expect("written");
     assert_eq!(store.ordered("k", None, 9).await.expect("read")[0].work.as_deref(), Some("1 → 0"));
 }

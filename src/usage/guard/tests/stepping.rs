@@ -3,7 +3,7 @@
 use crate::chat::LAST_ROOM;
 use crate::store::inbox::{Done, Entry, Started};
 use crate::store::outcome;
-use crate::store::tests::Place;
+use crate::store::tests::{Place, arrival};
 
 use super::*;
 
@@ -36,14 +36,7 @@ async fn perform(store: &Store, entry: &Entry, from: i32, to: i32) {
 
 /// Something that a person says, in the inbox.
 async fn hear(store: &Store, event: &str) -> Entry {
-    let arrival = Arrival {
-        event: event.to_owned(),
-        room: "!room:hs".to_owned(),
-        sender: "@alice:hs".to_owned(),
-        sent_at: at(0),
-        payload: "{}".to_owned(),
-        waiting_for: None,
-    };
+    let arrival = Arrival { sent_at: at(0), payload: "{}".to_owned(), ..arrival(event) };
     store.receive(vec![arrival], None, at(0)).await.unwrap();
     store.received(10).await.unwrap().pop().unwrap()
 }
