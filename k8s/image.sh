@@ -3,8 +3,8 @@
 #
 #   k8s/image.sh            with a Docker engine by buildx, whole Dockerfile; without one the static binary is built
 #                           here and buildah builds the last stage of the same Dockerfile
-#   k8s/image.sh prepare    installs what the way without an engine needs and builds the static binary, so that the rest
-#                           takes seconds: for the continuous integration, before tests that count time
+#   k8s/image.sh prepare    installs what the way without an engine needs, and prints the target triple of the binary: for
+#                           the continuous integration, which compiles everything for that one target
 #   k8s/image.sh binary     builds the static binary alone and prints its path
 #   k8s/image.sh layout DIR builds the static binary and lays the image's file system out in DIR
 #   k8s/image.sh tag        prints name:version
@@ -38,12 +38,17 @@ need() {
     fi
 }
 
-# Compiles the static binary and names its path.
-compile() {
+# Installs what compiling a static binary needs.
+toolchain() {
     target=$(uname -m)-unknown-linux-musl
     need musl-gcc musl-tools
     command -v rustup >/dev/null && rustup target add "$target" >&2
     export "CC_$(echo "$target" | tr - _)=musl-gcc"
+}
+
+# Compiles the static binary and names its path.
+compile() {
+    toolchain
     # Nobody debugs in an image without a shell; line tables would make the dev profile's binary ten times as large.
     export CARGO_PROFILE_DEV_DEBUG=none CARGO_PROFILE_DEV_STRIP=symbols
     # Relocations, packed, are a hundredth of what they are: 2 MB less to ship and to read at the start.
@@ -103,7 +108,8 @@ build)
     ;;
 prepare)
     need buildah buildah
-    compile
+    toolchain
+    echo "$target"
     ;;
 binary) compile ;;
 layout) layout "${2:?layout needs a folder}" ;;

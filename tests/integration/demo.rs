@@ -1,8 +1,10 @@
 //! `make demo TOUR=1`: it ends by itself, and well, and shows what it promises.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::support::leash::Leashed;
 use crate::support::synapse::python;
@@ -12,12 +14,14 @@ const TOUR: Duration = Duration::from_mins(5);
 
 /// The demo, built; `make test` has built it before, so that it is not compiled beside tests that have deadlines.
 fn demo() -> PathBuf {
-    let debug = Path::new(env!("CARGO_BIN_EXE_pilothouse")).parent().expect("a folder");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--example", "demo", "--target-dir"]);
-    cargo.arg(debug.parent().expect("a folder")).current_dir(env!("CARGO_MANIFEST_DIR"));
-    assert!(cargo.status().expect("cargo starts").success());
-    debug.join("examples/demo")
+    cargo.args(["build", "--quiet", "--locked", "--example", "demo", "--message-format=json"]);
+    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().expect("cargo starts");
+    assert!(built.status.success(), "{}", built.status);
+    let messages =
+        built.stdout.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let mut programs = messages.filter(|message| message["target"]["name"] == "demo");
+    programs.find_map(|message| Some(message["executable"].as_str()?.into())).expect("cargo names what it has built")
 }
 
 #[tokio::test(flavor = "multi_thread")]
