@@ -11,6 +11,7 @@ mod usage;
 use std::process::ExitCode;
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Loaded};
 
@@ -64,6 +65,10 @@ impl Finding {
         Self { area, subject: subject.into(), verdict: Verdict::Warning, detail: detail.into(), remedy }
     }
 
+    fn holds(&self) -> bool {
+        self.verdict != Verdict::Failure
+    }
+
     fn failure(
         area: &'static str,
         subject: impl Into<String>,
@@ -81,12 +86,19 @@ struct Answer<'a> {
     findings: &'a [Finding],
 }
 
-/// Tries everything and prints what it found. Exit code 0: no failure; 1: failures.
+/// Exit code of a check that was interrupted: it says nothing.
+const INTERRUPTED: u8 = 2;
+
+/// Tries everything and prints what it found. Exit code 0: no failure; 1: failures; 2: `end` came first.
 ///
 /// # Errors
 /// Where the answer cannot be written as JSON.
-pub async fn run(loaded: &Loaded, json: bool) -> anyhow::Result<ExitCode> {
-    let findings = findings(loaded, true).await;
+pub async fn run(loaded: &Loaded, json: bool, end: &CancellationToken) -> anyhow::Result<ExitCode> {
+    let findings = findings(loaded, true, end).await;
+    if end.is_cancelled() {
+        eprintln!("pilothouse: interrupted; no login of this check stays behind");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     let good = is_good(&findings);
     if json {
         let answer = Answer { version: env!("CARGO_PKG_VERSION"), good, findings: &findings };
@@ -99,25 +111,27 @@ pub async fn run(loaded: &Loaded, json: bool) -> anyhow::Result<ExitCode> {
 
 /// Tries everything; gives the table that people read, and whether there is no failure. `applied`: this is where it
 /// will run, with its Secrets and files in place.
-pub async fn told(loaded: &Loaded, applied: bool) -> (String, bool) {
-    let findings = findings(loaded, applied).await;
+pub async fn told(loaded: &Loaded, applied: bool, end: &CancellationToken) -> (String, bool) {
+    let findings = findings(loaded, applied, end).await;
     (table::text(&findings), is_good(&findings))
 }
 
-async fn findings(loaded: &Loaded, applied: bool) -> Vec<Finding> {
+async fn findings(loaded: &Loaded, applied: bool, end: &CancellationToken) -> Vec<Finding> {
     let config = &loaded.config;
     let mut findings = configuration(loaded);
     // The room and the cluster do not wait for each other: one that hangs costs its own limit only.
-    let (room, cluster, usage) =
-        tokio::join!(room::findings(config, applied), cluster::findings(config), usage::findings(config, applied));
+    let (room, cluster, usage) = tokio::join!(
+        Box::pin(room::findings(config, applied, end)),
+        Box::pin(end.run_until_cancelled(cluster::findings(config))),
+        Box::pin(end.run_until_cancelled(usage::findings(config, applied))),
+    );
     findings.extend(room);
-    findings.extend(cluster);
-    findings.extend(usage);
+    findings.extend(cluster.into_iter().chain(usage).flatten());
     findings
 }
 
 fn is_good(findings: &[Finding]) -> bool {
-    findings.iter().all(|finding| finding.verdict != Verdict::Failure)
+    findings.iter().all(Finding::holds)
 }
 
 fn configuration(loaded: &Loaded) -> Vec<Finding> {

@@ -35,6 +35,8 @@ use crate::usage::{sources, watcher};
 pub const DATABASE: &str = "pilothouse.sqlite3";
 /// All tasks end within this time after the wish to end; under the 10 s that a stop may take.
 const GRACE: Duration = Duration::from_secs(9);
+/// What is left of those 10 s for folding the journal's log into its file.
+const CLOSING: Duration = Duration::from_millis(400);
 /// The operator's part of it: after this the chat ends too.
 const OPERATOR_GRACE: Duration = Duration::from_secs(5);
 /// Pushes of workstations that may wait to be taken in.
@@ -69,7 +71,8 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     if chat::begin(&store, is_logged_in(&matrix.store).unwrap_or(false), now).await? {
         tracing::warn!(
             "{DATABASE} knows nothing, and this device has logged in before: pins, history and remembered replicas were lost. Everybody \
-             is met anew: compare their keys with `trust`, or name them in trust.pins"
+             is met anew: compare their keys with `trust`, or name them in trust.pins. Old messages that the homeserver repeats are \
+             not known as such: begin the Matrix store anew, too, if it is not trusted"
         );
     }
     let cluster = Cluster::connect(&kubernetes).await.context("building the Kubernetes client")?;
@@ -147,10 +150,23 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     };
     end.cancel();
     let ended = wind_down(tasks, &silence).await;
-    if let Err(error) = store.close() {
-        tracing::warn!(%error, "the store's log could not be folded into its file; the next start does it");
-    }
+    close(store).await;
     result.and(ended)
+}
+
+/// Folds the journal's log into its file. The journal is on the disk already: this only saves the next start a little work, and a
+/// slow disk does not hold the end up.
+async fn close(store: Store) {
+    let closing = tokio::task::spawn_blocking(move || store.close());
+    match tokio::time::timeout(CLOSING, closing).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%error, "the store's log could not be folded into its file; the next start does it");
+        }
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!("the store's log could not be folded into its file in time; the next start does it");
+        }
+    }
 }
 
 type Ended = (&'static str, anyhow::Result<()>);

@@ -45,6 +45,7 @@ use write::Planned;
 
 use crate::check;
 use crate::config::{ClaudeFolder, Config, Secret, Sources, Surroundings, secret_in, variable};
+use crate::shutdown;
 
 /// What was said on the command line. Whatever is missing is looked for in the environment, then asked.
 #[derive(Debug, Default)]
@@ -305,7 +306,10 @@ async fn try_it(draft: &Draft) -> anyhow::Result<ExitCode> {
     let sources = Sources { argument: Some(draft.paths.file.clone()), environment, usual: Vec::new() };
     let loaded = Config::load(&sources).context("what was written is not what was judged; please report it")?;
     eprintln!("\nChecking, from this machine:");
-    let (table, good) = check::told(&loaded, draft.paths.place != Place::Cluster).await;
+    // From here on an interruption is heard, so that no login of the check stays behind.
+    let _held = shutdown::InterruptHeld::begin();
+    let end = shutdown::listen()?.end;
+    let (table, good) = check::told(&loaded, draft.paths.place != Place::Cluster, &end).await;
     eprint!("{table}");
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -212,7 +212,7 @@ fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 print!("{}", config::explain(&loaded));
                 Ok(ExitCode::SUCCESS)
             }
-            Some(Task::Check { json }) => check::run(&loaded, json).await,
+            Some(Task::Check { json }) => check::run(&loaded, json, &shutdown::listen()?.end).await,
             Some(Task::Trust { action }) => {
                 let accept = action.map(|TrustAction::Accept { user, fingerprint }| (user, fingerprint));
                 trust::run(&loaded.config, accept).await.map(|()| ExitCode::SUCCESS)

@@ -1,22 +1,31 @@
 //! The gate: takes from the inbox, asks [`policy`](crate::policy), performs, puts into the outbox, watches.
 //!
 //! One *lane* a target: commands for it are done one after the other, in the order of arrival, while other targets go
-//! on; a command for several targets holds all of their lanes. Everything durable is in the store, so any of these tasks may be killed at any instant: a command that was not
-//! started is taken again, one that was is judged by [`resume`].
+//! on; a command for several targets holds all of their lanes. Everything durable is in the store, so any of these tasks may
+//! be killed at any instant: a command that was not started is taken again, one that was is judged by [`resume`].
+//!
+//! The words used here: an *entry* is a row of the inbox, a *row* one of the outbox. An *order* is what policy grants (`stop`);
+//! *work* is the same made absolute (2 → 0), as the journal has it. A *turn* is a command that holds its lane, with what the
+//! journal knew before it. A *watch* is a rollout that is followed, a *job* what the journal keeps of it. *Drafts* become
+//! *parcels* in the outbox, and are frozen at the first try to send them.
 
 mod drift;
 mod gate;
 mod guarded;
 mod history;
+mod pinning;
+mod restarting;
 mod resume;
+#[cfg(test)]
+mod samples;
 mod scaling;
 mod subscription;
 mod telling;
 mod watching;
 mod work;
 
+pub use pinning::accept;
 pub use telling::people;
-pub use work::accept;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -282,7 +291,7 @@ impl Floor {
 
     fn watch(&mut self, job: watching::Job) {
         let key = job.target.key();
-        // The older watches of this target have had their last words in the transaction that began the new order.
+        // `Store::start` has ended the older watches of this target in the journal; here their tasks are stopped.
         self.watched.retain(|_, (target, handle)| {
             let older = *target == key;
             if older {
@@ -343,8 +352,8 @@ impl Floor {
     }
 }
 
-/// Reads the clock: the loops of the operator are the only place in it that does.
-#[expect(clippy::disallowed_methods, reason = "the operator's loops read the clock and pass the time on")]
+/// The operator's clock. What decides takes the time as a parameter.
+#[expect(clippy::disallowed_methods, reason = "the operator reads the clock here alone")]
 fn now() -> Timestamp {
     Timestamp::now()
 }

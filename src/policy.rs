@@ -305,7 +305,7 @@ impl Refusal {
             Self::Stranger => "stranger".to_owned(),
             Self::Unproven(why) => format!("unproven {why:?}"),
             Self::NotAllowed { verb, target } => format!("not-allowed {verb} {}", target.as_deref().unwrap_or("")),
-            Self::TooMany { target, .. } => format!("too-many {target}"),
+            Self::TooMany { target, max } => format!("too-many {target} {max}"),
             Self::StartZero => "start-zero".to_owned(),
             Self::OwnKey => "own-key".to_owned(),
             Self::NotAPerson(user) => format!("not-a-person {user}"),

@@ -237,7 +237,12 @@ pub enum Report {
         limit: SignedDuration,
     },
     /// Why not.
-    Refused(Refusal),
+    Refused {
+        /// Who asked.
+        who: String,
+        /// Why.
+        refusal: Refusal,
+    },
     /// What was probably meant.
     Mistaken {
         /// What is wrong.
@@ -297,8 +302,11 @@ pub enum Report {
     Lost(Loss),
     /// The predecessor's habit of repeating what is no command.
     Echo(String),
-    /// Pilothouse itself failed; the log says more.
-    Trouble,
+    /// The target is not in the configuration any more.
+    NotConfigured {
+        /// Its name.
+        target: String,
+    },
 }
 
 /// A change to a workload, absolute.
@@ -385,7 +393,7 @@ pub fn words(report: &Report) -> Words {
             .say(", and say it again if it is still wanted.")
             .words(),
         Report::Stale { texts, limit } => stale(texts, *limit),
-        Report::Refused(refusal) => refusal::words(refusal),
+        Report::Refused { who, refusal } => refusal::words(who, refusal),
         Report::Mistaken { mistake, targets } => help::mistaken(mistake, targets),
         Report::Drifted { target, drift } => rollout::drifted(target, drift),
         Report::Guard { notice, zone } => guard::words(notice, zone),
@@ -401,7 +409,8 @@ pub fn words(report: &Report) -> Words {
             .code("trust.pins")
             .say(" does not name: compare their keys with ")
             .code("trust")
-            .say(" before you go on.")
+            .say(" before you go on. Nor do I know which messages I have seen: whoever runs the homeserver could repeat an old one. A ")
+            .say("Matrix store that is begun anew as well cannot read those any more.")
             .words(),
         Report::Cut { events, reach } => Text::new()
             .say("📡 While I was away more was said here than I read again: the last ")
@@ -415,8 +424,10 @@ pub fn words(report: &Report) -> Words {
             .words(),
         Report::Lost(loss) => lost(*loss),
         Report::Echo(text) => Text::new().say(text).words(),
-        Report::Trouble => Text::new()
-            .say("❌ Pilothouse failed on its own side; nothing more was done. Its log says why.")
+        Report::NotConfigured { target } => Text::new()
+            .say("❌ ")
+            .strong(target)
+            .say(" is not in the configuration any more; nothing was done.")
             .words(),
     }
 }

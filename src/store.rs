@@ -1,17 +1,22 @@
 //! Pilothouse's own memory: one SQLite file beside the Matrix store, and the only SQL.
 //!
-//! What came in ([`inbox`]) and what must go out ([`outbox`]) survive a kill at any instant: every method that writes is one
-//! transaction, synced to the disk before it returns (WAL, `synchronous = FULL`); only arrivals wait for what is written about
-//! them, the sights of [`replay`] for their arrivals, and answers to what ordered nothing for their sending. What only reads has a connection
-//! of its own and never waits for a disk. The payloads that the queues carry are JSON of their owners' types; the store does not
-//! look inside.
+//! Whatever came in ([`inbox`]) and must go out ([`outbox`]) survives a kill at any instant. A method that writes is one
+//! transaction, and it is on the disk before the method returns (WAL, `synchronous = FULL`). Three kinds of writes are not
+//! synced, because a power cut that takes them back does no harm: *arrivals* (the sync position is taken back with them, so that
+//! they arrive again), what [`replay`] has sighted of them (written right before), and *answers to commands that changed nothing*
+//! (such a command is answered again under the same transaction id, which the homeserver takes for the same event).
+//!
+//! What only reads has a connection of its own and never waits for a writer. The payloads that the queues carry are JSON of
+//! their owners' types; the store does not look inside.
 
 pub mod falls;
 pub mod gaps;
 pub mod guard;
+pub mod history;
 pub mod inbox;
 pub mod losses;
 pub mod memory;
+pub mod orders;
 pub mod outbox;
 pub mod outcome;
 pub mod pins;
@@ -26,7 +31,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
 
 use self::outbox::Speech;
 
@@ -39,9 +44,15 @@ const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 /// What can go wrong between Pilothouse and its memory.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite refused: disk full, read-only, damaged.
+    /// SQLite refused: disk full, read-only.
     #[error("the store could not be read or written: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
+    /// The file is no database, or damaged.
+    #[error(
+        "pilothouse.sqlite3 is damaged: {0}. Put it aside with its -wal and -shm (pins, history and remembered replicas are lost then), \
+         and the next start begins it anew; compare everybody's keys with `trust` after that"
+    )]
+    Damaged(rusqlite::Error),
     /// The file was written by a newer Pilothouse.
     #[error("the store has schema {found}, this Pilothouse knows up to {SCHEMA_VERSION}: run the newer version again")]
     TooNew {
@@ -62,6 +73,15 @@ pub enum StoreError {
     Task(#[from] tokio::task::JoinError),
 }
 
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged(error),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
 /// A handle to the open file; clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -73,7 +93,7 @@ impl Store {
     /// Opens the file, makes it where there is none and brings an older one up to [`SCHEMA_VERSION`].
     ///
     /// # Errors
-    /// [`StoreError::TooNew`] for a newer file, [`StoreError::Sqlite`] where it cannot be opened or written.
+    /// [`StoreError::TooNew`] for a newer file, [`StoreError::Sqlite`] or [`StoreError::Damaged`] where it cannot be used.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         restrict(path);
         let mut writer = connect(path)?;

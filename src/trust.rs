@@ -28,7 +28,7 @@ pub async fn run(config: &Config, accept: Option<(String, Vec<String>)>) -> anyh
     match report {
         Report::NotShown { .. }
         | Report::PinnedByConfiguration { .. }
-        | Report::Refused(_)
+        | Report::Refused { .. }
         | Report::Mistaken { .. } => anyhow::bail!("nothing was changed"),
         _ => Ok(()),
     }
@@ -77,7 +77,7 @@ async fn accepted(config: &Config, store: &Store, user: &str, fingerprint: &[Str
             Ok(operator::accept(store, order, config.trust.pins.get(user).map(String::as_str), now()).await?)
         }
         Ok(_) => anyhow::bail!("that is no order for one key"),
-        Err(refusal) => Ok(Report::Refused(refusal.clone())),
+        Err(refusal) => Ok(Report::Refused { who: Actor::Machine.name().to_owned(), refusal: refusal.clone() }),
     }
 }
 

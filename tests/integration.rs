@@ -3,6 +3,8 @@
 
 #[path = "integration/alerts.rs"]
 mod alerts;
+#[path = "integration/checks.rs"]
+mod checks;
 #[path = "integration/cluster.rs"]
 mod cluster;
 #[path = "integration/demo.rs"]

@@ -65,6 +65,15 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<&HttpError> {
     })
 }
 
+/// An error with its causes in one line, without the URL, which of a sync is longer than all the rest.
+pub(crate) fn in_words(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    match text.split_once(" for url (") {
+        Some((before, rest)) => format!("{before}{}", rest.split_once(')').map_or("", |(_, after)| after)),
+        None => text,
+    }
+}
+
 /// Whether an error means that the login is over: no room's own fault.
 pub(crate) fn is_logout(error: &anyhow::Error) -> bool {
     of(error).is_some_and(|error| matches!(Answer::of(error), Answer::LoggedOut(_)))
@@ -107,6 +116,16 @@ impl LastWord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outage_is_told_without_the_url() {
+        let error = anyhow::anyhow!(
+            "error sending request for url (http://hs/sync?filter=%7B%7D&since=s1): Connection refused"
+        );
+        let told = in_words(&error.context("sync with the homeserver"));
+        assert_eq!(told, "sync with the homeserver: error sending request: Connection refused");
+        assert_eq!(in_words(&anyhow::anyhow!("403 Forbidden")), "403 Forbidden");
+    }
 
     #[test]
     fn only_words_of_a_homeserver_are_taken_for_an_end() {

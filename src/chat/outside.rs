@@ -3,18 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use matrix_sdk::encryption::vodozemac::{Ed25519PublicKey, Ed25519Signature};
 use matrix_sdk::ruma::CanonicalJsonValue;
 use serde_json::Value;
 
-use super::session::{Folder, OpenError, Saved, Wire, WireError, credentials, same_user};
+use super::session::{Folder, OpenError, Patience, Saved, Wire, WireError, first_login, kept, same_user};
 use crate::config::{self, Login, Secret};
 use crate::store::pins::SeenDevice;
-
-/// A limit on logins that ends sooner is waited for; somebody watches.
-const LIMIT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The homeserver, asked from outside.
 #[derive(Debug)]
@@ -32,8 +28,29 @@ pub struct Entered {
     pub user: String,
     /// Device id.
     pub device: String,
-    /// Logged in for this alone: [`Outside::leave`] logs out again.
-    pub temporary: bool,
+    /// With which login.
+    pub by: Entrance,
+}
+
+/// With which login somebody asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// The one that the daemon has saved.
+    Saved,
+    /// The configured access token, on the device that the daemon works with.
+    Token,
+    /// The configured access token, with which no start has made a device yet.
+    NewToken,
+    /// One made for this alone: [`Outside::leave`] logs out again.
+    Temporary,
+}
+
+impl Entrance {
+    /// Whether no start has made the daemon's device yet.
+    #[must_use]
+    pub fn is_before_the_first_start(self) -> bool {
+        matches!(self, Self::NewToken | Self::Temporary)
+    }
 }
 
 /// What the homeserver serves for one person.
@@ -62,6 +79,9 @@ pub enum Fault {
     /// The saved access token has run out, as such tokens do while nobody uses them. Only the daemon may renew it.
     #[error("the saved access token has expired while nobody used it; the daemon renews it")]
     Expired,
+    /// The daemon would not start so; the sentence ends with what to do.
+    #[error("{0}")]
+    Unusable(String),
     /// Anything else.
     #[error("{0}")]
     Said(String),
@@ -69,7 +89,7 @@ pub enum Fault {
 
 impl From<OpenError> for Fault {
     fn from(error: OpenError) -> Self {
-        Self::Said(error.to_string())
+        Self::Unusable(error.to_string())
     }
 }
 
@@ -96,33 +116,23 @@ impl Outside {
         Ok(self.wire.versions().await?)
     }
 
-    /// Takes the saved token, else the configured one, else logs in for this alone.
+    /// Takes the login that the daemon would go on with; before its first start the configured token, or a login for this
+    /// alone. Each is judged as the daemon's start judges it.
     ///
     /// # Errors
-    /// Where the homeserver does not accept it, or it belongs to somebody else.
+    /// Where the daemon would not start with it.
     pub async fn enter(&mut self) -> Result<Entered, Fault> {
-        let saved = saved(&self.matrix.store)?;
-        let renewable = saved.as_ref().is_some_and(|saved| saved.refresh_token.is_some())
-            || !matches!(self.matrix.login, Login::Token { .. });
-        let (token, temporary) = match (saved, &self.matrix.login) {
-            (Some(saved), _) => (saved.access_token, false),
-            (None, Login::Token { access_token, .. }) => (access_token.expose().to_owned(), false),
-            (None, _) => {
-                let credentials = credentials(&self.matrix).await?;
-                let credentials = credentials.ok_or_else(|| Fault::Said("there is no way to log in".to_owned()))?;
-                let login = match self.wire.login(&credentials, None).await {
-                    Err(WireError::Limited(wait)) if wait <= LIMIT_PATIENCE => {
-                        tokio::time::sleep(wait).await;
-                        self.wire.login(&credentials, None).await
-                    }
-                    login => login,
-                };
-                (login?.access_token, true)
-            }
+        let is_token = matches!(self.matrix.login, Login::Token { .. });
+        let (saved, by) = if let Some(saved) = kept_in(&self.matrix)? {
+            (saved, if is_token { Entrance::Token } else { Entrance::Saved })
+        } else {
+            let by = if is_token { Entrance::NewToken } else { Entrance::Temporary };
+            (first_login(&self.matrix, &self.wire, Patience::Brief).await?, by)
         };
+        let renewable = saved.refresh_token.is_some() || !is_token;
         // From here on there is something to log out again.
-        self.token = Secret::new(token);
-        self.temporary = temporary;
+        self.token = Secret::new(saved.access_token);
+        self.temporary = by == Entrance::Temporary;
         let whoami = self.wire.whoami(self.token.expose()).await.map_err(|error| match (error, renewable) {
             (WireError::Refused { soft_logout: true, .. }, true) => Fault::Expired,
             (WireError::Refused { soft_logout: true, .. }, false) => {
@@ -136,7 +146,7 @@ impl Outside {
                     .to_owned(),
             )
         })?;
-        let entered = Entered { user: whoami.user_id, device, temporary };
+        let entered = Entered { user: whoami.user_id, device, by };
         if !same_user(&self.matrix.user, &entered.user) {
             return Err(Fault::Said(format!(
                 "the login is {}'s, but matrix.user is {}",
@@ -199,14 +209,27 @@ impl Outside {
 /// # Errors
 /// Where the file cannot be read.
 pub fn is_logged_in(store: &Path) -> Result<bool, Fault> {
-    saved(store).map(|saved| saved.is_some())
+    Ok(store.is_dir() && Folder::open(store)?.session()?.is_some())
 }
 
-fn saved(store: &Path) -> Result<Option<Saved>, Fault> {
-    if !store.is_dir() {
+/// Says whether the daemon would go on with a saved login, by what lies in the folder: the Matrix store is not opened.
+///
+/// # Errors
+/// Where its start would stop, with the way out.
+pub fn look_at_files(matrix: &config::Matrix) -> Result<bool, Fault> {
+    let saved = kept_in(matrix)?;
+    if saved.is_some() {
+        Folder::open(&matrix.store)?.key_of_a_store()?;
+    }
+    Ok(saved.is_some())
+}
+
+fn kept_in(matrix: &config::Matrix) -> Result<Option<Saved>, Fault> {
+    // A folder that is not there is not made: the daemon makes it, for its own user.
+    if !matrix.store.is_dir() {
         return Ok(None);
     }
-    Ok(Folder::open(store)?.session()?)
+    Ok(kept(matrix, &Folder::open(&matrix.store)?)?)
 }
 
 /// Escapes a room id for a path.

@@ -17,14 +17,14 @@ use matrix_sdk_base::crypto::CollectStrategy;
 use tracing::{info, warn};
 
 pub(super) use self::connection::close;
-pub(super) use self::credentials::{credentials, same_user};
+pub(super) use self::credentials::same_user;
 pub use self::error::OpenError;
 pub use self::lock::{Lock, lock_held};
 use self::logins::Logins;
 pub(super) use self::tokens::Folder;
 pub(super) use self::tokens::Saved;
 use self::wire::LoggedIn;
-pub(super) use self::wire::{Wire, WireError, patiently};
+pub(super) use self::wire::{Patience, Wire, WireError, patiently};
 use super::advice::Advice;
 use super::recovery;
 use crate::config::{self, Login, TrustMode};
@@ -61,9 +61,9 @@ impl Session {
     pub(crate) async fn open(matrix: config::Matrix, trust: config::Trust, lock: Lock) -> Result<Opened, OpenError> {
         let folder = Folder::open(&matrix.store)?;
         let wire = Wire::new(&matrix)?;
-        let saved = match folder.session()? {
-            Some(saved) => go_on_with(saved, &matrix, &folder)?,
-            None => first_login(&matrix, &folder, &wire).await?,
+        let saved = match kept(&matrix, &folder)? {
+            Some(saved) => saved,
+            None => first_login(&matrix, &wire, Patience::Endless).await?,
         };
         folder.save_session(&saved)?;
         let strategy = match trust.mode {
@@ -164,14 +164,14 @@ impl Session {
             warn!(?pause, "the last logins did not last: waiting before the next");
             tokio::time::sleep(pause).await;
         }
-        let Some(login) = login(&self.matrix, &self.wire, Some(&saved.device_id)).await? else {
+        let Some(login) = login(&self.matrix, &self.wire, Some(&saved.device_id), Patience::Endless).await? else {
             return Err(OpenError::TokenExpired { device: saved.device_id });
         };
         let LoggedIn { user_id, access_token, refresh_token, .. } = login;
         self.remember(|saved| saved.logins.note(now()))?;
-        let keys = patiently("asking for the own keys", || self.wire.keys(&access_token, &user_id, &saved.device_id))
-            .await
-            .map_err(|error| other(&error))?;
+        let keys = || self.wire.keys(&access_token, &user_id, &saved.device_id);
+        let keys =
+            patiently("asking for the own keys", Patience::Endless, keys).await.map_err(|error| other(&error))?;
         if user_id != saved.user_id || keys.device != saved.ed25519 {
             // The homeserver had deleted the device: this login has made a new one under its name, without its keys.
             let _ = self.wire.logout(&access_token).await;
@@ -185,8 +185,17 @@ impl Session {
     }
 }
 
-/// Checks a saved login against the configuration and the folder.
-fn go_on_with(mut saved: Saved, matrix: &config::Matrix, folder: &Folder) -> Result<Saved, OpenError> {
+/// The login that the folder holds, checked against the configuration and what else is there; `None` before the first one.
+///
+/// # Errors
+/// Where the next start would stop: files are damaged, foreign or lost in part.
+pub(super) fn kept(matrix: &config::Matrix, folder: &Folder) -> Result<Option<Saved>, OpenError> {
+    let Some(mut saved) = folder.session()? else {
+        if folder.has_matrix_store() {
+            return Err(OpenError::SessionLost { folder: folder.root().to_owned() });
+        }
+        return Ok(None);
+    };
     if !credentials::same_user(&matrix.user, &saved.user_id) {
         return Err(OpenError::StoreForeign { expected: matrix.user.clone(), found: saved.user_id });
     }
@@ -202,28 +211,31 @@ fn go_on_with(mut saved: Saved, matrix: &config::Matrix, folder: &Folder) -> Res
     if saved.ed25519.is_some() && !folder.has_matrix_store() {
         return Err(OpenError::StoreLost { device: saved.device_id, folder: folder.root().to_owned() });
     }
-    Ok(saved)
+    Ok(Some(saved))
 }
 
 /// Makes the first login of an empty folder.
-async fn first_login(matrix: &config::Matrix, folder: &Folder, wire: &Wire) -> Result<Saved, OpenError> {
-    if folder.has_matrix_store() {
-        return Err(OpenError::SessionLost { folder: folder.root().to_owned() });
-    }
+///
+/// # Errors
+/// Where the homeserver does not take it, or it is not what the configuration says.
+pub(super) async fn first_login(matrix: &config::Matrix, wire: &Wire, patience: Patience) -> Result<Saved, OpenError> {
     let Login::Token { access_token, device_id } = &matrix.login else {
         let LoggedIn { user_id, device_id, access_token, refresh_token } =
-            login(matrix, wire, None).await?.ok_or_else(|| OpenError::Other { why: "no credentials".to_owned() })?;
+            login(matrix, wire, None, patience)
+                .await?
+                .ok_or_else(|| OpenError::Other { why: "no credentials".to_owned() })?;
         info!(user_id, device_id, "logged in as a new device");
         let mut logins = Logins::default();
         logins.note(now());
         return Ok(Saved { user_id, device_id, access_token, refresh_token, ed25519: None, logins });
     };
     let token = access_token.expose().trim();
-    let who = patiently("checking the access token", || wire.whoami(token)).await.map_err(|error| match error {
-        WireError::Refused { soft_logout: true, .. } => OpenError::TokenExpired { device: device_id.clone() },
-        WireError::Refused { .. } => OpenError::LoginRefused { why: error.to_string() },
-        error => other(&error),
-    })?;
+    let who =
+        patiently("checking the access token", patience, || wire.whoami(token)).await.map_err(|error| match error {
+            WireError::Refused { soft_logout: true, .. } => OpenError::TokenExpired { device: device_id.clone() },
+            WireError::Refused { .. } => OpenError::LoginRefused { why: error.to_string() },
+            error => other(&error),
+        })?;
     if !credentials::same_user(&matrix.user, &who.user_id) {
         return Err(OpenError::OtherAccount { expected: matrix.user.clone(), found: who.user_id });
     }
@@ -233,9 +245,8 @@ async fn first_login(matrix: &config::Matrix, folder: &Folder, wire: &Wire) -> R
             found: who.device_id.map_or_else(|| "no device".to_owned(), |id| format!("device {id}")),
         });
     }
-    let keys = patiently("asking for the own keys", || wire.keys(token, &who.user_id, device_id))
-        .await
-        .map_err(|error| other(&error))?;
+    let keys = || wire.keys(token, &who.user_id, device_id);
+    let keys = patiently("asking for the own keys", patience, keys).await.map_err(|error| other(&error))?;
     if keys.device.is_some() {
         return Err(OpenError::TokenStoreLost { device: device_id.clone() });
     }
@@ -250,16 +261,21 @@ async fn first_login(matrix: &config::Matrix, folder: &Folder, wire: &Wire) -> R
 }
 
 /// One login, waiting out limits and outages but never repeating what was refused; `None` where a token is configured.
-async fn login(matrix: &config::Matrix, wire: &Wire, device: Option<&str>) -> Result<Option<LoggedIn>, OpenError> {
+async fn login(
+    matrix: &config::Matrix,
+    wire: &Wire,
+    device: Option<&str>,
+    patience: Patience,
+) -> Result<Option<LoggedIn>, OpenError> {
     // Fresh ones for each try: a JSON Web Token may not live as long as an outage or a limit.
     let attempt = || async {
-        match credentials::credentials(matrix).await {
+        match credentials::credentials(matrix, patience).await {
             Ok(Some(credentials)) => wire.login(&credentials, device).await.map(|login| Ok(Some(login))),
             Ok(None) => Ok(Ok(None)),
             Err(error) => Ok(Err(error)),
         }
     };
-    let login = patiently("logging in", attempt).await.map_err(|error| match error {
+    let login = patiently("logging in", patience, attempt).await.map_err(|error| match error {
         WireError::Refused { .. } => OpenError::LoginRefused { why: error.to_string() },
         error => other(&error),
     })?;
@@ -272,7 +288,10 @@ async fn login(matrix: &config::Matrix, wire: &Wire, device: Option<&str>) -> Re
 }
 
 fn other(error: &WireError) -> OpenError {
-    OpenError::Other { why: error.to_string() }
+    match error {
+        WireError::Limited(wait) => OpenError::Limited { wait: *wait },
+        error => OpenError::Other { why: error.to_string() },
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "logins are paced by the time at which they were made")]

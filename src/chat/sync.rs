@@ -156,7 +156,7 @@ impl Receiver {
     fn fail(&mut self, error: &anyhow::Error) {
         self.listening(false);
         let first = self.outage.begin();
-        let trouble = format!("nothing is received and nothing is acted on: {error:#}");
+        let trouble = format!("nothing is received and nothing is acted on: {}", answer::in_words(error));
         // Times and sizes differ from try to try.
         let gist: String = trouble.chars().filter(|letter| !letter.is_ascii_digit()).collect();
         if first || self.trouble != gist {

@@ -24,7 +24,7 @@ use self::standing::{Cipher, Device, Evidence, Identity, Link, PinnedKey, judge}
 use super::{Context, Standing};
 use crate::config::TrustMode;
 use crate::retry::Backoff;
-use crate::store::pins::{Keys, SeenDevice};
+use crate::store::pins::{By, Keys, SeenDevice};
 
 /// How often the Matrix store is looked at besides: it does not say when a device is gone.
 const LOOK: Duration = Duration::from_mins(5);
@@ -135,7 +135,7 @@ impl Trust {
                 ed25519: ed25519.to_base64(),
                 curve25519: curve25519.to_base64(),
                 signed: device.is_cross_signed_by_owner(),
-                pinned: keys.device_pins.get(device.device_id().as_str()).cloned(),
+                pinned: keys.device_pins.get(device.device_id().as_str()).map(|pin| pin.key.clone()),
             });
         }
         Ok(evidence)
@@ -148,7 +148,7 @@ impl Trust {
             None => keys
                 .pin
                 .as_ref()
-                .map(|pin| PinnedKey { master: pin.master.clone(), deliberate: pin.by != "first contact" }),
+                .map(|pin| PinnedKey { master: pin.key.clone(), deliberate: pin.by != By::FirstContact }),
         }
     }
 
@@ -213,7 +213,7 @@ impl Trust {
         let before = store.keys(user.as_str()).await?;
         store.observe_keys(user.as_str(), master.clone(), devices.clone(), now()).await?;
         match (self.configured(user), &master) {
-            (Some(pin), _) if before.pin.as_ref().is_none_or(|before| before.master != pin) => {
+            (Some(pin), _) if before.pin.as_ref().is_none_or(|before| before.key != pin) => {
                 store.pin_configured(user.as_str(), pin, now()).await?;
             }
             (None, Some(master)) => {

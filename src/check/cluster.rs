@@ -59,18 +59,22 @@ fn permission(access: &Access) -> Finding {
 
 async fn workload(cluster: &Cluster, target: &Target) -> Finding {
     let subject = target.name.clone();
-    match cluster.workload(target).await {
+    let (workload, mut owners) = tokio::join!(cluster.workload(target), cluster.owners(target));
+    match workload {
         Ok(workload) => {
             let detail = format!("{target}: {}/{} ready", workload.ready, workload.desired);
-            match &workload.managed_by {
-                None => Finding::good("targets", subject, detail),
-                Some(owner) => Finding::warning(
-                    "targets",
-                    subject,
-                    format!("{detail}; {owner} manages it"),
-                    "let that tool leave the replicas alone (Argo CD: ignoreDifferences; Flux: leave spec.replicas out)",
-                ),
+            owners.extend(workload.managed_by);
+            if owners.is_empty() {
+                return Finding::good("targets", subject, detail);
             }
+            let remedy = "let it leave the replicas alone (Argo CD: ignoreDifferences; Flux: leave spec.replicas out; an \
+                          autoscaler: delete or pause it), or it may undo `start` and `stop`";
+            Finding::warning(
+                "targets",
+                subject,
+                format!("{detail}; {} owns its replicas", owners.join(" and ")),
+                remedy,
+            )
         }
         Err(error @ ClusterError::NotFound(_)) => Finding::failure(
             "targets",

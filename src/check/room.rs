@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tokio_util::sync::CancellationToken;
+
 use super::Finding;
-use crate::chat::outside::{Entered, Fault, Outside, Served, is_logged_in};
+use crate::chat::outside::{Entered, Entrance, Fault, Outside, Served, look_at_files};
 use crate::chat::{Advice, lock_held};
 use crate::config::{Config, TrustMode};
 use crate::daemon;
-use crate::store::pins::{Keys, SeenDevice};
+use crate::store::pins::{Keys, Pin, SeenDevice};
 use crate::store::{Store, StoreError};
 
-/// `applied`: this is where it will run, with its volume.
-pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
+/// What the row about the encryption keys is called.
+const MATRIX_STORE: &str = "Matrix store";
+
+/// `applied`: this is where it will run, with its volume. Where `end` comes first, nothing more is looked at, but a login that
+/// was made for this is ended all the same.
+pub(super) async fn findings(config: &Config, applied: bool, end: &CancellationToken) -> Vec<Finding> {
     let mut findings = Vec::new();
     let store = if applied {
         store(config, &mut findings)
@@ -48,16 +54,30 @@ pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
             return findings;
         }
     }
+    if findings.iter().any(|finding| finding.area == "store" && finding.subject == MATRIX_STORE && !finding.holds()) {
+        findings.push(Finding::skipped("matrix", "login", "not tried: first the Matrix store above must be in order"));
+        return findings;
+    }
     match outside.enter().await {
         Ok(entered) => {
-            let how = if entered.temporary { "logged in for this check alone" } else { "the saved login is good" };
+            let how = match entered.by {
+                Entrance::Saved => "the saved login is good",
+                Entrance::Token | Entrance::NewToken => "the configured access token is good",
+                Entrance::Temporary => "logged in for this check alone",
+            };
             findings.push(Finding::good(
                 "matrix",
                 "login",
                 format!("{}, device {}: {how}", entered.user, entered.device),
             ));
-            people(config, &outside, &entered, store.as_ref(), &mut findings).await;
-            rooms(config, &outside, &entered, &mut findings).await;
+            let looking = async {
+                people(config, &outside, &entered, store.as_ref(), &mut findings).await;
+                rooms(config, &outside, &entered, &mut findings).await;
+            };
+            tokio::select! {
+                () = looking => {}
+                () = end.cancelled() => {}
+            }
         }
         Err(Fault::Expired) => findings.push(Finding::warning(
             "matrix",
@@ -65,13 +85,13 @@ pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
             Fault::Expired.to_string(),
             "start Pilothouse and check again: keys and rooms were not looked at",
         )),
-        Err(fault) => findings.push(Finding::failure(
-            "matrix",
-            "login",
-            fault.to_string(),
-            "check matrix.user and the password, token or JWT (a limit on logins ends by itself: try again then); a daemon that was \
-             logged out says in its log what to do",
-        )),
+        Err(fault) => {
+            let remedy = match fault {
+                Fault::Unusable(_) => "until then the daemon does not start; `pilothouse config` shows how it logs in",
+                _ => "check matrix.user and the token; a daemon that was logged out says in its log what to do",
+            };
+            findings.push(Finding::failure("matrix", "login", fault.to_string(), remedy));
+        }
     }
     if let Err(fault) = outside.leave().await {
         findings.push(Finding::warning("matrix", "logout", fault.to_string(), "Element: Settings, Sessions"));
@@ -81,17 +101,52 @@ pub(super) async fn findings(config: &Config, applied: bool) -> Vec<Finding> {
 
 fn store(config: &Config, findings: &mut Vec<Finding>) -> Option<Store> {
     let folder = &config.matrix.store;
-    if !daemon::has_store(folder) {
-        findings.push(unmade(folder));
-        return None;
+    let logged_in = look_at_files(&config.matrix);
+    let opened = if daemon::has_store(folder) {
+        opened(folder, findings)
+    } else {
+        findings.push(match logged_in {
+            Ok(false) => unmade(folder),
+            _ => Finding::warning(
+                "store",
+                "journal",
+                format!(
+                    "{} holds no pilothouse.sqlite3, and this device has logged in before: it was lost, and the next start begins it anew",
+                    folder.display()
+                ),
+                "compare everybody's keys with `trust` then, or name them in trust.pins",
+            ),
+        });
+        None
+    };
+    if lock_held(folder) {
+        let detail = "a running Pilothouse holds it, so it was left alone";
+        findings.push(Finding::skipped("store", MATRIX_STORE, detail));
+        return opened;
     }
-    let opened = match daemon::open_store_beside(folder) {
-        Ok(store) => store,
+    findings.push(match logged_in {
+        Ok(true) => Finding::good("store", MATRIX_STORE, "free, with a saved login; it was not opened"),
+        Ok(false) => Finding::good("store", MATRIX_STORE, "free, without a login yet: the first start makes one"),
+        Err(fault) => {
+            let remedy = "until then it does not start; each case: README, \"The store, and ways out\"";
+            Finding::failure("store", MATRIX_STORE, fault.to_string(), remedy)
+        }
+    });
+    opened
+}
+
+/// Opens the journal beside whoever works on it.
+fn opened(folder: &Path, findings: &mut Vec<Finding>) -> Option<Store> {
+    match daemon::open_store_beside(folder) {
+        Ok(store) => {
+            findings.push(Finding::good("store", "journal", format!("{} can be opened", folder.display())));
+            Some(store)
+        }
         Err(error) if matches!(error.downcast_ref(), Some(StoreError::Older { .. })) => {
             let remedy =
                 "start the daemon of this version and check again: pins and the recovery key were not looked at";
             findings.push(Finding::warning("store", "journal", format!("{error:#}"), remedy));
-            return None;
+            None
         }
         Err(error) => {
             let newer = matches!(error.downcast_ref(), Some(StoreError::TooNew { .. }));
@@ -101,21 +156,9 @@ fn store(config: &Config, findings: &mut Vec<Finding>) -> Option<Store> {
                 "mount a writable volume there, or set matrix.store"
             };
             findings.push(Finding::failure("store", "journal", format!("{error:#}"), remedy));
-            return None;
+            None
         }
-    };
-    findings.push(Finding::good("store", "journal", format!("{} can be opened", folder.display())));
-    if lock_held(folder) {
-        let detail = "a running Pilothouse holds it, so it was left alone";
-        findings.push(Finding::skipped("store", "Matrix store", detail));
-    } else {
-        let detail = match is_logged_in(folder) {
-            Ok(true) => "free, with a saved login",
-            _ => "free, without a login yet: the first start makes one",
-        };
-        findings.push(Finding::good("store", "Matrix store", detail));
     }
-    Some(opened)
 }
 
 /// Tries whether the first start can make the store, with a file that has no name and leaves nothing: the store itself is
@@ -164,8 +207,9 @@ async fn people(
             findings.push(by_devices(user, &keys.device_pins, devices));
             continue;
         }
-        let pinned = config.trust.pins.get(user).cloned().or(keys.pin.map(|pin| pin.master));
-        findings.push(person(config.trust.mode, user, pinned.as_deref(), served.get(user)));
+        let configured = config.trust.pins.get(user).map(String::as_str);
+        let met = keys.pin.map(|pin| pin.key);
+        findings.push(person(config.trust.mode, user, configured, met.as_deref(), served.get(user)));
     }
 }
 
@@ -177,8 +221,8 @@ fn own_device(config: &Config, entered: &Entered, own: &Served) -> Finding {
     };
     match (&own.master, signed) {
         (Some(_), true) => Finding::good("trust", subject, "signed by its owner's identity"),
-        (_, false) if entered.temporary => {
-            Finding::skipped("trust", subject, "this check's login is not the daemon's, whose device is not known yet")
+        (_, false) if entered.by.is_before_the_first_start() => {
+            Finding::skipped("trust", subject, "the first start makes the daemon's device and signs it")
         }
         (_, _) if !config.matrix.require_signed_device => found(
             Finding::warning,
@@ -220,9 +264,16 @@ async fn recovery(config: &Config, store: Option<&Store>) -> Finding {
     }
 }
 
-fn person(mode: TrustMode, user: &str, pinned: Option<&str>, served: Option<&Served>) -> Finding {
+/// `configured`: the pin in `trust.pins`; `met`: the one that the first contact or somebody's word has set.
+fn person(
+    mode: TrustMode,
+    user: &str,
+    configured: Option<&str>,
+    met: Option<&str>,
+    served: Option<&Served>,
+) -> Finding {
     let master = served.and_then(|served| served.master.as_deref());
-    match (mode, pinned, master) {
+    match (mode, configured.or(met), master) {
         (TrustMode::Any, _, _) => Finding::warning(
             "trust",
             user,
@@ -234,7 +285,11 @@ fn person(mode: TrustMode, user: &str, pinned: Option<&str>, served: Option<&Ser
             "trust",
             user,
             format!("suspended: the identity was {pin} and is now {master}"),
-            format!("compare it with them, then `pilothouse trust accept {user} {master}`"),
+            if configured.is_some() {
+                format!("compare it with them, then correct trust.pins: `{user} = \"{master}\"`")
+            } else {
+                format!("compare it with them, then `pilothouse trust accept {user} {master}`")
+            },
         ),
         (_, None, Some(master)) => {
             Finding::good("trust", user, format!("not met yet; the first contact pins {master}"))
@@ -249,9 +304,9 @@ fn person(mode: TrustMode, user: &str, pinned: Option<&str>, served: Option<&Ser
 }
 
 /// Judges a person in mode `devices`: by the devices that were there at first contact or were accepted.
-fn by_devices(user: &str, pins: &BTreeMap<String, String>, served: &[SeenDevice]) -> Finding {
+fn by_devices(user: &str, pins: &BTreeMap<String, Pin>, served: &[SeenDevice]) -> Finding {
     let (known, new): (Vec<_>, Vec<_>) =
-        served.iter().partition(|device| pins.get(&device.device).is_some_and(|pin| *pin == device.ed25519));
+        served.iter().partition(|device| pins.get(&device.device).is_some_and(|pin| pin.key == device.ed25519));
     let names = |devices: &[&SeenDevice]| -> String {
         devices.iter().map(|device| device.device.as_str()).collect::<Vec<_>>().join(", ")
     };
@@ -281,12 +336,8 @@ fn by_devices(user: &str, pins: &BTreeMap<String, String>, served: &[SeenDevice]
 }
 
 async fn rooms(config: &Config, outside: &Outside, entered: &Entered, findings: &mut Vec<Finding>) {
-    if entered.temporary {
-        findings.push(Finding::skipped(
-            "rooms",
-            "joined",
-            "this check's login sees rooms, but the daemon has not run yet",
-        ));
+    if entered.by.is_before_the_first_start() {
+        findings.push(Finding::skipped("rooms", "joined", "seen with this check's login: the daemon has not run yet"));
     }
     let rooms = match outside.rooms().await {
         Ok(rooms) => rooms,
@@ -323,8 +374,24 @@ async fn rooms(config: &Config, outside: &Outside, entered: &Entered, findings: 
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::check::Verdict;
+    use crate::store::pins::By;
+
+    #[test]
+    fn a_changed_identity_is_accepted_where_its_pin_stands() {
+        let served = Served { master: Some("NEW".to_owned()), devices: Vec::new() };
+        let remedy = |configured, met| {
+            let found = person(TrustMode::Identity, "@anna:hs", configured, met, Some(&served));
+            assert_eq!(found.verdict, Verdict::Failure, "{found:?}");
+            found.remedy.expect("a way out")
+        };
+        assert!(remedy(None, Some("OLD")).contains("pilothouse trust accept @anna:hs NEW"));
+        let configured = remedy(Some("OLD"), Some("NEW"));
+        assert!(configured.contains("trust.pins") && !configured.contains("accept"), "{configured}");
+    }
 
     #[test]
     fn in_mode_devices_a_person_is_judged_by_the_pins_of_their_devices() {
@@ -348,7 +415,8 @@ mod tests {
             (Some("key"), Vec::new(), Verdict::Failure, "has no device"),
             (None, Vec::new(), Verdict::Failure, "has no device"),
         ] {
-            let pins = pins.map(|pin| ("PHONE".to_owned(), pin.to_owned())).into_iter().collect();
+            let pin = |key: &str| Pin { key: key.to_owned(), since: Timestamp::UNIX_EPOCH, by: By::FirstContact };
+            let pins = pins.map(|key| ("PHONE".to_owned(), pin(key))).into_iter().collect();
             let found = by_devices("@anna:hs", &pins, &devices);
             assert_eq!(found.verdict, verdict, "{found:?}");
             assert!(found.detail.contains(part), "{found:?}");

@@ -10,7 +10,8 @@ use crate::cluster::Target;
 use crate::command::{Command, Grammar, Place, Reading, Usage, read};
 use crate::policy::{Actor, Order, Refusal, Topic, judge, known};
 use crate::reply::{self, Report};
-use crate::store::inbox::{Done, Entry};
+use crate::store::inbox::Entry;
+use crate::store::orders::Done;
 use crate::store::outbox::{Draft, Speech};
 use crate::store::{StoreError, outcome};
 
@@ -57,7 +58,7 @@ pub(super) fn outgoing(report: &Report, on: Anchor<'_>) -> String {
 pub(super) fn speech(report: &Report, on: Anchor<'_>) -> Outgoing {
     let words = reply::words(report);
     // Why a plaintext room does not do is told in that very room.
-    let anywhere = matches!(report, Report::Refused(Refusal::Unproven(Why::PlaintextRoom)));
+    let anywhere = matches!(report, Report::Refused { refusal: Refusal::Unproven(Why::PlaintextRoom), .. });
     let (reply_to, thread) = (on.event.map(str::to_owned), on.thread.map(str::to_owned));
     Outgoing { reply_to, thread, anywhere, ..Outgoing::new(words.plain, words.html) }
 }
@@ -67,12 +68,13 @@ pub(super) fn draft(entry: &Entry, message: &Message, report: &Report) -> Draft 
     draft_for(entry, message, ANSWER, report)
 }
 
-/// As [`draft`], for words that are not to be taken for the answer which a power cut has made this process forget.
+/// As [`draft`], under a transaction id of its own. That of an answer is the same each time, so that it is not said twice after
+/// a power cut; words that must be read even where the answer is in the room already need another.
 fn draft_for(entry: &Entry, message: &Message, purpose: &str, report: &Report) -> Draft {
     Draft { txn: txn(&entry.event, purpose), room: entry.room.clone(), payload: outgoing(report, anchor(message)) }
 }
 
-/// The first words of an answer, or others in the place of those that are in that row.
+/// New words for the message of that row; where there is none, the answer itself.
 pub(super) fn revise(entry: &Entry, message: &Message, row: Option<i64>, purpose: &str, report: &Report) -> Speech {
     let purpose = if row.is_some() { purpose } else { ANSWER };
     let Draft { txn, room, payload } = draft_for(entry, message, purpose, report);
@@ -117,10 +119,17 @@ impl Operator {
                 self.store.finish(Done::silent(entry.id, outcome::TOO_OLD), now).await?;
                 continue;
             }
-            let counts = matches!(&reading(&message, &book), Reading::Command(command)
-                if judge(&book.rules, &actor, &message.standing, command).is_ok());
-            if !counts {
-                self.store.ignore(entry.id, now).await?;
+            let wanted = match reading(&message, &book) {
+                Reading::Talk => {
+                    self.store.ignore(entry.id, now).await?;
+                    continue;
+                }
+                Reading::Mistake(_) => Command::Help(None),
+                Reading::Command(command) => command,
+            };
+            if let Err(refusal) = judge(&book.rules, &actor, &message.standing, &wanted) {
+                // Why it does not count holds later, too.
+                self.refuse(&entry, &message, refusal).await?;
                 continue;
             }
             // Each where it was said: a thread is read by few.
@@ -158,7 +167,7 @@ impl Operator {
         match reading(&message, &book) {
             Reading::Talk | Reading::Mistake(_) if actor == Actor::UsageGuard => {
                 // It names a target that the configuration had a moment ago.
-                self.store.finish(Done::silent(entry.id, "the target is gone"), now()).await.map(drop)
+                self.store.finish(Done::silent(entry.id, outcome::TARGET_GONE), now()).await.map(drop)
             }
             Reading::Talk if book.echo && book.rules.users.contains(&message.who) => {
                 self.answer(&entry, &message, "echo", &Report::Echo(message.text.clone())).await
@@ -216,12 +225,7 @@ impl Operator {
             [Order::Tell(order)] => {
                 let report = self.tell(order.topic(), book).await?;
                 self.metrics.command(verb.word(), "told");
-                // A status read changes nothing worth a line in `history`; the trust list neither.
-                let outcome = match order.topic() {
-                    Topic::Help { .. } => "help",
-                    _ => "told",
-                };
-                self.answer(entry, message, outcome, &report).await
+                self.answer(entry, message, outcome::TOLD, &report).await
             }
             _ => self.split(entry, message, command, &orders).await,
         }
@@ -295,7 +299,8 @@ impl Operator {
         tracing::warn!(?refusal, room = %entry.room, "refused");
         let once = Some((format!("refusal/{}/{}", message.who, refusal.key()), REFUSAL_PAUSE));
         let outcome = outcome::refused(reply::in_a_word(&refusal));
-        let speech = Speech::New(draft_for(entry, message, "refused", &Report::Refused(refusal)));
+        let report = Report::Refused { who: message.who.clone(), refusal };
+        let speech = Speech::New(draft_for(entry, message, "refused", &report));
         self.close(Done { speech: Some(speech), once, ..Done::silent(entry.id, &outcome) }).await
     }
 

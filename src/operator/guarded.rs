@@ -79,7 +79,7 @@ fn hands(orders: &[Entry], workload: &Workload) -> Option<Hands> {
 mod tests {
     use super::*;
     use crate::cluster::Version;
-    use crate::operator::work::samples::{self, workload};
+    use crate::operator::samples::{self, workload};
 
     fn order(sender: &str, from: i32, to: i32, generation: i64) -> Entry {
         samples::order(sender, (from, to), generation, None)

@@ -10,6 +10,7 @@ use crate::command::{Command, Reading, Verb};
 use crate::policy::Actor;
 use crate::reply::{Deed, Report};
 use crate::store::inbox::Entry;
+use crate::store::pins::{By, Keys, Pin};
 use crate::store::{StoreError, outcome};
 
 /// Lines of `history`.
@@ -44,24 +45,32 @@ impl Operator {
         Ok(Report::History { deeds: chosen(done, tried), zone: book.usage.zone.clone() })
     }
 
-    /// Keys that were accepted on the machine are in no inbox: of each person the last is known by its pin.
+    /// Keys that were accepted on the machine are in no inbox: of each person and device the last is known by its pin.
     async fn accepted_by_the_machine(&self, book: &Book) -> Result<Vec<Line>, StoreError> {
         let mut lines = Vec::new();
         for user in &book.rules.users {
-            let Some(pin) = self.store.keys(user).await?.pin.filter(|pin| pin.by == Actor::Machine.name()) else {
-                continue;
-            };
-            let deed = Deed {
-                at: pin.since,
-                who: pin.by,
-                text: format!("trust accept {user}"),
-                outcome: outcome::accepted(&pin.master),
-                times: 1,
-            };
-            lines.push(Line { place: (pin.since, i64::MAX), deed });
+            lines.extend(accepted_on_the_machine(user, &self.store.keys(user).await?));
         }
         Ok(lines)
     }
+}
+
+fn accepted_on_the_machine(user: &str, keys: &Keys) -> Vec<Line> {
+    let identity = keys.pin.iter().map(|pin| (user.to_owned(), pin));
+    let devices = keys.device_pins.iter().map(|(device, pin)| (format!("{user} {device}"), pin));
+    let by_the_machine = |pin: &Pin| matches!(&pin.by, By::Accepted(who) if who == Actor::Machine.name());
+    let accepted = identity.chain(devices).filter(|(_, pin)| by_the_machine(pin));
+    let lines = accepted.map(|(whose, pin)| Line {
+        place: (pin.since, i64::MAX),
+        deed: Deed {
+            at: pin.since,
+            who: Actor::Machine.name().to_owned(),
+            text: format!("trust accept {whose}"),
+            outcome: outcome::accepted(&pin.key),
+            times: 1,
+        },
+    });
+    lines.collect()
 }
 
 /// The line of a command that moved no target, where it belongs here, as the configuration reads it today. What only reads
@@ -135,7 +144,7 @@ mod tests {
         Line { place: (at, second), deed: Deed { at, who, text, outcome, times: 1 } }
     }
 
-    fn told(deeds: &[Deed]) -> Vec<String> {
+    fn told_of(deeds: &[Deed]) -> Vec<String> {
         deeds.iter().map(|deed| format!("{} {} ×{}", deed.who, deed.text, deed.times)).collect()
     }
 
@@ -143,7 +152,27 @@ mod tests {
     fn what_was_done_and_what_was_refused_stand_in_the_order_of_their_arrival() {
         let done = vec![line(1, "alice", "start web", "scaled 0 → 1"), line(3, "alice", "stop web", "scaled 1 → 0")];
         let tried = vec![line(2, "bob", "stop web", "refused: not allowed")];
-        assert_eq!(told(&chosen(done, tried)), ["alice stop web ×1", "bob stop web ×1", "alice start web ×1"]);
+        assert_eq!(told_of(&chosen(done, tried)), ["alice stop web ×1", "bob stop web ×1", "alice start web ×1"]);
+    }
+
+    #[test]
+    fn keys_that_were_accepted_on_the_machine_are_told_each() {
+        let pin =
+            |second, by: By| Pin { key: format!("key{second}"), since: Timestamp::from_second(second).unwrap(), by };
+        let machine = || By::Accepted(Actor::Machine.name().to_owned());
+        let devices = [
+            ("PHONE", pin(1, By::FirstContact)),
+            ("LAPTOP", pin(3, machine())),
+            ("TABLET", pin(4, By::Accepted("@bob:hs".to_owned()))),
+        ];
+        let keys = Keys {
+            pin: Some(pin(2, machine())),
+            device_pins: devices.map(|(device, pin)| (device.to_owned(), pin)).into(),
+            ..Keys::default()
+        };
+        let lines = accepted_on_the_machine("@anna:hs", &keys);
+        let told = ["the machine trust accept @anna:hs LAPTOP ×1", "the machine trust accept @anna:hs ×1"];
+        assert_eq!(told_of(&chosen(lines, Vec::new())), told);
     }
 
     #[test]
@@ -157,7 +186,7 @@ mod tests {
             refused(5, "bob", "refused: not allowed"),
         ];
         let lines = chosen(Vec::new(), tried);
-        assert_eq!(told(&lines), ["bob stop web ×3", "bob stop web ×1", "eve stop web ×1"]);
+        assert_eq!(told_of(&lines), ["bob stop web ×3", "bob stop web ×1", "eve stop web ×1"]);
         assert_eq!(lines[0].at, Timestamp::from_second(5).unwrap());
     }
 

@@ -1,19 +1,38 @@
 //! What a kill interrupted: finished where that is certainly still wanted, told otherwise.
 
-use super::gate::{message, outgoing, txn};
-use super::guarded::anchor;
+use std::time::Duration;
+
+use super::gate::{message, outgoing, reading, txn};
+use super::guarded::{actor, anchor};
 use super::work::{Act, Turn, Work};
-use super::{Operator, now, watching};
+use super::{Operator, SCAN, now, watching};
 use crate::chat::{GUARD, Message};
-use crate::cluster::Workload;
+use crate::cluster::{ClusterError, Workload};
+use crate::command::Reading;
+use crate::policy::judge;
 use crate::reply::{Change, Report};
-use crate::store::inbox::{Done, Entry};
-use crate::store::outbox::Speech;
+use crate::store::inbox::Entry;
+use crate::store::orders::Done;
+use crate::store::outbox::{Draft, Speech};
 use crate::store::{StoreError, outcome};
 
 /// How often the workload of an interrupted order is looked at: whatever changes it between a look and the order, be it only
 /// its status, asks for another.
 const LOOKS: u32 = 4;
+/// Between two looks at an API server that is away.
+const AWAY_PAUSE: Duration = Duration::from_secs(2);
+/// What the log says while the journal holds up an interrupted order.
+const UNJUDGED: &str = "an interrupted order cannot be judged";
+
+/// What waits behind an interrupted order for the same target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Behind {
+    Nothing,
+    /// Somebody asks how it is.
+    Question,
+    /// Somebody wants something else of it by now.
+    Command,
+}
 
 impl Operator {
     /// Goes on with the watches, and gives the orders that were started and have no outcome, each with its lane.
@@ -39,30 +58,56 @@ impl Operator {
 
     /// Judges an order that was interrupted.
     pub(super) async fn finish_interrupted(&self, entry: Entry) -> Result<(), StoreError> {
-        let work = Work::of(&entry);
-        match (message(&entry), work) {
-            (Some(message), Some(work)) => self.take_up(&entry, &message, &work).await,
-            _ => self.store.ignore(entry.id, now()).await,
+        let (message, work) = (message(&entry), Work::of(&entry));
+        if let (Some(message), Some(work)) = (&message, &work) {
+            return self.take_up(&entry, message, work).await;
         }
+        tracing::error!(
+            id = entry.id,
+            "an interrupted order cannot be read, and was perhaps written by another version"
+        );
+        let speech = message.and_then(|message| self.told_of_unread(&entry, &message));
+        self.conclude(Done { speech, ..Done::silent(entry.id, outcome::INTERRUPTED) }).await;
+        Ok(())
+    }
+
+    /// What the room reads of an order that cannot be read: that of its command.
+    fn told_of_unread(&self, entry: &Entry, message: &Message) -> Option<Speech> {
+        let book = self.read_book();
+        let Reading::Command(command) = reading(message, &book) else { return None };
+        let target = book.target(command.targets().first()?)?.clone();
+        let report = Report::Interrupted { target, verb: command.verb() };
+        let (txn, payload) = (txn(&entry.event, "interrupted"), outgoing(&report, anchor(message)));
+        Some(Speech::New(Draft { txn, room: entry.room.clone(), payload }))
     }
 
     async fn take_up(&self, entry: &Entry, message: &Message, work: &Work) -> Result<(), StoreError> {
-        let book = self.read_book();
-        let row = self.store.answer_row(entry.id).await?;
-        let late = book.rules.is_stale(entry.sent_at, now());
-        let past = self.store.past(entry.id, &work.target.key()).await?;
-        let overtaken = past.overtaken;
-        let known = book.targets.contains(&work.target);
+        let (id, key) = (entry.id, work.target.key());
+        // Nobody else would come back to it before the next start.
+        let row = self.insist(id, UNJUDGED, || self.store.answer_row(id)).await;
+        let past = self.insist(id, UNJUDGED, || self.store.past(id, &key)).await;
         let turn = Turn::new(entry, message, &past).recorded(row);
-        for _ in 0..LOOKS {
-            if !known || late || overtaken {
+        let mut looks = 0;
+        while looks < LOOKS && !past.overtaken && self.is_still_wanted(entry, message, work) {
+            let behind = self.behind(id, &key).await;
+            if behind == Behind::Command {
                 break;
             }
-            let Some(workload) = self.between(message, work).await else { break };
-            tracing::info!(id = entry.id, "an interrupted order is finished");
+            let workload = match self.between(message, work).await {
+                Ok(Some(workload)) => workload,
+                // After a reboot of everything the API server may come later; whoever asks about the target is not kept waiting.
+                Err(ClusterError::Timeout | ClusterError::Unreachable(_)) if behind == Behind::Nothing => {
+                    tokio::time::sleep(AWAY_PAUSE).await;
+                    continue;
+                }
+                Ok(None) | Err(_) => break,
+            };
+            looks += 1;
+            tracing::info!(id, "an interrupted order is finished");
+            let book = self.read_book();
             if matches!(work.change, Change::Scale { to, .. } if to == workload.desired) {
                 // Only its outcome is missing.
-                self.carried_out(turn, work, now(), &book).await;
+                self.carried_out(turn, work, entry.started_at.unwrap_or_else(now), &book).await;
                 return Ok(());
             }
             match self.act(turn, work, workload.resource_version.as_deref(), &book).await? {
@@ -70,30 +115,54 @@ impl Operator {
                 Act::Outdated(_) => {}
             }
         }
-        tracing::warn!(id = entry.id, late, overtaken, "an interrupted order is told, not finished");
+        tracing::warn!(id, overtaken = past.overtaken, "an interrupted order is told, not finished");
         let report = Report::Interrupted { target: work.target.clone(), verb: work.change.verb() };
         let payload = outgoing(&report, anchor(message));
         let txn = txn(&entry.event, "interrupted");
         let speech = Speech::about(row, entry.room.clone(), txn, payload);
-        self.close(Done { speech: Some(speech), ..Done::silent(entry.id, outcome::INTERRUPTED) }).await
+        self.conclude(Done { speech: Some(speech), ..Done::silent(id, outcome::INTERRUPTED) }).await;
+        Ok(())
+    }
+
+    /// Says whether an interrupted order is still fresh, and whoever gave it may still give it for that target.
+    fn is_still_wanted(&self, entry: &Entry, message: &Message, work: &Work) -> bool {
+        let book = self.read_book();
+        let is_granted = matches!(reading(message, &book), Reading::Command(command)
+            if judge(&book.rules, &actor(message), &message.standing, &command).is_ok());
+        is_granted && book.targets.contains(&work.target) && !book.rules.is_stale(entry.sent_at, now())
+    }
+
+    /// Says what was received after an interrupted order and waits for the same target.
+    async fn behind(&self, id: i64, key: &str) -> Behind {
+        let received = self.insist(id, UNJUDGED, || self.store.received(SCAN)).await;
+        let book = self.read_book();
+        let waiting = received.iter().filter(|newer| newer.id > id && self.lanes(newer).iter().any(|lane| lane == key));
+        let kinds = waiting.filter_map(|newer| {
+            let message = message(newer)?;
+            let Reading::Command(command) = reading(&message, &book) else { return None };
+            let is_granted = judge(&book.rules, &actor(&message), &message.standing, &command).is_ok();
+            let changes = is_granted && command.changes() && !book.rules.is_stale(newer.sent_at, now());
+            Some(if changes { Behind::Command } else { Behind::Question })
+        });
+        kinds.max().unwrap_or(Behind::Nothing)
     }
 
     /// Gives the workload where its replicas are what they were before the order or what it wanted: then nobody else has moved
     /// them. A restart cannot be told from its result, so it is never repeated. The guard's promise is narrower: nobody may
     /// have changed anything.
-    async fn between(&self, message: &Message, work: &Work) -> Option<Workload> {
-        let Change::Scale { from, to } = work.change else { return None };
+    async fn between(&self, message: &Message, work: &Work) -> Result<Option<Workload>, ClusterError> {
+        let Change::Scale { from, to } = work.change else { return Ok(None) };
         let looked = self.cluster.workload(&work.target).await;
         let workload = looked
-            .inspect_err(|error| tracing::warn!(%error, "the workload of an interrupted order cannot be read"))
-            .ok()?;
+            .inspect_err(|error| tracing::warn!(%error, "the workload of an interrupted order cannot be read"))?;
         let is_between = if message.who == GUARD {
-            let after = work.version.as_ref()?;
-            workload.desired == from && workload.version.next() == *after
-                || workload.desired == to && workload.version == *after
+            work.version.as_ref().is_some_and(|after| {
+                workload.desired == from && workload.version.next() == *after
+                    || workload.desired == to && workload.version == *after
+            })
         } else {
             workload.desired == from || workload.desired == to
         };
-        is_between.then_some(workload)
+        Ok(is_between.then_some(workload))
     }
 }

@@ -9,8 +9,9 @@ use crate::cluster::{Target, Workload};
 use crate::command::Verb;
 use crate::policy::Scale;
 use crate::reply::{Change, Report};
-use crate::store::inbox::{Done, Entry};
+use crate::store::inbox::Entry;
 use crate::store::memory::Past;
+use crate::store::orders::Done;
 use crate::store::{StoreError, outcome};
 
 /// How many orders may be outdated because the workload, or its status, was changed between the look at it and the write. The
@@ -28,7 +29,8 @@ impl Operator {
         book: &Book,
     ) -> Result<(), StoreError> {
         let Some(target) = book.target(order.target()).cloned() else {
-            return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
+            let report = Report::NotConfigured { target: order.target().to_owned() };
+            return self.answer(entry, message, outcome::TARGET_GONE, &report).await;
         };
         let (key, verb, is_guard) = (target.key(), verb(order), message.who == GUARD);
         let seen = self.cluster.seen(&target).filter(|_| !is_guard);

@@ -12,9 +12,10 @@ use crate::chat::{Image, Message, Outgoing};
 use crate::command::Usage;
 use crate::policy::{Mute, Topic};
 use crate::reply::{self, Report};
-use crate::store::StoreError;
-use crate::store::inbox::{Done, Entry};
+use crate::store::inbox::Entry;
+use crate::store::orders::Done;
 use crate::store::outbox::{Draft, Speech};
+use crate::store::{StoreError, outcome};
 use crate::usage::accuracy::accuracy;
 use crate::usage::decide::BucketState;
 use crate::usage::view::{self, View};
@@ -55,7 +56,7 @@ impl Operator {
     ) -> Result<(), StoreError> {
         let Topic::Usage(Usage::Chart(span)) = topic else { return Ok(()) };
         let Some(chart) = self.drawing(*span, book).await? else {
-            return self.answer(entry, message, "told", &Report::Usage(self.read_overview(book).await?)).await;
+            return self.answer(entry, message, outcome::TOLD, &Report::Usage(self.read_overview(book).await?)).await;
         };
         let words = Report::UsageChart(chart::alternative(&chart));
         let drawn = tokio::task::spawn_blocking(move || chart::png(&chart)).await.map_err(StoreError::from)?;
@@ -75,7 +76,7 @@ impl Operator {
             payload: Outgoing { image, ..speech(&words, anchor(message)) }.json(),
             ..draft(entry, message, &words)
         };
-        let done = Done { speech: Some(Speech::New(draft)), ..Done::silent(entry.id, "told") };
+        let done = Done { speech: Some(Speech::New(draft)), ..Done::silent(entry.id, outcome::TOLD) };
         self.close(done).await
     }
 

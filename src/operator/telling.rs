@@ -112,7 +112,7 @@ pub async fn people(
 mod tests {
     use super::*;
     use crate::cluster::Version;
-    use crate::operator::work::samples::{order, workload};
+    use crate::operator::samples::{order, workload};
 
     #[test]
     fn who_scaled_last_is_named_only_where_nothing_came_after() {

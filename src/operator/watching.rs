@@ -176,10 +176,11 @@ impl Operator {
     }
 
     async fn end(&self, job: &Job, progress: &Progress, outcome: String, at: Timestamp) {
-        self.cluster.quiet(&job.target, at);
         let speech = job.speech(&job.report(progress, at), "end");
         let write = || self.store.end_watch(job.inbox, outcome.clone(), Some(speech.clone()), at);
+        // Where a newer order has ended this watch, the silence about the target is that order's.
         if self.insist(job.inbox, "the end of a rollout cannot be written", write).await {
+            self.cluster.quiet(&job.target, at);
             tracing::info!(outcome, "the rollout ended");
             self.outbox.notify_one();
         }

@@ -10,13 +10,13 @@ use super::{Book, Operator, STORE_PAUSE, now, watching};
 use crate::chat::Message;
 use crate::cluster::{ClusterError, Target, Version, Wanted};
 use crate::command::Verb;
-use crate::policy::{Repin, Restart};
 use crate::reply::{Change, Report};
-use crate::store::inbox::{Before, Done, Entry, Started};
+use crate::store::inbox::Entry;
 use crate::store::memory::Past;
+use crate::store::orders::{Before, Done, Started};
 use crate::store::outbox::Speech;
 use crate::store::watches::{NewWatch, Watch};
-use crate::store::{Store, StoreError, outcome};
+use crate::store::{StoreError, outcome};
 
 /// How long the first words of an order let the order itself go first. An API server that is well needs some milliseconds; nobody
 /// in the room notices this.
@@ -69,11 +69,12 @@ impl Work {
 pub(super) struct Turn<'a> {
     pub(super) entry: &'a Entry,
     pub(super) message: &'a Message,
-    /// What the journal said of the target when its turn came; after a kill, what its order left of that.
+    /// What the journal knew of the target before this command's order; after a restart, what is left of that.
     past: &'a Past,
-    /// The row of its first words, where there are some.
+    /// The row of its first words in the outbox, where there are some.
     pub(super) row: Option<i64>,
-    /// Whether an order is on record for it, so that nobody comes back to it before the next start.
+    /// Whether its order is in the journal. Then errors of the store are waited out: nobody would come back to the order before
+    /// the next start.
     on_record: bool,
     /// Orders for it that were outdated before they were carried out.
     pub(super) outdated: u32,
@@ -109,42 +110,11 @@ impl<'a> Turn<'a> {
 pub(super) enum Act {
     /// It is done, or it has failed; that is journaled.
     Over,
-    /// The workload was not what the order was written for any more. Nothing was done, and the order is still on record.
+    /// A conflict: the workload has changed since it was read. Nothing was written there, and the order is still in the journal.
     Outdated(ClusterError),
 }
 
 impl Operator {
-    pub(super) async fn restart(
-        &self,
-        entry: &Entry,
-        message: &Message,
-        order: &Restart,
-        book: &Book,
-    ) -> Result<(), StoreError> {
-        let Some(target) = book.target(order.target()).cloned() else {
-            return self.answer(entry, message, "the target is gone", &Report::Trouble).await;
-        };
-        let verb = Verb::Restart;
-        let past = self.store.past(entry.id, &target.key()).await?;
-        let turn = Turn::new(entry, message, &past);
-        match self.cluster.may_restart(&target).await {
-            Ok(true) => {}
-            Ok(false) => {
-                self.metrics.command(verb.word(), "refused");
-                return self
-                    .answer(entry, message, &outcome::refused("not offered"), &Report::RestartNotOffered { target })
-                    .await;
-            }
-            Err(error) => return self.failed(turn, false, &target, verb, error).await,
-        }
-        if past.overtaken {
-            return self.overtaken(entry, message, target, verb).await;
-        }
-        let work = Work { target, change: Change::Restart, owners: vec![], version: None };
-        let turn = turn.recorded(self.write(turn, &work, None).await?);
-        self.act(turn, &work, None, book).await.map(drop)
-    }
-
     /// Writes an order down before anything moves, in the place of one that was outdated; gives the row of the words.
     pub(super) async fn write(
         &self,
@@ -247,7 +217,7 @@ impl Operator {
 
     /// Writes what came of an order that may have moved the cluster. The lane is held until it is written: whoever comes
     /// next must not overtake it. A stop gives up after a while, and the next start judges the order anew.
-    async fn conclude(&self, done: Done) {
+    pub(super) async fn conclude(&self, done: Done) {
         let write = || self.store.finish(done.clone(), now());
         self.insist(done.id, "an outcome cannot be written", write).await;
         self.outbox.notify_one();
@@ -306,22 +276,6 @@ impl Operator {
         }
         Ok(())
     }
-
-    pub(super) async fn repin(
-        &self,
-        entry: &Entry,
-        message: &Message,
-        order: &Repin,
-        book: &Book,
-    ) -> Result<(), StoreError> {
-        let report = accept(&self.store, order, book.pins.get(order.user()).map(String::as_str), now()).await?;
-        let outcome = match &report {
-            Report::Repinned { fingerprint, .. } => outcome::accepted(fingerprint),
-            Report::PinnedByConfiguration { .. } => outcome::refused("pinned by the configuration"),
-            _ => outcome::refused("another key"),
-        };
-        self.confirm(entry, message, &outcome, &report).await
-    }
 }
 
 /// The last words of an older watch of the target: who took over.
@@ -334,34 +288,6 @@ fn superseded(watch: &Watch, message: &Message, work: &Work) -> Option<(i64, Spe
         newer: work.change.verb(),
     };
     Some((watch.inbox, older.speech(&report, &format!("superseded by {}", message.event))))
-}
-
-/// Moves a pin to the key that the homeserver serves now, if it is the one that was compared; a pin of the
-/// configuration wins and is moved there alone.
-///
-/// # Errors
-/// [`StoreError`]: the pin is where it was.
-pub async fn accept(
-    store: &Store,
-    order: &Repin,
-    configured: Option<&str>,
-    now: Timestamp,
-) -> Result<Report, StoreError> {
-    if order.device().is_none() && configured.is_some_and(|pin| pin != order.fingerprint()) {
-        return Ok(Report::PinnedByConfiguration { user: order.user().to_owned() });
-    }
-    let keys = store.keys(order.user()).await?;
-    let shown = match order.device() {
-        None => keys.master,
-        Some(device) => keys.devices.into_iter().find(|seen| seen.device == device).map(|seen| seen.ed25519),
-    };
-    let (user, device) = (order.user().to_owned(), order.device().map(str::to_owned));
-    if shown.as_deref() != Some(order.fingerprint()) {
-        return Ok(Report::NotShown { user, device, shown });
-    }
-    store.repin(order.user(), order.device(), order.fingerprint(), order.by(), now).await?;
-    tracing::warn!(user, device, by = order.by(), "a key was accepted");
-    Ok(Report::Repinned { user, device, fingerprint: order.fingerprint().to_owned() })
 }
 
 #[cfg(test)]
@@ -413,65 +339,5 @@ mod tests {
             assert_eq!(deed::deed(&entry).map(|deed| deed.will), will, "{entry:?}");
         }
         assert_eq!(deed::course(&Entry { state: State::Started, ..entry(scale(2, 0), "") }), Course::Open);
-    }
-}
-
-#[cfg(test)]
-pub(super) mod samples {
-    use super::*;
-    use crate::cluster::{RolloutState, Workload};
-    use crate::store::inbox::State;
-
-    fn version(generation: i64) -> Version {
-        Version { uid: "one".to_owned(), generation }
-    }
-
-    /// A workload of so many replicas, none of which is there yet.
-    pub(in crate::operator) fn workload(desired: i32, generation: i64) -> Workload {
-        Workload {
-            desired,
-            version: version(generation),
-            resource_version: None,
-            current: 0,
-            ready: 0,
-            available: 0,
-            images: vec![],
-            rollout: RolloutState::Complete,
-            paused: false,
-            on_delete: false,
-            scaled_by: None,
-            managed_by: None,
-            since: None,
-        }
-    }
-
-    /// An order for `web` as the journal has it, which is to leave the object at this generation.
-    pub(in crate::operator) fn order(
-        sender: &str,
-        (from, to): (i32, i32),
-        generation: i64,
-        outcome: Option<&str>,
-    ) -> Entry {
-        let target = serde_json::json!({
-            "name": "web", "label": "web", "kind": "Deployment", "namespace": "apps", "object": "web",
-        });
-        let work = serde_json::json!({
-            "target": target, "change": { "scale": { "from": from, "to": to } }, "owners": [],
-            "version": version(generation),
-        });
-        Entry {
-            id: 1,
-            event: "$e".to_owned(),
-            room: "!r".to_owned(),
-            sender: sender.to_owned(),
-            state: State::Told,
-            sent_at: Timestamp::UNIX_EPOCH,
-            received_at: Timestamp::UNIX_EPOCH,
-            payload: String::new(),
-            target: None,
-            work: Some(work.to_string()),
-            outcome: outcome.map(str::to_owned),
-            started_at: None,
-        }
     }
 }

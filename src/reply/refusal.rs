@@ -4,11 +4,11 @@ use super::{Text, Words};
 use crate::chat::Why;
 use crate::policy::Refusal;
 
-pub(super) fn words(refusal: &Refusal) -> Words {
+pub(super) fn words(who: &str, refusal: &Refusal) -> Words {
     let text = Text::new().say("🚫 ");
     match refusal {
         Refusal::Stranger => text.say("Not for you."),
-        Refusal::Unproven(why) => return unproven(why),
+        Refusal::Unproven(why) => return unproven(who, why),
         Refusal::NotAllowed { verb, target: Some(target) } => {
             text.say("The rules here do not let you ").code(verb.word()).say(" ").strong(target).say(".")
         }
@@ -69,7 +69,7 @@ pub fn in_a_word(refusal: &Refusal) -> &'static str {
     }
 }
 
-fn unproven(why: &Why) -> Words {
+fn unproven(who: &str, why: &Why) -> Words {
     let text = Text::new().say("🚫 Not done: ");
     match why {
         Why::PlaintextRoom => text.say("this room is not encrypted. Commands count in encrypted rooms only."),
@@ -88,13 +88,13 @@ fn unproven(why: &Why) -> Words {
             .say(" is not verified by you. Verify it from another device of yours, or with your recovery key, and send it again."),
         Why::IdentityChanged { fingerprint } => text
             .say("your cryptographic identity has changed since I first met you. If it was you, another trusted person compares this fingerprint with you and writes ")
-            .code(&format!("trust accept @you:server {fingerprint}"))
+            .code(&format!("trust accept {who} {fingerprint}"))
             .say("."),
         Why::NewDevice { device, fingerprint } => text
             .say("your device ")
             .code(device)
             .say(" is new to me. Another trusted person compares its key with you and writes ")
-            .code(&format!("trust accept @you:server {device} {fingerprint}"))
+            .code(&format!("trust accept {who} {device} {fingerprint}"))
             .say("."),
         Why::ForwardedKey => text.say("its key came over another device, so it does not prove who wrote it. Please send it again."),
         Why::Replayed => text.say("that message was sent before; somebody played it again. Nothing was done."),

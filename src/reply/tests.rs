@@ -93,12 +93,12 @@ fn every_reason_to_refuse_has_a_sentence_and_a_way_out() {
         (Why::UnknownDevice, "unknown or was logged out"),
         (Why::NoIdentity, "Set one up"),
         (Why::UnsignedDevice { device: "D".to_owned() }, "Verify it"),
-        (Why::IdentityChanged { fingerprint: "F".to_owned() }, "trust accept"),
-        (Why::NewDevice { device: "D".to_owned(), fingerprint: "F".to_owned() }, "trust accept"),
+        (Why::IdentityChanged { fingerprint: "F".to_owned() }, "trust accept @anna:hs F"),
+        (Why::NewDevice { device: "D".to_owned(), fingerprint: "F".to_owned() }, "trust accept @anna:hs D F"),
         (Why::ForwardedKey, "send it again"),
         (Why::Replayed, "played it again"),
     ] {
-        let text = said(&Report::Refused(Refusal::Unproven(why.clone())));
+        let text = said(&Report::Refused { who: "@anna:hs".to_owned(), refusal: Refusal::Unproven(why.clone()) });
         assert!(text.contains(part), "{why:?}: {text}");
     }
 }

@@ -19,7 +19,12 @@ impl Person {
     /// Gives the pinned master key.
     #[must_use]
     pub fn pinned(&self) -> Option<&str> {
-        self.configured.as_deref().or(self.keys.pin.as_ref().map(|pin| pin.master.as_str()))
+        self.configured.as_deref().or(self.keys.pin.as_ref().map(|pin| pin.key.as_str()))
+    }
+
+    /// Whether the identity that the homeserver serves is not the pinned one.
+    fn is_suspended(&self) -> bool {
+        matches!((self.pinned(), &self.keys.master), (Some(pin), Some(shown)) if pin != shown)
     }
 }
 
@@ -69,9 +74,11 @@ fn identity(text: Text, person: &Person) -> Text {
         (Some(pin), Some(shown)) if pin == shown => {
             let text = text.say("✅ ").strong(&person.user).say(": trusted");
             match &keys.pin {
-                Some(pin) if person.configured.is_none() => {
-                    text.say(", since ").say(&pin.since.strftime("%Y-%m-%d").to_string()).say(" by ").say(&pin.by)
-                }
+                Some(pin) if person.configured.is_none() => text
+                    .say(", since ")
+                    .say(&pin.since.strftime("%Y-%m-%d").to_string())
+                    .say(" by ")
+                    .say(pin.by.as_str()),
                 _ => text.say(" by configuration"),
             }
             .line()
@@ -107,9 +114,12 @@ fn device(text: Text, proof: Proof, person: &Person, seen: &SeenDevice) -> Text 
     let pin = person.keys.device_pins.get(&seen.device);
     let (counts, why) = match (proof, pin) {
         (Proof::Any, _) => (true, ""),
+        (Proof::Identity, _) if seen.signed && person.is_suspended() => {
+            (false, ", verified by an identity that was not accepted")
+        }
         (Proof::Identity, _) if seen.signed => (true, ""),
         (Proof::Identity, _) => (false, ", not verified by its owner"),
-        (Proof::Devices, Some(pin)) if *pin == seen.ed25519 => (true, ", pinned"),
+        (Proof::Devices, Some(pin)) if pin.key == seen.ed25519 => (true, ", pinned"),
         (Proof::Devices, Some(_)) => (false, ", its key has changed"),
         (Proof::Devices, None) if person.keys.device_pins.is_empty() => (true, ", not met yet"),
         (Proof::Devices, None) => (false, ", new"),
@@ -151,4 +161,38 @@ pub(super) fn not_shown(user: &str, device: Option<&str>, shown: Option<&str>) -
         None => text.say(". The homeserver shows none."),
     }
     .words()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::store::pins::{By, Pin};
+
+    #[test]
+    fn a_device_of_a_suspended_identity_is_not_shown_as_one_that_counts() {
+        let told = |shown: &str| {
+            let pin = Pin { key: "PINNED".to_owned(), since: Timestamp::UNIX_EPOCH, by: By::FirstContact };
+            let device = |signed| SeenDevice {
+                device: if signed { "SIGNED" } else { "UNSIGNED" }.to_owned(),
+                ed25519: "key".to_owned(),
+                name: None,
+                signed,
+            };
+            let keys = Keys {
+                pin: Some(pin),
+                master: Some(shown.to_owned()),
+                devices: vec![device(true), device(false)],
+                ..Keys::default()
+            };
+            let person = Person { user: "@anna:hs".to_owned(), keys, configured: None };
+            words(Proof::Identity, &[person], &[]).plain
+        };
+        let trusted = told("PINNED");
+        assert!(trusted.contains("✓ SIGNED") && trusted.contains("✗ UNSIGNED"), "{trusted}");
+        let suspended = told("ANOTHER");
+        assert!(suspended.contains("✗ SIGNED") && suspended.contains("✗ UNSIGNED"), "{suspended}");
+        assert!(suspended.contains("not accepted"), "{suspended}");
+    }
 }

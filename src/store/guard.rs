@@ -26,26 +26,6 @@ impl Store {
     {
         self.call(move |tx| step(&Ledger { tx })).await
     }
-
-    /// Lists the orders for a target that were journaled, those that changed nothing included, newest first, without the
-    /// one of `but`, if any.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be read.
-    pub async fn ordered(&self, target: &str, but: Option<i64>, limit: u32) -> Result<Vec<Entry>, StoreError> {
-        let target = target.to_owned();
-        self.read(move |tx| {
-            rows(
-                tx,
-                &format!(
-                    "SELECT {COLUMNS} FROM inbox WHERE target = ?1 AND work IS NOT NULL AND id IS NOT ?2
-                     ORDER BY coalesce(parent, id) DESC, id DESC LIMIT ?3"
-                ),
-                (target, but, limit),
-            )
-        })
-        .await
-    }
 }
 
 impl Ledger<'_> {

@@ -1,12 +1,10 @@
 //! The journal of what came in: received → started → done → told, each event once.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rusqlite::{Row, Transaction};
 
 use super::gaps::Gap;
-use super::outbox::{Speech, put_speech};
-use super::watches::{self, NewWatch, Watch};
-use super::{Store, StoreError, claim, outcome, put_cursor, time};
+use super::{Store, StoreError, put_cursor, time};
 
 /// Something that arrived from a room and is not in the journal yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +55,8 @@ impl State {
 pub struct Entry {
     /// Row id: the order of arrival.
     pub id: i64,
-    /// Event id.
+    /// Event id; of a part of a command for several targets `event/target`, of a request of the usage guard an id of its own.
+    /// The room's event stands in the message.
     pub event: String,
     /// Room id.
     pub room: String,
@@ -71,9 +70,9 @@ pub struct Entry {
     pub received_at: Timestamp,
     /// JSON of the message (of the encrypted event while `Waiting`).
     pub payload: String,
-    /// The target's key, once started.
+    /// The target's key, once the command has got as far as naming it.
     pub target: Option<String>,
-    /// JSON of the absolute order, once started.
+    /// JSON of the absolute order: once started, or where nothing had to change.
     pub work: Option<String>,
     /// What came of it, once done.
     pub outcome: Option<String>,
@@ -102,74 +101,6 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// The absolute order of a command, written before anything moves. A second one replaces the first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Started {
-    /// Row of the inbox.
-    pub id: i64,
-    /// Key of the target, `kind/namespace/name`.
-    pub target: String,
-    /// JSON of the order.
-    pub work: String,
-    /// Replicas to return to (`stop` writes them; 0 is never written).
-    pub remember: Option<i32>,
-    /// What the room reads meanwhile.
-    pub progress: Option<Speech>,
-    /// Watches of older orders that end with this one, and their last words.
-    pub superseded: Vec<(i64, Speech)>,
-}
-
-/// What came of a command, written before the room hears of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
-    /// Row of the inbox.
-    pub id: i64,
-    /// The outcome in one word or sentence, for `history`.
-    pub outcome: String,
-    /// Key of the target, where the command got no further than naming it.
-    pub target: Option<String>,
-    /// JSON of the absolute order, where nothing had to change.
-    pub work: Option<String>,
-    /// The order that was started has not reached the cluster: it counts for nothing, and what was before it holds again.
-    pub given_up: Option<Before>,
-    /// What the room reads.
-    pub speech: Option<Speech>,
-    /// Row of the words that the room reads already, if `speech` is none.
-    pub message: Option<i64>,
-    /// A rollout to go on watching.
-    pub watch: Option<NewWatch>,
-    /// The words are said once in this time under this key; otherwise nothing is.
-    pub once: Option<(String, SignedDuration)>,
-}
-
-/// What an order changed in the journal when it was started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Before {
-    /// Replicas that were remembered for its target.
-    pub remembered: Option<i32>,
-    /// Watches that it ended, each with the outcome that its command had.
-    pub watches: Vec<(Watch, String)>,
-}
-
-impl Done {
-    /// An outcome without words.
-    #[must_use]
-    pub fn silent(id: i64, outcome: &str) -> Self {
-        let outcome = outcome.to_owned();
-        Self {
-            id,
-            outcome,
-            target: None,
-            work: None,
-            given_up: None,
-            speech: None,
-            message: None,
-            watch: None,
-            once: None,
-        }
-    }
-}
-
 impl Store {
     /// Writes what arrived and the position up to which everything has arrived, in one transaction.
     ///
@@ -189,9 +120,10 @@ impl Store {
     /// As [`Store::receive`], and in the same transaction notes the rooms of which something is still to be read, or
     /// is not any more.
     ///
-    /// Arrivals wait for no disk: what changes anything because of one is written after it, which brings both there, and a
-    /// power cut before that takes the position back with them, so that they arrive again. What that leaves behind is a read
-    /// receipt, typing, or an answer of [`Store::finish_repeatable`].
+    /// A write with arrivals is not synced. A power cut may undo it, but together with the position, so that the events arrive
+    /// again; and whatever is done because of them is written later, by a synced transaction that takes this one to the disk
+    /// first. All that can be left of an arrival that was undone is a read receipt, typing, or an answer of
+    /// [`Store::finish_repeatable`].
     ///
     /// # Errors
     /// As [`Store::receive`].
@@ -269,15 +201,6 @@ impl Store {
         .await
     }
 
-    /// Lists what was started and has no outcome: at a start, the orders that a kill interrupted.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be read.
-    pub async fn unfinished(&self) -> Result<Vec<Entry>, StoreError> {
-        self.read(move |tx| rows(tx, &format!("SELECT {COLUMNS} FROM inbox WHERE state = 'started' ORDER BY id"), []))
-            .await
-    }
-
     /// Counts the rows that wait to be looked at.
     ///
     /// # Errors
@@ -291,60 +214,6 @@ impl Store {
                 .unsigned_abs())
         })
         .await
-    }
-
-    /// Writes the absolute order, what to remember and what the room reads meanwhile, and ends the watches of older orders;
-    /// gives the outbox row.
-    ///
-    /// # Errors
-    /// [`StoreError`]: nothing was written, and nothing may be done.
-    pub async fn start(&self, started: Started, now: Timestamp) -> Result<Option<i64>, StoreError> {
-        self.call(move |tx| {
-            tx.execute(
-                "UPDATE inbox SET state = 'started', target = ?2, work = ?3, started_at = ?4 WHERE id = ?1",
-                (started.id, &started.target, &started.work, now.as_millisecond()),
-            )?;
-            if let Some(replicas) = started.remember.filter(|&replicas| replicas > 0) {
-                super::memory::remember(tx, &started.target, Some(replicas), now)?;
-            }
-            super::falls::forget(tx, &started.target)?;
-            // Somebody waits for this; what it ends has been read already.
-            let row = match &started.progress {
-                Some(speech) => Some(put_speech(tx, Some(started.id), speech, now)?),
-                None => None,
-            };
-            for (watch, speech) in &started.superseded {
-                watches::end(tx, *watch, outcome::SUPERSEDED, Some(speech), now)?;
-            }
-            Ok(row)
-        })
-        .await
-    }
-
-    /// Writes the outcome, the words for the room and the rollout to watch; gives the outbox row of the words.
-    ///
-    /// # Errors
-    /// [`StoreError`]: nothing was written.
-    pub async fn finish(&self, done: Done, now: Timestamp) -> Result<Option<i64>, StoreError> {
-        self.call(move |tx| put_done(tx, &done, now)).await
-    }
-
-    /// As [`Store::finish`], for a command that ordered nothing: it may be done again without harm, so its words wait for no
-    /// disk. After a power cut it is done again or told as too old, under the same transaction id: what the homeserver has
-    /// of it already stays as it is.
-    ///
-    /// # Errors
-    /// As [`Store::finish`].
-    pub async fn finish_repeatable(&self, done: Done, now: Timestamp) -> Result<(), StoreError> {
-        self.call_unsynced(move |tx| put_done(tx, &done, now).map(drop)).await
-    }
-
-    /// Writes the outcomes of several commands in one transaction: the words of one may speak for all.
-    ///
-    /// # Errors
-    /// [`StoreError`]: nothing was written.
-    pub async fn finish_all(&self, all: Vec<Done>, now: Timestamp) -> Result<(), StoreError> {
-        self.call(move |tx| all.iter().try_for_each(|done| put_done(tx, done, now).map(drop))).await
     }
 
     /// Replaces a command for several targets by one for each, in one transaction: each is journaled, answered and watched
@@ -379,56 +248,6 @@ impl Store {
                 (id, now.as_millisecond()),
             )?;
             Ok(())
-        })
-        .await
-    }
-
-    /// Lists the last commands that were started or done for a target, newest first: who did what.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be read.
-    pub async fn history(&self, target: Option<String>, limit: u32) -> Result<Vec<Entry>, StoreError> {
-        self.read(move |tx| {
-            rows(
-                tx,
-                &format!(
-                    "SELECT {COLUMNS} FROM inbox WHERE target IS NOT NULL AND (?1 IS NULL OR target = ?1)
-                     ORDER BY id DESC LIMIT ?2"
-                ),
-                (target, limit),
-            )
-        })
-        .await
-    }
-
-    /// Lists the last commands that ended without an order for a target and are worth telling, newest first: keys that were
-    /// accepted and alerts that were muted.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be read.
-    pub async fn unmoved(&self, limit: u32) -> Result<Vec<Entry>, StoreError> {
-        self.read(move |tx| {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM inbox WHERE target IS NULL AND (outcome = ?1 OR substr(outcome, 1, length(?2)) = ?2)
-                 ORDER BY id DESC LIMIT ?3"
-            );
-            rows(tx, &sql, (outcome::MUTED, outcome::ACCEPTED, limit))
-        })
-        .await
-    }
-
-    /// Lists the last commands that were not done, newest first: refusals, what came too late, what was overtaken.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the file cannot be read.
-    pub async fn undone(&self, limit: u32) -> Result<Vec<Entry>, StoreError> {
-        self.read(move |tx| {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM inbox
-                 WHERE target IS NULL AND (outcome IN (?1, ?2) OR substr(outcome, 1, length(?3)) = ?3)
-                 ORDER BY id DESC LIMIT ?4"
-            );
-            rows(tx, &sql, (outcome::TOO_OLD, outcome::OVERTAKEN, outcome::REFUSED, limit))
         })
         .await
     }
@@ -470,40 +289,6 @@ pub(super) fn put_arrival(tx: &Transaction<'_>, arrival: &Arrival, now: Timestam
             &arrival.payload,
         ),
     )?)
-}
-
-fn put_done(tx: &Transaction<'_>, done: &Done, now: Timestamp) -> Result<Option<i64>, StoreError> {
-    tx.execute(
-        "UPDATE inbox SET state = 'done', outcome = ?2, target = coalesce(target, ?3), work = coalesce(work, ?4),
-           done_at = ?5 WHERE id = ?1",
-        (done.id, &done.outcome, &done.target, &done.work, now.as_millisecond()),
-    )?;
-    if let Some(before) = &done.given_up {
-        give_up(tx, done, before, now)?;
-    }
-    let due = match &done.once {
-        Some((key, every)) => claim(tx, key, now, *every)?,
-        None => true,
-    };
-    let outbox = match &done.speech {
-        Some(speech) if due => Some(put_speech(tx, Some(done.id), speech, now)?),
-        _ => {
-            super::outbox::tell(tx, done.id)?;
-            done.message
-        }
-    };
-    if let Some(NewWatch { target, payload, deadline }) = done.watch.clone() {
-        watches::put(tx, &Watch { inbox: done.id, target, payload, outbox, since: now, deadline })?;
-    }
-    Ok(outbox)
-}
-
-/// Takes an order off the record, and with it what it changed there.
-fn give_up(tx: &Transaction<'_>, done: &Done, before: &Before, now: Timestamp) -> Result<(), StoreError> {
-    tx.execute("UPDATE inbox SET work = ?2, started_at = NULL WHERE id = ?1", (done.id, &done.work))?;
-    let target: String = tx.query_row("SELECT target FROM inbox WHERE id = ?1", [done.id], |row| row.get(0))?;
-    super::memory::remember(tx, &target, before.remembered, now)?;
-    before.watches.iter().try_for_each(|(watch, outcome)| watches::give_back(tx, watch, outcome))
 }
 
 pub(super) fn rows(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Entry>, StoreError> {

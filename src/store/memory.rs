@@ -5,19 +5,24 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction};
 
 use super::watches::{self, Watch};
-use super::{Store, StoreError};
+use super::{Store, StoreError, outcome};
 
-/// What the journal says of a target to a command that holds its lane: nobody else changes any of it meanwhile, but that
-/// a watch may end.
+/// What the journal knows of a target when a command's turn comes. The command holds the target's lane, so that nothing but the
+/// end of a watch changes it meanwhile.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Past {
-    /// A command that arrived after this one was started before it: one whose key came late must not undo it.
+    /// A command that arrived or was said after this one had its turn before it, whatever came of it: one whose key came late, or
+    /// whose room could not be read for a while, must not undo what was said last.
     pub overtaken: bool,
     /// Replicas that the last `stop` took away.
     pub remembered: Option<i32>,
     /// Rollouts of older orders under watch.
     pub watches: Vec<Watch>,
 }
+
+/// Milliseconds by which the clocks of two homeservers may differ: what was said so little earlier counts as said when it
+/// arrived.
+const CLOCKS: i64 = 10_000;
 
 /// Notes what a `start` gives back.
 pub(super) fn remember(
@@ -46,10 +51,13 @@ impl Store {
     pub async fn past(&self, id: i64, target: &str) -> Result<Past, StoreError> {
         let target = target.to_owned();
         self.read(move |tx| {
-            let newer = "SELECT 1 FROM inbox newer, inbox this WHERE this.id = ?2 AND newer.target = ?1
-                           AND newer.started_at IS NOT NULL
-                           AND coalesce(newer.parent, newer.id) > coalesce(this.parent, this.id)";
-            let overtaken = tx.prepare(newer)?.exists((&target, id))?;
+            // The guard that leaves a target alone has said nothing about it.
+            let newer =
+                "SELECT 1 FROM inbox newer, inbox this WHERE this.id = ?2 AND newer.id <> ?2 AND newer.target = ?1
+                           AND newer.outcome IS NOT ?3
+                           AND (coalesce(newer.parent, newer.id) > coalesce(this.parent, this.id)
+                                OR newer.sent_at > this.sent_at + ?4)";
+            let overtaken = tx.prepare(newer)?.exists((&target, id, outcome::LEFT_ALONE, CLOCKS))?;
             let memory = "SELECT replicas FROM memory WHERE target = ?1";
             let remembered = tx.query_row(memory, [&target], |row| row.get(0)).optional()?;
             let watches = watches::list(tx)?.into_iter();
@@ -59,3 +67,6 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

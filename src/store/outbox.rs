@@ -82,7 +82,7 @@ pub struct Parcel {
     pub tried: bool,
     /// Whether nothing more is to come for this message: its command is done and no rollout is watched for it.
     pub last_words: bool,
-    /// Whether it answers a command that ordered nothing, or whose order was given up: after a power cut the command may be answered again, by the same
+    /// Whether it answers a command that changed nothing: after a power cut that command may be answered again, by the same
     /// event.
     pub repeatable: bool,
     /// When it was written.
@@ -140,6 +140,7 @@ pub(super) fn put_speech(
             Ok(tx.query_row("SELECT id FROM outbox WHERE txn = ?1", [&draft.txn], |row| row.get(0))?)
         }
         Speech::Revise { row, room, txn, payload } => {
+            let row = &stands_for(tx, inbox, *row)?;
             if tx.execute(
                 "UPDATE outbox SET payload = ?2, created_at = ?3 WHERE id = ?1 AND state = 'queued' AND NOT joined",
                 (row, payload, now),
@@ -176,6 +177,15 @@ pub(super) fn put_speech(
             }
         }
     }
+}
+
+/// Gives the row whose event is to be edited: where the first one of a command was merged into another or given up, its later
+/// news has an event of its own, and what comes after that edits it.
+fn stands_for(tx: &Transaction<'_>, inbox: Option<i64>, row: i64) -> Result<i64, StoreError> {
+    let later = "SELECT max(id) FROM outbox WHERE inbox = ?1 AND edits IS NULL AND id > ?2
+                   AND NOT EXISTS (SELECT 1 FROM outbox WHERE id = ?2 AND state IN ('queued', 'trying', 'sent') AND NOT joined)";
+    let later: Option<i64> = tx.query_row(later, (inbox, row), |found| found.get(0))?;
+    Ok(later.unwrap_or(row))
 }
 
 /// Counts rows that were given up; the count outlives them.
@@ -347,12 +357,12 @@ impl Store {
         .await
     }
 
-    /// Fixes the text: from now on it goes out with exactly these words and this transaction id.
+    /// Freezes words and transaction id before the first try: every later try sends exactly these.
     ///
-    /// Gives both as they stand now: a revision may have come since they were read. `None`: they were given up since. Joined
-    /// words are another event than the first of them was to be: that one may be in the room after all, where a power cut took
-    /// back that it was tried.
-    /// Where they are [`repeatable`](Parcel::repeatable), nobody needs to wait for the disk.
+    /// Gives them as they stand now: a revision may have come since the row was listed. `None`: the row was given up since.
+    /// A row that others were merged into gets a transaction id of its own: under the first one its words alone may be in the
+    /// room already, tried before a power cut that undid the note of it. What is [`repeatable`](Parcel::repeatable) is not
+    /// synced.
     ///
     /// # Errors
     /// [`StoreError`]: do not send.

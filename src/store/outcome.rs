@@ -14,6 +14,10 @@ pub const SUPERSEDED: &str = "superseded";
 pub const UNCHANGED: &str = "nothing to change";
 /// Not done, because somebody else had a hand in it.
 pub const LEFT_ALONE: &str = "left alone: changed since";
+/// A question was answered.
+pub const TOLD: &str = "told";
+/// The target is not in the configuration any more.
+pub const TARGET_GONE: &str = "the target is gone";
 /// Alerts of the subscription are silent for a time, or told again.
 pub const MUTED: &str = "done";
 /// Begins the outcome of what was refused; why follows.

@@ -3,20 +3,55 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row};
 
 use super::{Store, StoreError};
 
-/// A pinned master key.
+/// A pinned key: a person's master key, or one of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
-    /// Unpadded base64 of the ed25519 master key.
-    pub master: String,
+    /// Unpadded base64 of the ed25519 key.
+    pub key: String,
     /// Since when.
     pub since: Timestamp,
-    /// `first contact`, `configuration`, or who accepted it.
-    pub by: String,
+    /// On whose word.
+    pub by: By,
 }
+
+/// On whose word a key is pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum By {
+    /// On nobody's: the homeserver served it when its owner was first met.
+    FirstContact,
+    /// `trust.pins` of the configuration.
+    Configuration,
+    /// Somebody compared and accepted it: a user id, or the name of the machine.
+    Accepted(String),
+}
+
+impl By {
+    /// As the database has it.
+    fn parse(text: String) -> Self {
+        match text.as_str() {
+            FIRST_CONTACT => Self::FirstContact,
+            CONFIGURATION => Self::Configuration,
+            _ => Self::Accepted(text),
+        }
+    }
+
+    /// As the database has it, and people read it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::FirstContact => FIRST_CONTACT,
+            Self::Configuration => CONFIGURATION,
+            Self::Accepted(who) => who,
+        }
+    }
+}
+
+const FIRST_CONTACT: &str = "first contact";
+const CONFIGURATION: &str = "configuration";
 
 /// A device as the homeserver serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +76,12 @@ pub struct Keys {
     /// The devices that the homeserver serves now.
     pub devices: Vec<SeenDevice>,
     /// Pinned device keys, by device id.
-    pub device_pins: BTreeMap<String, String>,
+    pub device_pins: BTreeMap<String, Pin>,
+}
+
+/// Reads a row with the columns `key`, `since` and `by`.
+fn pin(row: &Row<'_>) -> rusqlite::Result<Pin> {
+    Ok(Pin { key: row.get("key")?, since: super::time(row, "since")?, by: By::parse(row.get("by")?) })
 }
 
 impl Store {
@@ -52,11 +92,8 @@ impl Store {
     pub async fn keys(&self, user: &str) -> Result<Keys, StoreError> {
         let user = user.to_owned();
         self.read(move |tx| {
-            let pin = tx
-                .query_row("SELECT master, since, by FROM pin WHERE user = ?1", [&user], |row| {
-                    Ok(Pin { master: row.get("master")?, since: super::time(row, "since")?, by: row.get("by")? })
-                })
-                .optional()?;
+            let of_user = "SELECT master AS key, since, by FROM pin WHERE user = ?1";
+            let pin = tx.query_row(of_user, [&user], self::pin).optional()?;
             let master = tx
                 .query_row("SELECT master FROM identity_seen WHERE user = ?1", [&user], |row| row.get(0))
                 .optional()?
@@ -73,9 +110,11 @@ impl Store {
                     })
                 })?
                 .collect::<Result<_, _>>()?;
-            let mut statement = tx.prepare("SELECT device, ed25519 FROM device_pin WHERE user = ?1")?;
-            let device_pins =
-                statement.query_map([&user], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+            let of_devices = "SELECT device, ed25519 AS key, since, by FROM device_pin WHERE user = ?1";
+            let mut statement = tx.prepare(of_devices)?;
+            let device_pins = statement
+                .query_map([&user], |row| Ok((row.get("device")?, self::pin(row)?)))?
+                .collect::<Result<_, _>>()?;
             Ok(Keys { pin, master, devices, device_pins })
         })
         .await
@@ -120,15 +159,15 @@ impl Store {
         let (user, master) = (user.to_owned(), master.to_owned());
         self.call(move |tx| {
             tx.execute(
-                "INSERT INTO pin (user, master, since, by) VALUES (?1, ?2, ?3, 'first contact') ON CONFLICT (user) DO NOTHING",
-                (&user, &master, now.as_millisecond()),
+                "INSERT INTO pin (user, master, since, by) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (user) DO NOTHING",
+                (&user, &master, now.as_millisecond(), FIRST_CONTACT),
             )?;
             Ok(tx.query_row("SELECT master FROM pin WHERE user = ?1", [&user], |row| row.get(0))?)
         })
         .await
     }
 
-    /// Pins every device of a person who has none pinned; gives the pins that stand afterwards.
+    /// Pins every device of a person who has none pinned.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
@@ -137,21 +176,19 @@ impl Store {
         user: &str,
         devices: Vec<SeenDevice>,
         now: Timestamp,
-    ) -> Result<BTreeMap<String, String>, StoreError> {
+    ) -> Result<(), StoreError> {
         let user = user.to_owned();
         self.call(move |tx| {
             let any = tx.prepare("SELECT 1 FROM device_pin WHERE user = ?1")?.exists([&user])?;
             if !any {
                 for device in &devices {
                     tx.execute(
-                        "INSERT INTO device_pin (user, device, ed25519, since, by) VALUES (?1, ?2, ?3, ?4, 'first contact')",
-                        (&user, &device.device, &device.ed25519, now.as_millisecond()),
+                        "INSERT INTO device_pin (user, device, ed25519, since, by) VALUES (?1, ?2, ?3, ?4, ?5)",
+                        (&user, &device.device, &device.ed25519, now.as_millisecond(), FIRST_CONTACT),
                     )?;
                 }
             }
-            let mut statement = tx.prepare("SELECT device, ed25519 FROM device_pin WHERE user = ?1")?;
-            let pins = statement.query_map([&user], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-            Ok(pins)
+            Ok(())
         })
         .await
     }
@@ -162,11 +199,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub async fn pin_configured(&self, user: &str, master: &str, now: Timestamp) -> Result<(), StoreError> {
-        self.repin(user, None, master, "configuration", now).await
+        self.put_pin(user, None, master, By::Configuration, now).await
     }
 
-    /// Moves a person's pin to another master key, or pins one more device. Only an Order does this; for what the
-    /// configuration names see [`Store::pin_configured`].
+    /// Moves a person's pin to another master key, or pins one more device, on the word of `by`. Only an Order does this; for
+    /// what the configuration names see [`Store::pin_configured`].
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
@@ -178,19 +215,31 @@ impl Store {
         by: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let (user, device, key, by) = (user.to_owned(), device.map(str::to_owned), key.to_owned(), by.to_owned());
+        self.put_pin(user, device, key, By::Accepted(by.to_owned()), now).await
+    }
+
+    async fn put_pin(
+        &self,
+        user: &str,
+        device: Option<&str>,
+        key: &str,
+        by: By,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (user, device, key) = (user.to_owned(), device.map(str::to_owned), key.to_owned());
         self.call(move |tx| {
             let now = now.as_millisecond();
+            let by = by.as_str();
             match &device {
                 None => tx.execute(
                     "INSERT INTO pin (user, master, since, by) VALUES (?1, ?2, ?3, ?4)
                      ON CONFLICT (user) DO UPDATE SET master = ?2, since = ?3, by = ?4",
-                    (&user, &key, now, &by),
+                    (&user, &key, now, by),
                 )?,
                 Some(device) => tx.execute(
                     "INSERT INTO device_pin (user, device, ed25519, since, by) VALUES (?1, ?2, ?3, ?4, ?5)
                      ON CONFLICT (user, device) DO UPDATE SET ed25519 = ?3, since = ?4, by = ?5",
-                    (&user, device, &key, now, &by),
+                    (&user, device, &key, now, by),
                 )?,
             };
             Ok(())
@@ -198,3 +247,6 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

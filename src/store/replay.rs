@@ -95,3 +95,6 @@ pub(super) fn shrink(tx: &Transaction<'_>) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,3 +131,6 @@ impl Store {
         self.call(move |tx| end(tx, inbox, &outcome, speech.as_ref(), now)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

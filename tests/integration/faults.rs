@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use jiff::SignedDuration;
+use pilothouse::chat::{Standing, Why};
 use serde_json::json;
 
 use crate::support::bot::now;
@@ -52,20 +53,44 @@ async fn a_burst_of_200_commands_while_it_is_away_is_answered_once_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_key_comes_late_does_not_undo_what_was_said_last() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let house = House::build(&namespace, Plan::of(&["web"])).await;
+        let late = house.person.send_without_key(&house.room, "start").await;
+        house.person.rotate(&house.room).await;
+        let told = house.ask("stop").await;
+        assert!(told.body().contains("already stopped"), "{}", told.body());
+        house.person.deliver_key(&late).await;
+        let told = house.person.expect_reply(&late, SOON).await;
+        assert!(told.body().contains("newer command"), "{}", told.body());
+        assert_eq!((namespace.replicas("web").await, namespace.generation("web").await), (0, 1));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_old_is_told_in_one_line_and_not_done() {
     with_namespace(async |namespace| {
         namespace.deployment("web", "fine", 0).await;
         let mut house = House::build(&namespace, Plan::of(&["web"])).await;
         house.running.kill().await;
         let journal = Journal::of(&house);
-        for (n, text) in ["start 2", "status", "good morning"].into_iter().enumerate() {
-            journal.receive_of(&format!("$stale{n}:test"), text, now() - SignedDuration::from_mins(6)).await;
+        let old = now() - SignedDuration::from_mins(6);
+        for (n, text) in ["start 2", "status", "good morning", "strat web"].into_iter().enumerate() {
+            journal.receive_of(&format!("$stale{n}:test"), text, old).await;
         }
+        // Why a command does not count is told, however old it is.
+        let unproven = Standing::Unproven(Why::Replayed);
+        journal.receive_with(unproven, "$replayed:test", "start 3", old).await;
         drop(journal);
         house.start_again().await;
         let told = house.person.expect(SOON, |event| event.body().contains("Too old to act on")).await;
-        assert!(told.body().contains("start 2, status. Nothing was done"), "{}", told.body());
+        assert!(told.body().contains("start 2, status, strat web. Nothing was done"), "{}", told.body());
+        house.person.expect(SOON, |event| event.body().contains("was sent before")).await;
         assert_eq!(namespace.replicas("web").await, 0);
+        let history = house.ask("history").await;
+        assert!(history.body().contains("start 3 → refused: "), "{}", history.body());
     })
     .await;
 }
@@ -294,8 +319,7 @@ async fn a_start_without_the_homeserver_finishes_what_the_journal_holds_and_tell
         synapse.stop();
         house.running = house.pilothouse.start();
         namespace.wait_replicas("web", 2, SOON).await;
-        // The lock comes before the journal: a second process takes nothing from it.
-        Journal::of(&house).receive("$second:x", "status").await;
+        // The lock comes before everything else: a second process gets no further.
         let second = house.pilothouse.start();
         second.line("another process holds the Matrix store", SOON).await;
         synapse.restart().await;

@@ -1,17 +1,19 @@
 //! Killed on the spot: at every state of the journal, and in the middle of what it says to its servers. Nothing is done
 //! twice, nothing is lost, and the room reads once what happened.
 
-use http::Method;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams};
-use pilothouse::store::inbox::Done;
+use pilothouse::store::orders::Done;
 use serde_json::json;
 
 use crate::support::bot::now;
-use crate::support::control_plane::{Namespace, with_namespace};
-use crate::support::front::{Front, Way};
+use crate::support::control_plane::{ControlPlane, Namespace, with_namespace};
+use crate::support::front::{Asked, Front, Way};
 use crate::support::house::{House, Plan, SOON};
 use crate::support::journal::Journal;
 use crate::support::kubelet::Fate;
@@ -19,6 +21,9 @@ use crate::support::person::{RoomEvent, Sent};
 
 /// What writes a Kubernetes Event.
 const RECORD: &str = "POST /apis/events.k8s.io/";
+
+/// A rule under which nobody moves anything.
+const READ_ONLY: &str = "[[policy.rules]]\nverbs = [\"status\", \"version\"]\n";
 
 /// Moves the replicas, as somebody else does.
 async fn scale(namespace: &Namespace, name: &str, replicas: i32) {
@@ -112,6 +117,8 @@ async fn what_is_no_longer_certain_is_told_and_not_done() {
             namespace.deployment(name, "fine", 0).await;
         }
         let mut house = house(&namespace, Plan::of(&["web", "db"])).await;
+        let toml =
+            |house: &House, plan: Plan| plan.toml(&house.synapse, &house.bot, &house.person.user_id, &namespace.name);
         let before = namespace.generation("web").await;
 
         // Somebody else has moved the replicas since.
@@ -135,6 +142,24 @@ async fn what_is_no_longer_certain_is_told_and_not_done() {
         journal.store.finish(Done::silent(newer, "scaled 5 → 0"), now()).await.expect("written");
         house.goes_on(&anchor, "was interrupted during this start").await;
 
+        // Something newer waits for the target.
+        let (anchor, journal) = house.killed_before("are you well?").await;
+        let older = journal.receive(&anchor.id, "start web 2").await;
+        journal.start(&namespace, older, "web", 0, 2).await;
+        journal.receive("$waits:test", "stop web").await;
+        house.goes_on(&anchor, "was interrupted during this start").await;
+        house.person.expect(SOON, |event| event.body().contains("web is already stopped")).await;
+
+        // Whoever gave it may not give it any more.
+        let (anchor, journal) = house.killed_before("who am I?").await;
+        let id = journal.receive(&anchor.id, "start web 2").await;
+        journal.start(&namespace, id, "web", 0, 2).await;
+        house
+            .pilothouse
+            .write_configuration(&toml(&house, Plan { more: READ_ONLY.to_owned(), ..Plan::of(&["web", "db"]) }));
+        house.goes_on(&anchor, "was interrupted during this start").await;
+        house.pilothouse.write_configuration(&toml(&house, Plan::of(&["web", "db"])));
+
         // A restart cannot be told from its result.
         let (anchor, journal) = house.killed_before("and now?").await;
         let id = journal.receive(&anchor.id, "restart web").await;
@@ -145,8 +170,7 @@ async fn what_is_no_longer_certain_is_told_and_not_done() {
         let (anchor, journal) = house.killed_before("one more").await;
         let id = journal.receive(&anchor.id, "start web 6").await;
         journal.start(&namespace, id, "web", 0, 6).await;
-        let toml = Plan::of(&["db"]).toml(&house.synapse, &house.bot, &house.person.user_id, &namespace.name);
-        house.pilothouse.write_configuration(&toml);
+        house.pilothouse.write_configuration(&toml(&house, Plan::of(&["db"])));
         house.goes_on(&anchor, "was interrupted during this start").await;
 
         house.told_once(&anchor, "was interrupted").await;
@@ -186,6 +210,73 @@ async fn a_command_for_several_goes_on_target_by_target() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_comes_later_is_waited_for() {
+    let cluster = Arc::new(ControlPlane::start().await);
+    cluster
+        .with_namespace(async |namespace| {
+            let _kubelet = namespace.kubelet();
+            namespace.deployment("web", "fine", 0).await;
+            let mut house = house(&namespace, Plan::of(&["web"])).await;
+            let (anchor, journal) = house.killed_before("good morning").await;
+            let id = journal.receive(&anchor.id, "start 2").await;
+            journal.start(&namespace, id, "web", 0, 2).await;
+            drop(journal);
+            cluster.stop_api_server();
+            house.running = house.pilothouse.start();
+            house.running.line("the workload of an interrupted order cannot be read", SOON).await;
+            cluster.start_api_server().await;
+            let answer = house.person.expect_reply(&anchor, SOON).await;
+            house.person.expect_text(&answer, "ready: 2/2", SOON).await;
+
+            // Who wants something else by now, or only asks, is not kept waiting.
+            let (anchor, journal) = house.killed_before("hello again").await;
+            let id = journal.receive(&anchor.id, "stop").await;
+            journal.start(&namespace, id, "web", 2, 0).await;
+            drop(journal);
+            cluster.stop_api_server();
+            house.running = house.pilothouse.start();
+            house.running.line("the workload of an interrupted order cannot be read", SOON).await;
+            let told = house.ask("status web").await;
+            assert!(told.body().contains("cannot be reached"), "{}", told.body());
+            let told = house.person.expect_reply(&anchor, SOON).await;
+            assert!(told.body().contains("was interrupted during this stop"), "{}", told.body());
+            cluster.start_api_server().await;
+            assert_eq!(namespace.replicas("web").await, 2);
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_asks_the_api_server_how_things_are_the_command_is_done_once() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "fine", 0).await;
+        // Without a watch that shows the workload it is asked for before the order is written.
+        let forbidden = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+            "reason": "Forbidden", "message": "deployments.apps is forbidden"});
+        let decide = move |asked: &Asked| {
+            let watches = asked.path.ends_with("/deployments");
+            if watches { Way::Answer(StatusCode::FORBIDDEN, forbidden.clone()) } else { Way::On }
+        };
+        let front = Front::deciding_for_api_server(&namespace.cluster, decide).await;
+        let kubeconfig = Some(namespace.kubeconfig_at(front.url()));
+        let mut house = House::build(&namespace, Plan { kubeconfig, ..Plan::of(&["web"]) }).await;
+        for (replicas, way) in [(1, Way::Nowhere), (2, Way::Lost)] {
+            let before = namespace.generation("web").await;
+            let written = front.asked("/scale").len();
+            front.cut(Method::GET, "/deployments/web", way);
+            let sent = house.say(&format!("start {replicas}")).await;
+            front.until_cut(replicas).await;
+            house.running.kill().await;
+            assert_eq!(front.asked("/scale").len(), written, "nothing is ordered yet");
+            house.goes_on_once(&sent, &format!("ready: {replicas}/{replicas}")).await;
+            assert_eq!(namespace.generation("web").await, before + 1, "start {replicas}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_speaks_with_the_api_server_the_order_is_done_once() {
     with_namespace(async |namespace| {
         let kubelet = namespace.kubelet();
@@ -194,9 +285,6 @@ async fn killed_while_it_speaks_with_the_api_server_the_order_is_done_once() {
         let kubeconfig = Some(namespace.kubeconfig_at(front.url()));
         let mut house = House::build(&namespace, Plan { kubeconfig, ..Plan::of(&["web"]) }).await;
         let cuts = [
-            // Nothing is journaled yet but the message.
-            (Method::GET, "/deployments/web", Way::Nowhere),
-            (Method::GET, "/deployments/web", Way::Lost),
             // The order is journaled; whether it came through, nobody knows.
             (Method::PATCH, "/deployments/web/scale", Way::Nowhere),
             (Method::PATCH, "/deployments/web/scale", Way::Lost),

@@ -136,6 +136,7 @@ async fn the_predecessors_environment_and_role_alone_are_enough() {
         let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
         let person = crate::support::person::Person::with_identity(&synapse, &account).await;
         let pilothouse = Pilothouse::as_the_predecessor(&synapse, &bot, &account.user_id, &namespace.name)
+            .await
             .kubeconfig(&namespace.kubeconfig_for_token(&token));
         let running = pilothouse.start();
         running.line("Pilothouse runs", SOON).await;

@@ -72,7 +72,7 @@ async fn a_reset_identity_counts_when_somebody_accepts_it() {
     let pinned = scene.store.keys(&scene.anna.user_id).await.expect("the store answers").pin.expect("a pin");
 
     let fingerprint = scene.anna.new_identity().await;
-    assert_ne!(pinned.master, fingerprint);
+    assert_ne!(pinned.key, fingerprint);
     let store = &scene.store;
     eventually("the new identity is seen", async || {
         let keys = store.keys(&scene.anna.user_id).await.expect("the store answers");

@@ -135,6 +135,7 @@ async fn the_predecessors_environment_alone_goes_on_with_an_unsigned_device_and_
         drop(Person::with_identity(&synapse, &bot).await);
         let person = Person::with_identity(&synapse, &account).await;
         let pilothouse = Pilothouse::as_the_predecessor(&synapse, &bot, &account.user_id, &namespace.name)
+            .await
             .kubeconfig(&namespace.cluster.kubeconfig());
         let running = pilothouse.start();
         running.line("the own device is unsigned", SOON).await;

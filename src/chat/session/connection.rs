@@ -12,7 +12,7 @@ use matrix_sdk::{Client, ClientBuildError, SessionMeta, SessionTokens, SqliteSto
 use matrix_sdk_base::crypto::{CryptoStoreError, DecryptionSettings, OlmError, TrustRequirement};
 use tracing::warn;
 
-use super::wire::{self, patiently};
+use super::wire::{self, Patience, patiently};
 use super::{OpenError, Session, other};
 use crate::chat::Ended;
 use crate::chat::answer::{Answer, LastWord};
@@ -186,10 +186,10 @@ impl Session {
             None => {
                 // A first start, or one that was interrupted: the homeserver may know the device already.
                 let token = client.access_token().unwrap_or_default();
-                let keys =
-                    patiently("asking for the own keys", || self.wire.keys(&token, &saved.user_id, &saved.device_id))
-                        .await
-                        .map_err(|error| other(&error))?;
+                let keys = || self.wire.keys(&token, &saved.user_id, &saved.device_id);
+                let keys = patiently("asking for the own keys", Patience::Endless, keys)
+                    .await
+                    .map_err(|error| other(&error))?;
                 match keys.device {
                     Some(published) if published != found => Err(changed(published)),
                     _ => {

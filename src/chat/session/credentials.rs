@@ -6,14 +6,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::OpenError;
-use super::wire::{LIMITED, USER_AGENT, WireError, chain, no_answer, patiently, retry_after, with_ca};
+use super::wire::{LIMITED, Patience, USER_AGENT, WireError, chain, no_answer, patiently, retry_after, with_ca};
 use crate::config::{self, JwtSource, Login};
 
 /// Keycloak answers within this time.
 const KEYCLOAK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Gives the body of a `/login` request; `None` for a configured access token, which needs no login.
-pub(crate) async fn credentials(matrix: &config::Matrix) -> Result<Option<Value>, OpenError> {
+pub(super) async fn credentials(matrix: &config::Matrix, patience: Patience) -> Result<Option<Value>, OpenError> {
     Ok(match &matrix.login {
         Login::Token { .. } => None,
         Login::Password { password } => Some(json!({
@@ -22,13 +22,13 @@ pub(crate) async fn credentials(matrix: &config::Matrix) -> Result<Option<Value>
             "password": password.expose(),
         })),
         Login::Jwt { login_type, source } => {
-            let token = jwt(source, matrix).await?;
+            let token = jwt(source, matrix, patience).await?;
             Some(json!({ "type": login_type, "token": token }))
         }
     })
 }
 
-async fn jwt(source: &JwtSource, matrix: &config::Matrix) -> Result<String, OpenError> {
+async fn jwt(source: &JwtSource, matrix: &config::Matrix, patience: Patience) -> Result<String, OpenError> {
     match source {
         JwtSource::Token { token } => Ok(token.expose().trim().to_owned()),
         JwtSource::File { path } => {
@@ -39,7 +39,7 @@ async fn jwt(source: &JwtSource, matrix: &config::Matrix) -> Result<String, Open
             let token = text.trim();
             if token.is_empty() { Err(fail("is empty".to_owned())) } else { Ok(token.to_owned()) }
         }
-        JwtSource::Keycloak { .. } => keycloak(source, matrix).await,
+        JwtSource::Keycloak { .. } => keycloak(source, matrix, patience).await,
     }
 }
 
@@ -57,7 +57,7 @@ struct Denied {
 }
 
 /// The resource owner password grant; an outage of Keycloak is waited out like one of the homeserver.
-async fn keycloak(source: &JwtSource, matrix: &config::Matrix) -> Result<String, OpenError> {
+async fn keycloak(source: &JwtSource, matrix: &config::Matrix, patience: Patience) -> Result<String, OpenError> {
     let JwtSource::Keycloak { url, realm, client_id, client_secret, password } = source else {
         return Err(OpenError::TokenSource { why: "not a Keycloak source".to_owned() });
     };
@@ -78,7 +78,7 @@ async fn keycloak(source: &JwtSource, matrix: &config::Matrix) -> Result<String,
     if let Some(secret) = client_secret {
         form.push(("client_secret", secret.expose()));
     }
-    patiently("asking Keycloak for a token", || grant(http.post(&endpoint).form(&form)))
+    patiently("asking Keycloak for a token", patience, || grant(http.post(&endpoint).form(&form)))
         .await
         .map_err(|error| fail(error.to_string()))
 }

@@ -143,6 +143,12 @@ pub enum OpenError {
         /// Its words.
         why: String,
     },
+    /// The homeserver limits logins, for longer than whoever asks wants to wait.
+    #[error("the homeserver limits logins and asks to wait {} s: nothing has to be changed, try again then", .wait.as_secs())]
+    Limited {
+        /// How long.
+        wait: Duration,
+    },
     /// The JSON Web Token could not be had.
     #[error("no token for the login: {why}")]
     TokenSource {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
@@ -112,19 +114,22 @@ impl Folder {
 
     /// Gives the store's key; makes one where there is neither a key nor a store.
     pub(crate) fn key(&self) -> Result<[u8; 32], OpenError> {
-        use base64::Engine as _;
-        use base64::engine::general_purpose::STANDARD;
+        if let Some(key) = self.key_of_a_store()? {
+            return Ok(key);
+        }
+        let key: [u8; 32] = rand::random();
+        write(&self.key_file(), &STANDARD.encode(key))?;
+        Ok(key)
+    }
+
+    /// Reads the store's key; `None` where there is neither a key nor a store.
+    pub(crate) fn key_of_a_store(&self) -> Result<Option<[u8; 32]>, OpenError> {
         let path = self.key_file();
         if let Some(text) = Self::read(&path)? {
             let bytes = STANDARD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-            return bytes.ok_or(OpenError::WrongStoreKey { path });
+            return bytes.map(Some).ok_or(OpenError::WrongStoreKey { path });
         }
-        if self.has_matrix_store() {
-            return Err(OpenError::WrongStoreKey { path });
-        }
-        let key: [u8; 32] = rand::random();
-        write(&path, &STANDARD.encode(key))?;
-        Ok(key)
+        if self.has_matrix_store() { Err(OpenError::WrongStoreKey { path }) } else { Ok(None) }
     }
 
     /// Reads the recovery key that an earlier start made.

@@ -22,6 +22,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// … to here.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// The longest limit that somebody who watches is asked to sit out.
+const BRIEF: Duration = Duration::from_secs(30);
 /// What a server's limit means when it does not say.
 pub(super) const LIMITED: Duration = Duration::from_secs(30);
 
@@ -216,12 +218,30 @@ impl Wire {
     }
 }
 
-/// Asks until the homeserver gives an answer that another try would not better: a daemon waits out an outage and a limit.
-pub(crate) async fn patiently<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T, WireError>
+/// How long an outage or a limit is waited out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// For ever: a daemon comes back by itself.
+    Endless,
+    /// Somebody watches: an outage is told at once, and a limit is waited for once, where it ends within [`BRIEF`].
+    Brief,
+}
+
+/// Asks until the server gives an answer that another try would not better, or `patience` is over.
+pub(crate) async fn patiently<T, F>(what: &str, patience: Patience, mut ask: impl FnMut() -> F) -> Result<T, WireError>
 where
     F: Future<Output = Result<T, WireError>>,
 {
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    if patience == Patience::Brief {
+        return match ask().await {
+            Err(WireError::Limited(wait)) if wait <= BRIEF => {
+                tokio::time::sleep(wait.max(FIRST_PAUSE)).await;
+                ask().await
+            }
+            answer => answer,
+        };
+    }
     loop {
         let pause = match ask().await {
             Err(error @ (WireError::Unreachable(_) | WireError::Strange(_))) => {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::inbox::State;
 use crate::store::tests::{Place, at, draft, received, revise};
 
 fn order(id: i64, work: &str, remember: i32, words: Speech) -> Started {
@@ -71,4 +72,67 @@ async fn an_order_that_was_carried_out_stays_on_record() {
     store.start(order(id, "1 → 0", 1, words), at(1)).await.expect("written");
     store.finish(Done::silent(id, "failed: no answer"), at(2)).await.expect("written");
     assert_eq!(store.ordered("k", None, 9).await.expect("read")[0].work.as_deref(), Some("1 → 0"));
+}
+
+#[tokio::test]
+async fn a_command_goes_from_received_to_told_and_survives_each_step() {
+    let place = Place::new();
+    let mut store = place.open();
+    let id = received(&store, "$a").await;
+    let started = Started {
+        id,
+        target: "Deployment/apps/web".to_owned(),
+        work: "{}".to_owned(),
+        remember: Some(3),
+        progress: Some(Speech::New(draft("t1", "stopping"))),
+        superseded: vec![],
+    };
+    let row = store.start(started, at(1)).await.unwrap().unwrap();
+    // Each reopening stands for a kill.
+    drop(store);
+    store = place.open();
+    assert_eq!(store.unfinished().await.unwrap()[0].state, State::Started);
+    assert_eq!(store.past(0, "Deployment/apps/web").await.unwrap().remembered, Some(3));
+    assert_eq!(store.answer_row(id).await.unwrap(), Some(row));
+    let watch = NewWatch { target: "Deployment/apps/web".to_owned(), payload: "{}".to_owned(), deadline: at(600) };
+    let done = Done { message: Some(row), watch: Some(watch), ..Done::silent(id, "scaled") };
+    store.finish(done, at(2)).await.unwrap();
+    drop(store);
+    store = place.open();
+    assert!(store.unfinished().await.unwrap().is_empty());
+    let watches = store.watches().await.unwrap();
+    assert_eq!((watches[0].inbox, watches[0].outbox), (id, Some(row)));
+    let parcel = store.outgoing(at(3), 10).await.unwrap().remove(0);
+    assert_eq!(store.try_parcel(parcel.id, false).await.unwrap().unwrap().payload, "stopping");
+    drop(store);
+    store = place.open();
+    assert!(store.outgoing(at(3), 10).await.unwrap()[0].tried);
+    store.sent(parcel.id, "$answer", at(4)).await.unwrap();
+    assert_eq!(store.history(None, 10).await.unwrap()[0].state, State::Told);
+}
+
+#[tokio::test]
+async fn stop_never_remembers_zero_and_keeps_what_it_remembered() {
+    let place = Place::new();
+    let store = place.open();
+    for (event, remember) in [("$a", Some(4)), ("$b", Some(0)), ("$c", None)] {
+        let id = received(&store, event).await;
+        let started =
+            Started { id, target: "k".to_owned(), work: "{}".to_owned(), remember, progress: None, superseded: vec![] };
+        store.start(started, at(1)).await.unwrap();
+    }
+    assert_eq!(store.past(0, "k").await.unwrap().remembered, Some(4));
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_once_in_its_time_and_with_its_outcome() {
+    let place = Place::new();
+    let store = place.open();
+    for (event, second, told) in [("$a", 0, true), ("$b", 1, false), ("$c", 700, true)] {
+        let id = received(&store, event).await;
+        let speech = Some(Speech::New(draft(event, "no")));
+        let once = Some(("refusal".to_owned(), SignedDuration::from_mins(10)));
+        let row = store.finish(Done { speech, once, ..Done::silent(id, "refused") }, at(second)).await.unwrap();
+        assert_eq!(row.is_some(), told, "{event}");
+    }
 }

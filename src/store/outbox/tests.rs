@@ -1,5 +1,7 @@
 use super::*;
 
+mod queue;
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).expect("a time")
 }

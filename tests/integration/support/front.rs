@@ -105,12 +105,20 @@ impl Front {
 
     /// One before an API server; it speaks no TLS, see [`Namespace::kubeconfig_at`](super::control_plane::Namespace).
     pub(crate) async fn before_api_server(cluster: &ControlPlane) -> Self {
+        Self::deciding_for_api_server(cluster, |_| Way::On).await
+    }
+
+    /// As [`Front::before_api_server`], one that decides about every request.
+    pub(crate) async fn deciding_for_api_server(
+        cluster: &ControlPlane,
+        decide: impl Fn(&Asked) -> Way + Clone + Send + Sync + 'static,
+    ) -> Self {
         let bundle = std::fs::read(cluster.ca()).expect("the API server's bundle");
         let bundle = reqwest::Certificate::from_pem_bundle(&bundle).expect("certificates");
         let http = reqwest::Client::builder().tls_certs_only(bundle).build().expect("a client");
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", tcp.local_addr().expect("bound"));
-        Self::serve(tcp, url, Shared::new(cluster.url(), http), |_| Way::On)
+        Self::serve(tcp, url, Shared::new(cluster.url(), http), decide)
     }
 
     fn serve<L>(

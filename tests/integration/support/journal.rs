@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use pilothouse::chat::{Address, Message, Standing};
 use pilothouse::store::Store;
-use pilothouse::store::inbox::{Arrival, Started};
+use pilothouse::store::inbox::Arrival;
+use pilothouse::store::orders::Started;
 use serde_json::{Value, json};
 
 use super::bot::now;
@@ -53,17 +54,25 @@ impl Journal {
 
     /// Writes what the person has said at some time in a thread; gives its row.
     pub(crate) async fn receive_in(&self, thread: Option<&str>, event: &str, text: &str, sent_at: Timestamp) -> i64 {
-        let message = Message { thread: thread.map(str::to_owned), ..self.message(event, text, sent_at) };
+        self.put(Message { thread: thread.map(str::to_owned), ..self.message(event, text, sent_at) }).await
+    }
+
+    async fn put(&self, message: Message) -> i64 {
         let arrival = Arrival {
             event: message.event.clone(),
             room: message.room.clone(),
             sender: message.who.clone(),
-            sent_at,
+            sent_at: message.sent_at,
             payload: serde_json::to_string(&message).expect("JSON"),
             waiting_for: None,
         };
         self.store.receive(vec![arrival], None, now()).await.expect("written");
-        self.row(event).await
+        self.row(&message.event).await
+    }
+
+    /// Writes what the person has said at some time, with another standing than a proven one.
+    pub(crate) async fn receive_with(&self, standing: Standing, event: &str, text: &str, sent_at: Timestamp) {
+        self.put(Message { standing, ..self.message(event, text, sent_at) }).await;
     }
 
     /// Replaces a command by one for each of several targets; gives their rows.

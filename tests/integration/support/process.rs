@@ -7,6 +7,8 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Mutex, MutexGuard};
+
 use super::leash::{Folder, Leashed};
 use super::synapse::{Account, Synapse};
 use super::{environment, free_port, http};
@@ -20,7 +22,12 @@ pub(crate) struct Pilothouse {
     /// Options of the file system under its store.
     volume: Option<&'static str>,
     port: u16,
+    /// Held by the one that has the usual port.
+    _usual_port: Option<MutexGuard<'static, ()>>,
 }
+
+/// The port of the probes where nothing is configured: one daemon of this machine has it.
+static USUAL_PORT: Mutex<()> = Mutex::const_new(());
 
 /// Mounts `$1` with the options `$0`, for this process and what it becomes alone.
 const MOUNT: &str = r#"mkdir -p "$1" && mount -t tmpfs -o "$0" tmpfs "$1" && shift && exec "$@""#;
@@ -37,13 +44,13 @@ impl Pilothouse {
             ("HOME".to_owned(), store.path().display().to_string()),
             ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
         ]);
-        Self { store, arguments: Vec::new(), environment, volume: None, port }
+        Self { store, arguments: Vec::new(), environment, volume: None, port, _usual_port: None }
     }
 
     /// The daemon with the environment of the predecessor, for `clawdbot` in this namespace, and nothing beside it: that
-    /// would end its being alone.
-    pub(crate) fn as_the_predecessor(synapse: &Synapse, bot: &Account, person: &str, namespace: &str) -> Self {
-        let fresh = Self::new();
+    /// would end its being alone. So it has the usual port, and waits for another test that has it.
+    pub(crate) async fn as_the_predecessor(synapse: &Synapse, bot: &Account, person: &str, namespace: &str) -> Self {
+        let fresh = Self { _usual_port: Some(USUAL_PORT.lock().await), ..Self::new() };
         let store = fresh.store.path().join("store").display().to_string();
         fresh
             .without("PILOTHOUSE__MATRIX__STORE")

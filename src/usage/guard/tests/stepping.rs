@@ -1,7 +1,8 @@
 //! Steps on a real store: one transaction each, and the journal as the operator writes it.
 
 use crate::chat::LAST_ROOM;
-use crate::store::inbox::{Done, Entry, Started};
+use crate::store::inbox::Entry;
+use crate::store::orders::{Done, Started};
 use crate::store::outcome;
 use crate::store::tests::{Place, arrival};
 

@@ -1,0 +1,144 @@
+//! `check` judges a login and a store as the daemon's start does, and ends whatever happens.
+
+use std::fs;
+use std::path::Path;
+
+use http::Method;
+use serde_json::Value;
+
+use crate::support::control_plane::with_namespace;
+use crate::support::front::{Front, Way};
+use crate::support::house::{House, Plan, SOON, daemon};
+use crate::support::person::Person;
+use crate::support::synapse::{Account, Login, Synapse, synapse};
+
+/// The devices of an account; this question needs one of its own.
+async fn devices(synapse: &Synapse, account: &Account) -> usize {
+    let login = synapse.login(account).await;
+    let devices = synapse.call(&login.access_token, Method::GET, "/_matrix/client/v3/devices", None).await;
+    devices["devices"].as_array().map_or(0, Vec::len) - 1
+}
+
+fn verdicts(said: &str, area: &str, subject: &str) -> Vec<String> {
+    let (from, to) = (said.find('{').expect("JSON"), said.rfind('}').expect("JSON"));
+    let answer: Value = serde_json::from_str(&said[from..=to]).expect("JSON");
+    let findings = answer["findings"].as_array().expect("findings").iter();
+    let found = findings.filter(|finding| finding["area"] == area && finding["subject"] == subject);
+    found.filter_map(|finding| finding["verdict"].as_str().map(str::to_owned)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_lost_a_part_is_judged_as_the_start_judges_it() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let mut house = House::build(&namespace, Plan::of(&["web"])).await;
+        house.ask("version").await;
+        assert!(house.running.stop(SOON).await.success());
+        let store = house.pilothouse.database().parent().expect("a folder").to_owned();
+        let aside = |name: &str| store.join(format!("{name}.aside"));
+        let put = |from: &Path, to: &Path| fs::rename(from, to).expect("moved");
+        for (lost, words) in [
+            ("session.json", "no session.json beside it"),
+            ("matrix", "is gone (is the volume mounted?"),
+            ("store.key", "does not open the Matrix store"),
+        ] {
+            put(&store.join(lost), &aside(lost));
+            let checked = house.beside(&["check", "--json"]).run(SOON).await;
+            assert_eq!(checked.status.code(), Some(1), "{}", checked.said);
+            assert_eq!(verdicts(&checked.said, "store", "Matrix store"), ["failure"], "{}", checked.said);
+            assert!(checked.said.contains(words), "{}", checked.said);
+            let mut refused = house.pilothouse.start();
+            assert!(!refused.end(SOON).await.success());
+            refused.line(words, SOON).await;
+            // Whatever the start has made in its place.
+            let _ = fs::remove_dir_all(store.join(lost));
+            let _ = fs::remove_file(store.join(lost));
+            put(&aside(lost), &store.join(lost));
+        }
+        // The journal alone: it is begun anew, and that is said before it happens.
+        fs::remove_file(house.pilothouse.database()).expect("removed");
+        let checked = house.beside(&["check", "--json"]).run(SOON).await;
+        assert_eq!(verdicts(&checked.said, "store", "journal"), ["warning"], "{}", checked.said);
+        assert_eq!(verdicts(&checked.said, "store", "Matrix store"), ["good"], "{}", checked.said);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configured_token_is_judged_with_its_device_before_and_after_the_first_start() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let synapse = synapse().await;
+        let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
+        let person = Person::with_identity(&synapse, &account).await;
+        let Login { access_token, device_id } = synapse.login(&bot).await;
+        let with = |device: &str, token: &str| {
+            let toml = Plan::of(&["web"]).toml(&synapse, &bot, &person.user_id, &namespace.name);
+            let login = format!("access_token = {token:?}\ndevice_id = {device:?}");
+            toml.replace(&format!("password = {:?}", bot.password), &login)
+        };
+        let pilothouse = daemon(&with(&device_id, &access_token), &namespace.cluster.kubeconfig());
+        let check = async |said: &str, code: i32| {
+            let checked = pilothouse.run_with(&["check", "--json"], SOON).await;
+            assert!(checked.said.contains(said), "{said:?} is not in {}", checked.said);
+            assert_eq!(checked.status.code(), Some(code), "{}", checked.said);
+            checked.said
+        };
+        let before = check("the configured access token is good", 0).await;
+        assert_eq!(verdicts(&before, "trust", "own device"), ["skipped"], "{before}");
+        pilothouse.write_configuration(&with("ANOTHER", &access_token));
+        check("matrix.device_id says ANOTHER", 1).await;
+        pilothouse.write_configuration(&with(&device_id, &access_token));
+        let mut running = pilothouse.start();
+        running.ready(SOON).await;
+        assert!(running.stop(SOON).await.success());
+        let after = check("the configured access token is good", 0).await;
+        assert_eq!(verdicts(&after, "trust", "own device"), ["good"], "{after}");
+        // What is configured counts, as at the next start, and not what was saved.
+        pilothouse.write_configuration(&with(&device_id, "syt_revoked"));
+        check("M_UNKNOWN_TOKEN", 1).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_interrupts_it_finds_no_device_left_behind() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let synapse = synapse().await;
+        let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
+        let front = Front::deciding(&synapse, |_| Way::On).await;
+        let plan = Plan { homeserver: Some(front.url().to_owned()), ..Plan::of(&["web"]) };
+        let toml = plan.toml(&synapse, &bot, &account.user_id, &namespace.name);
+        front.cut(Method::GET, "/joined_rooms", Way::Nowhere);
+        let mut check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).start();
+        front.until_cut(1).await;
+        assert_eq!(devices(&synapse, &bot).await, 1, "its own, while it looks");
+        check.signal("INT");
+        assert_eq!(check.end(SOON).await.code(), Some(2));
+        check.line("interrupted", SOON).await;
+        let login = synapse.login(&bot).await;
+        let left = synapse.call(&login.access_token, Method::GET, "/_matrix/client/v3/devices", None).await;
+        // The two logins of this test.
+        assert_eq!(left["devices"].as_array().map(Vec::len), Some(2), "{left}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_provider_that_is_away_is_told_at_once() {
+    with_namespace(async |namespace| {
+        let synapse = synapse().await;
+        let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
+        let away = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
+        let keycloak =
+            format!("[matrix.jwt.keycloak]\nurl = \"http://{away}/\"\nrealm = \"home\"\nclient_id = \"pilothouse\"\n");
+        let plan = Plan { matrix: keycloak, ..Plan::of(&["web"]) };
+        let toml = plan.toml(&synapse, &bot, &account.user_id, &namespace.name);
+        let checked = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check", "--json"]).run(SOON).await;
+        assert_eq!(checked.status.code(), Some(1), "{}", checked.said);
+        assert_eq!(verdicts(&checked.said, "matrix", "login"), ["failure"], "{}", checked.said);
+        assert!(checked.said.contains("Keycloak at http://"), "{}", checked.said);
+    })
+    .await;
+}
