@@ -81,7 +81,7 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// How often the cluster is asked.
+/// How often, and how long, the cluster is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// Between two reads of a rollout where the object may not be watched, and before a failed read is tried again.
@@ -92,6 +92,8 @@ pub struct Pace {
     pub drift: Duration,
     /// How long a workload must keep all its replicas until it counts as recovered: falls closer than this are one.
     pub steady: Duration,
+    /// How long after its deadline a rollout is still asked for where the API server does not answer.
+    pub grace: Duration,
 }
 
 impl Default for Pace {
@@ -101,6 +103,8 @@ impl Default for Pace {
             look: Duration::from_secs(3),
             drift: Duration::from_mins(1),
             steady: Duration::from_mins(1),
+            // Pilothouse may be back from a reboot before the API server is, and finds a deadline that has passed.
+            grace: Duration::from_mins(1),
         }
     }
 }

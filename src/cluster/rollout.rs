@@ -50,7 +50,7 @@ pub enum Progress {
     },
     /// The object is gone. The stream ends.
     Deleted,
-    /// The deadline passed. The stream ends with the last that was seen.
+    /// The deadline passed, and a look after it has shown this. The stream ends.
     Expired {
         /// Ready replicas.
         ready: i32,
@@ -58,6 +58,11 @@ pub enum Progress {
         of: i32,
         /// Why, as far as pods tell.
         troubles: Vec<Trouble>,
+    },
+    /// The deadline passed, and after it the API server could not be asked: nothing is certain. The stream ends.
+    Unseen {
+        /// What failed.
+        error: ClusterError,
     },
     /// The API server cannot be asked just now; the watch goes on.
     Blind {
@@ -84,8 +89,8 @@ impl Progress {
 }
 
 impl Cluster {
-    /// Watches until what is wanted is so, cannot become so, or the deadline passes; tells only what changed. At least
-    /// one look is taken, even after the deadline.
+    /// Watches until what is wanted is so, cannot become so, or the deadline passes; tells only what changed. How it is at
+    /// the deadline is told from one more look, which is tried again for [`Pace::grace`](super::Pace) where it fails.
     pub fn rollout(
         &self,
         target: Target,
@@ -104,6 +109,7 @@ impl Cluster {
             next_look: Instant::now(),
             may_list_pods: true,
             told: None,
+            given_up: None,
         };
         stream::unfold(rollout, |mut rollout| async move {
             let progress = rollout.next().await?;
@@ -123,6 +129,8 @@ struct Rollout {
     next_look: Instant,
     may_list_pods: bool,
     told: Option<Progress>,
+    /// After the deadline: when the last look is not tried any more.
+    given_up: Option<Instant>,
 }
 
 impl Rollout {
@@ -131,13 +139,12 @@ impl Rollout {
             return None;
         }
         loop {
-            let mut left = Duration::try_from(self.deadline.duration_since(now())).unwrap_or(Duration::ZERO);
-            if self.told.is_none() {
-                left = left.max(self.cluster.limit);
-            }
-            let progress = match tokio::time::timeout(left, self.observe()).await {
-                Ok(progress) => progress,
-                Err(_) => Some(self.expired()),
+            let left = Duration::try_from(self.deadline.duration_since(now())).unwrap_or(Duration::ZERO);
+            let progress = if left.is_zero() {
+                Some(self.last_look().await)
+            } else {
+                // Whatever was on its way at the deadline, the last look asks for it again.
+                tokio::time::timeout(left, self.observe()).await.unwrap_or(None)
             };
             if let Some(progress) = progress
                 && !self.told.as_ref().is_some_and(|told| told.is_same(&progress))
@@ -157,32 +164,58 @@ impl Rollout {
             Observation::Failed(error) => return Some(Progress::Blind { error }),
         }
         let snapshot = self.seen.clone()?;
-        let (ready, of) = match judge(&snapshot, self.wanted) {
-            Verdict::Overruled => {
-                let by = snapshot.workload.scaled_by.map(|writer| writer.manager);
-                return Some(Progress::Overruled { desired: snapshot.workload.desired, by });
-            }
-            Verdict::Reached if self.wanted == Wanted::Gone => match self.left(&snapshot).await {
-                0 => return Some(Progress::Done { ready: 0 }),
-                left => (0, left),
+        Some(self.meaning(&snapshot).await)
+    }
+
+    /// Looks after the deadline. What was seen before it may have changed while nothing could be seen, so that an end is
+    /// told from a look that succeeded, or as not known.
+    async fn last_look(&mut self) -> Progress {
+        if self.given_up.is_some() {
+            tokio::time::sleep(self.cluster.pace.poll).await;
+        }
+        let given_up = *self.given_up.get_or_insert_with(|| Instant::now() + self.cluster.pace.grace);
+        let error = match self.cluster.snapshot(&self.target).await {
+            Ok(snapshot) => match self.meaning(&snapshot).await {
+                Progress::Waiting { ready, of, troubles } => return Progress::Expired { ready, of, troubles },
+                Progress::Blind { error } => error,
+                end => return end,
             },
-            Verdict::Reached => return Some(Progress::Done { ready: snapshot.workload.ready }),
+            Err(ClusterError::NotFound(_)) => return Progress::Deleted,
+            Err(error) => error,
+        };
+        if Instant::now() < given_up { Progress::Blind { error } } else { Progress::Unseen { error } }
+    }
+
+    /// Says what a look at the object means.
+    async fn meaning(&mut self, snapshot: &Snapshot) -> Progress {
+        let (ready, of) = match judge(snapshot, self.wanted) {
+            Verdict::Overruled => {
+                let by = snapshot.workload.scaled_by.as_ref().map(|writer| writer.manager.clone());
+                return Progress::Overruled { desired: snapshot.workload.desired, by };
+            }
+            Verdict::Reached if self.wanted == Wanted::Gone => match self.left(snapshot).await {
+                Ok(0) => return Progress::Done { ready: 0 },
+                Ok(left) => (0, left),
+                Err(error) => return Progress::Blind { error },
+            },
+            Verdict::Reached => return Progress::Done { ready: snapshot.workload.ready },
             Verdict::Waiting { ready, of } => {
-                self.look(&snapshot).await;
+                self.look(snapshot).await;
                 (ready, of)
             }
         };
-        Some(Progress::Waiting { ready, of, troubles: self.troubles.clone() })
+        Progress::Waiting { ready, of, troubles: self.troubles.clone() }
     }
 
     /// Asks the pods why, every few seconds at most and not in the first moment: a pod that has just been made has
-    /// nothing to say yet, and the first word for the room should not wait.
+    /// nothing to say yet, and the first word for the room should not wait. The last look asks them in any case.
     async fn look(&mut self, snapshot: &Snapshot) {
-        if self.told.is_none() || self.wanted == Wanted::Gone {
+        let is_last = self.given_up.is_some();
+        if self.wanted == Wanted::Gone || self.told.is_none() && !is_last {
             self.troubles = snapshot.complaint.iter().cloned().collect();
             return;
         }
-        if Instant::now() < self.next_look {
+        if Instant::now() < self.next_look && !is_last {
             return;
         }
         self.troubles = if self.may_list_pods {
@@ -196,31 +229,11 @@ impl Rollout {
     }
 
     /// Counts the pods that are left where the object says none is.
-    async fn left(&mut self, snapshot: &Snapshot) -> i32 {
-        if !self.may_list_pods {
-            return 0;
-        }
+    async fn left(&mut self, snapshot: &Snapshot) -> Result<i32, ClusterError> {
         match self.cluster.pods_left(&self.target, snapshot).await {
-            Ok(left) => left,
-            Err(ClusterError::Forbidden(_)) => {
-                self.may_list_pods = false;
-                0
-            }
-            // Not known is not none: asked again with the next observation.
-            Err(_) => 1,
+            Err(ClusterError::Forbidden(_)) => Ok(0),
+            left => left,
         }
-    }
-
-    fn expired(&self) -> Progress {
-        let (ready, of) = match &self.told {
-            Some(Progress::Waiting { ready, of, .. }) => (*ready, *of),
-            _ => match (&self.seen, self.wanted) {
-                (Some(snapshot), _) => (snapshot.workload.ready, snapshot.workload.desired),
-                (None, Wanted::Replicas(replicas)) => (0, replicas),
-                (None, Wanted::Gone | Wanted::Restarted) => (0, 0),
-            },
-        };
-        Progress::Expired { ready, of, troubles: self.troubles.clone() }
     }
 }
 

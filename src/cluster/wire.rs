@@ -3,8 +3,9 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use http::{Request, Response};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use tower_test::mock::Handle;
 
 use super::tests::deployment;
 use super::workload::Snapshot;
-use super::{Cluster, ClusterError};
+use super::{Cluster, ClusterError, Pace, Progress, Wanted};
 use crate::config::{self, KubernetesSource};
 
 type Server = Handle<Request<Body>, Response<Body>>;
@@ -38,6 +39,33 @@ async fn answer(server: &mut Server, status: u16, body: impl Into<Vec<u8>>) -> (
     let sent = request.into_body().collect_bytes().await.unwrap();
     respond.send_response(Response::builder().status(status).body(Body::from(body.into())).unwrap());
     (line, kind, serde_json::from_slice(&sent).unwrap_or_default())
+}
+
+/// Answers every request by its line while something is waited for.
+async fn answering<T>(
+    server: &mut Server,
+    waiting: impl Future<Output = T>,
+    mut says: impl FnMut(&str) -> (u16, Value),
+) -> T {
+    let mut waiting = pin!(waiting);
+    loop {
+        tokio::select! {
+            done = &mut waiting => return done,
+            request = server.next_request() => {
+                let (request, respond) = request.expect("a request");
+                let (status, body) = says(&format!("{} {}", request.method(), request.uri()));
+                let body = Body::from(body.to_string().into_bytes());
+                respond.send_response(Response::builder().status(status).body(body).unwrap());
+            }
+        }
+    }
+}
+
+/// What the API server says of a refusal.
+fn refusal(code: u16, reason: &str, message: &str) -> (u16, Value) {
+    let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+        "reason": reason, "message": message});
+    (code, body)
 }
 
 #[tokio::test]
@@ -150,4 +178,56 @@ async fn an_answer_that_does_not_come_is_given_up_after_the_limit() {
     assert_eq!(written, Err(ClusterError::Timeout));
     assert_eq!(started.elapsed(), Duration::from_secs(10));
     drop(request);
+}
+
+/// A Deployment `web` of which all replicas are there.
+fn complete(replicas: i32) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "generation": 2},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": {}},
+        "status": {"observedGeneration": 2, "replicas": replicas, "updatedReplicas": replicas,
+            "readyReplicas": replicas, "availableReplicas": replicas},
+    })
+}
+
+/// What is told of a rollout whose deadline has passed, and how long that takes.
+async fn after_the_deadline(wanted: Wanted, says: impl FnMut(&str) -> (u16, Value)) -> (Vec<Progress>, Duration) {
+    let (cluster, mut server) = cluster(false);
+    let started = tokio::time::Instant::now();
+    let told = cluster.rollout(deployment("web"), wanted, Timestamp::UNIX_EPOCH).collect();
+    (answering(&mut server, told, says).await, started.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passed_unseen_is_told_as_such() {
+    let down = || refusal(503, "ServiceUnavailable", "down");
+    for wanted in [Wanted::Replicas(2), Wanted::Gone, Wanted::Restarted] {
+        let (told, took) = after_the_deadline(wanted, |_| down()).await;
+        let error = ClusterError::Failed("down (503)".to_owned());
+        assert_eq!(told, [Progress::Blind { error: error.clone() }, Progress::Unseen { error }]);
+        let grace = Pace::default().grace;
+        assert!(took >= grace && took < grace * 2, "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_look_that_fails_is_tried_again() {
+    let mut asked = 0;
+    let (told, _) = after_the_deadline(Wanted::Replicas(2), |_| {
+        asked += 1;
+        if asked < 4 { refusal(503, "ServiceUnavailable", "down") } else { (200, complete(2)) }
+    })
+    .await;
+    let error = ClusterError::Failed("down (503)".to_owned());
+    assert_eq!(told, [Progress::Blind { error }, Progress::Done { ready: 2 }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_cannot_be_listed_are_not_counted() {
+    let (told, _) = after_the_deadline(Wanted::Gone, |line| {
+        if line.contains("/pods?") { refusal(503, "ServiceUnavailable", "down") } else { (200, complete(0)) }
+    })
+    .await;
+    let error = ClusterError::Failed("down (503)".to_owned());
+    assert_eq!(told, [Progress::Blind { error: error.clone() }, Progress::Unseen { error }]);
 }

@@ -9,7 +9,7 @@ use super::gate::{outgoing, txn};
 use super::guarded::{Anchor, anchor};
 use super::work::{Turn, Work};
 use super::{Operator, now};
-use crate::cluster::{Progress, Record, Target};
+use crate::cluster::{Progress, Record, Target, Wanted};
 use crate::reply::{Change, Report};
 use crate::store::outbox::Speech;
 use crate::store::watches::Watch;
@@ -93,7 +93,9 @@ fn outcome(work: &Work, progress: &Progress, after: SignedDuration) -> Option<St
         Progress::Done { .. } => Some(format!("{done}, done in {took}")),
         Progress::Overruled { desired, .. } => Some(format!("{done}, then set to {desired} by somebody else")),
         Progress::Deleted => Some(format!("{done}, then deleted")),
+        Progress::Expired { .. } if work.wanted() == Wanted::Gone => Some(format!("{done}, not gone after {took}")),
         Progress::Expired { .. } => Some(format!("{done}, not ready after {took}")),
+        Progress::Unseen { .. } => Some(format!("{done}, nothing is certain after {took}")),
     }
 }
 
@@ -184,5 +186,28 @@ impl Operator {
             tracing::info!(outcome, "the rollout ended");
             self.outbox.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::work::samples::order;
+    use super::*;
+    use crate::cluster::ClusterError;
+
+    #[test]
+    fn history_says_no_more_than_was_seen() {
+        let ended = |change, progress| {
+            let work = Work::of(&order("@alice:hs", change, 2, None)).unwrap();
+            outcome(&work, &progress, SignedDuration::from_mins(5)).unwrap()
+        };
+        let (start, stop) = ((0, 2), (2, 0));
+        let late = |of| Progress::Expired { ready: 0, of, troubles: vec![] };
+        let unseen = || Progress::Unseen { error: ClusterError::Timeout };
+        assert_eq!(ended(start, Progress::Done { ready: 2 }), "scaled 0 → 2, done in 5 min");
+        assert_eq!(ended(start, late(2)), "scaled 0 → 2, not ready after 5 min");
+        assert_eq!(ended(stop, late(1)), "scaled 2 → 0, not gone after 5 min");
+        assert_eq!(ended(start, unseen()), "scaled 0 → 2, nothing is certain after 5 min");
+        assert_eq!(ended(stop, unseen()), "scaled 2 → 0, nothing is certain after 5 min");
     }
 }

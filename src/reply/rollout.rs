@@ -96,6 +96,14 @@ pub(super) fn words(
             let text = count(text, deed, *ready, *of).say(" I stopped watching.");
             causes(text, troubles)
         }
+        Progress::Unseen { error } => doing(text.say("❔ "), target, deed)
+            .say(". Whether it got there in ")
+            .say(&span(after))
+            .say(" I cannot see, so nothing is certain: ")
+            .say(&why(error))
+            .say(". I stopped watching; look at ")
+            .code(&format!("status {}", target.name))
+            .say("."),
         Progress::Blind { error } => doing(text.say("⏳ "), target, deed)
             .say(". I cannot see how it goes just now: ")
             .say(&error.to_string())
@@ -106,6 +114,8 @@ pub(super) fn words(
 
 fn count(text: Text, deed: Change, ready: i32, of: i32) -> Text {
     match deed {
+        // Its controller has not looked yet: that it counts none does not mean that there is none.
+        Change::Scale { to: 0, .. } if of == 0 => text.say("."),
         Change::Scale { to: 0, .. } if of == 1 => text.say("; one pod left."),
         Change::Scale { to: 0, .. } => text.say(&format!("; {of} pods left.")),
         _ => text.say(&format!("; {ready}/{of} ready.")),
@@ -150,6 +160,14 @@ pub(super) fn superseded(target: &Target, deed: Change, by: &str, newer: Verb) -
         .words()
 }
 
+/// The error without what it leaves open: that is said beside it, or there is nothing of the kind.
+fn why(error: &ClusterError) -> String {
+    match error {
+        ClusterError::Timeout => "the API server did not answer in time".to_owned(),
+        error => error.to_string(),
+    }
+}
+
 pub(super) fn failed(target: &Target, verb: Verb, error: &ClusterError, tried: bool) -> Words {
     if tried && *error == ClusterError::Timeout {
         return Text::new()
@@ -163,10 +181,7 @@ pub(super) fn failed(target: &Target, verb: Verb, error: &ClusterError, tried: b
             .words();
     }
     let text = Text::new().say("❌ ").strong(&target.label).say(": ").say(verb.word()).say(" failed: ");
-    let text = match error {
-        ClusterError::Timeout => text.say("the API server did not answer in time."),
-        error => text.say(&error.to_string()).say("."),
-    };
+    let text = text.say(&why(error)).say(".");
     let text = match error {
         // A connection that broke after the request was sent may have changed something.
         ClusterError::Failed(_) if tried => {

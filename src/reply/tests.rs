@@ -50,6 +50,26 @@ fn a_rollout_reads_from_underway_to_its_end() {
     assert!(done.contains("is ready: 2/2 in 14 s.") && done.contains("also belong to Argo CD"), "{done}");
     assert!(step(Progress::Overruled { desired: 5, by: None }).contains("somebody else set 5 replicas meanwhile"));
     assert!(step(Progress::Expired { ready: 1, of: 2, troubles: vec![] }).contains("did not get there in 14 s"));
+    let unseen = step(Progress::Unseen { error: ClusterError::Timeout });
+    assert!(unseen.contains("Whether it got there in 14 s I cannot see, so nothing is certain"), "{unseen}");
+    assert!(
+        unseen.ends_with("the API server did not answer in time. I stopped watching; look at status web.")
+            && !unseen.contains("ready"),
+        "{unseen}"
+    );
+}
+
+#[test]
+fn no_number_of_pods_is_told_where_none_is_known() {
+    let deed = Change::Scale { from: 2, to: 0 };
+    let step = |progress| {
+        let after = SignedDuration::from_secs(14);
+        said(&Report::Rollout { target: target(), deed, progress, after, owners: vec![] })
+    };
+    let left = |of| step(Progress::Expired { ready: 0, of, troubles: vec![] });
+    assert_eq!(left(0), "❌ web <shop> did not get there in 14 s. I stopped watching.");
+    assert_eq!(left(1), "❌ web <shop> did not get there in 14 s; one pod left. I stopped watching.");
+    assert_eq!(left(2), "❌ web <shop> did not get there in 14 s; 2 pods left. I stopped watching.");
 }
 
 #[test]

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use futures_util::StreamExt as _;
 use jiff::SignedDuration;
 use pilothouse::cluster::{Cluster, ClusterError, Progress, Wanted};
 use pilothouse::config;
@@ -111,10 +112,14 @@ async fn a_rollout_survives_a_frozen_and_a_dead_api_server() {
             assert_eq!(error, ClusterError::Timeout);
             control_plane.resume_api_server();
 
+            let mut lost =
+                cluster.rollout(web.clone(), Wanted::Replicas(1), now() + SignedDuration::from_secs(10)).boxed();
+            until(&mut lost, |_| true).await;
             control_plane.stop_api_server();
             let blind = |p: &Progress| matches!(p, Progress::Blind { error: ClusterError::Unreachable(_) });
-            until(&mut start, blind).await;
-            until(&mut late, blind).await;
+            let (_, _, lost) = tokio::join!(until(&mut start, blind), until(&mut late, blind), to_the_end(lost));
+            let unseen = matches!(lost.last(), Some(Progress::Unseen { error: ClusterError::Unreachable(_) }));
+            assert!(unseen, "its deadline passed while nothing could be seen: {lost:?}");
             control_plane.start_api_server().await;
             kubelet.decide("slow:1", Fate::Ready);
             for rollout in [start, late] {

@@ -2,7 +2,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use pilothouse::cluster::{Progress, RolloutState, Wanted};
+use pilothouse::cluster::{Cause, Progress, RolloutState, Wanted};
 use pilothouse::config::Kind;
 use serde_json::json;
 
@@ -188,9 +188,20 @@ async fn after_the_deadline_one_last_look_is_taken() {
         namespace.deployment("web", "slow:1", 1).await;
         let (cluster, web) = (admin(&namespace).await, web(&namespace));
         let late = || Box::pin(cluster.rollout(web.clone(), Wanted::Replicas(1), now()));
-        let told = to_the_end(late()).await;
-        let waiting = Progress::Waiting { ready: 0, of: 1, troubles: vec![] };
-        assert_eq!(told, [waiting, Progress::Expired { ready: 0, of: 1, troubles: vec![] }]);
+        assert_eq!(to_the_end(late()).await, [Progress::Expired { ready: 0, of: 1, troubles: vec![] }]);
+
+        kubelet.decide("slow:1", Fate::ImagePull);
+        let told = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let told = to_the_end(late()).await;
+                if !matches!(&told[..], [Progress::Expired { troubles, .. }] if troubles.is_empty()) {
+                    return told;
+                }
+            }
+        });
+        let told = told.await.expect("the pod says it in time");
+        let [Progress::Expired { ready: 0, of: 1, troubles }] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(troubles[0].cause, Cause::ImagePull, "asked for in the one look that is left");
 
         kubelet.decide("slow:1", Fate::Ready);
         namespace
