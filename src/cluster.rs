@@ -36,6 +36,7 @@ pub use drift::{Drift, Fallen};
 pub use error::ClusterError;
 pub use event::{Happening, Record};
 pub use kubectl::{RolloutState, deployment_rollout, stateful_set_rollout};
+pub use pods::Left;
 pub use rollout::{Progress, Wanted};
 pub use status::Description;
 pub use trouble::{Cause, Trouble, pod_troubles};

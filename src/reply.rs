@@ -21,7 +21,7 @@ pub use text::{Text, Words, span};
 pub use trust::{Person, Proof};
 
 use crate::chat::Advice;
-use crate::cluster::{ClusterError, Description, Drift, Progress, Target};
+use crate::cluster::{ClusterError, Description, Drift, Left, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
 use crate::store::losses::Loss;
@@ -172,8 +172,8 @@ pub enum Report {
         replicas: i32,
         /// Ready ones.
         ready: i32,
-        /// Pods that exist.
-        current: i32,
+        /// Pods that still exist.
+        left: Left,
     },
     /// A newer command for the target was done before this one could be read.
     Overtaken {
@@ -364,7 +364,7 @@ pub fn words(report: &Report) -> Words {
         Report::LoginDies { account, days } => usage::dying(account, *days),
         Report::UsageTrouble { account, why, age } => usage::trouble(account, why, *age),
         Report::Underway { target, deed, owners } => rollout::underway(target, *deed, owners),
-        Report::AlreadySo { target, replicas, ready, current } => rollout::already(target, *replicas, *ready, *current),
+        Report::AlreadySo { target, replicas, ready, left } => rollout::already(target, *replicas, *ready, *left),
         Report::Overtaken { target, verb } => Text::new()
             .say("⏱️ ")
             .strong(&target.label)

@@ -27,6 +27,25 @@ const PAST: SignedDuration = SignedDuration::from_hours(1);
 /// The controller of `StatefulSet`s repeats a failed creation at least this often, rounded up.
 const REPEATED: SignedDuration = SignedDuration::from_mins(20);
 
+/// Pods of a workload that still exist, those on their way out included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// So many.
+    Counted(i32),
+    /// So many, and perhaps others that are on their way out: those may not be seen.
+    AtLeast(i32),
+}
+
+impl Left {
+    /// The pods that are known of.
+    #[must_use]
+    pub fn pods(self) -> i32 {
+        match self {
+            Self::Counted(pods) | Self::AtLeast(pods) => pods,
+        }
+    }
+}
+
 /// What a look at the pods gave.
 #[derive(Debug, Default)]
 pub(super) struct Look {
@@ -37,6 +56,8 @@ pub(super) struct Look {
     pub(super) pods_forbidden: bool,
     /// When a pod last became ready or ceased to be.
     pub(super) since: Option<Timestamp>,
+    /// How many pods there are, where they may be listed.
+    pub(super) left: Option<i32>,
 }
 
 impl Cluster {
@@ -46,6 +67,7 @@ impl Cluster {
         match self.pods(target, snapshot).await {
             Ok(pods) => {
                 look.since = last_turn(&pods);
+                look.left = Some(living(&pods));
                 for finding in findings(&telling(target, pods, now)).into_iter().take(TROUBLES) {
                     let trouble = self.with_log(target, finding, &mut look.unseen).await;
                     look.troubles.push(trouble);
@@ -66,11 +88,20 @@ impl Cluster {
         look
     }
 
-    /// Counts the pods of the workload that still run or are on their way out. One that has ended is not gone (an
-    /// evicted pod is kept for its story), but nothing of it runs.
-    pub(super) async fn pods_left(&self, target: &Target, snapshot: &Snapshot) -> Result<i32, ClusterError> {
-        let pods = self.pods(target, snapshot).await?;
-        Ok(i32::try_from(pods.iter().filter(|pod| !has_ended(pod)).count()).unwrap_or(i32::MAX))
+    /// Counts the pods that a workload still has, now. Never fails: what cannot be seen is not counted.
+    pub async fn left(&self, target: &Target) -> Left {
+        let Ok(snapshot) = self.snapshot(target).await else { return Left::AtLeast(0) };
+        self.pods_left(target, &snapshot).await.unwrap_or(snapshot.left())
+    }
+
+    /// Counts the pods of the workload that still run or are on their way out; where they may not be listed, as far as the
+    /// object tells.
+    pub(super) async fn pods_left(&self, target: &Target, snapshot: &Snapshot) -> Result<Left, ClusterError> {
+        match self.pods(target, snapshot).await {
+            Ok(pods) => Ok(Left::Counted(living(&pods))),
+            Err(ClusterError::Forbidden(_)) => Ok(snapshot.left()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Lists the pods that belong to the workload.
@@ -138,6 +169,12 @@ fn belongs(pod: &Pod, target: &Target) -> bool {
 
 fn template(pod: &Pod) -> Option<&str> {
     pod.metadata.labels.as_ref()?.get("pod-template-hash").map(String::as_str)
+}
+
+/// Counts the pods of which anything runs. One that has ended is not gone (an evicted pod is kept for its story), but
+/// nothing of it runs.
+fn living(pods: &[Pod]) -> i32 {
+    i32::try_from(pods.iter().filter(|pod| !has_ended(pod)).count()).unwrap_or(i32::MAX)
 }
 
 fn has_ended(pod: &Pod) -> bool {

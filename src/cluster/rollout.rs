@@ -193,11 +193,13 @@ impl Rollout {
                 let by = snapshot.workload.scaled_by.as_ref().map(|writer| writer.manager.clone());
                 return Progress::Overruled { desired: snapshot.workload.desired, by };
             }
-            Verdict::Reached if self.wanted == Wanted::Gone => match self.left(snapshot).await {
-                Ok(0) => return Progress::Done { ready: 0 },
-                Ok(left) => (0, left),
-                Err(error) => return Progress::Blind { error },
-            },
+            Verdict::Reached if self.wanted == Wanted::Gone => {
+                match self.cluster.pods_left(&self.target, snapshot).await {
+                    Ok(left) if left.pods() == 0 => return Progress::Done { ready: 0 },
+                    Ok(left) => (0, left.pods()),
+                    Err(error) => return Progress::Blind { error },
+                }
+            }
             Verdict::Reached => return Progress::Done { ready: snapshot.workload.ready },
             Verdict::Waiting { ready, of } => {
                 self.look(snapshot).await;
@@ -227,14 +229,6 @@ impl Rollout {
         };
         self.next_look = Instant::now() + self.cluster.pace.look;
     }
-
-    /// Counts the pods that are left where the object says none is.
-    async fn left(&mut self, snapshot: &Snapshot) -> Result<i32, ClusterError> {
-        match self.cluster.pods_left(&self.target, snapshot).await {
-            Err(ClusterError::Forbidden(_)) => Ok(0),
-            left => left,
-        }
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a rollout has a deadline, and this is its loop")]
@@ -260,8 +254,8 @@ fn judge(snapshot: &Snapshot, wanted: Wanted) -> Verdict {
         Wanted::Replicas(replicas) if complete && workload.current <= replicas => Verdict::Reached,
         Wanted::Replicas(replicas) => Verdict::Waiting { ready: workload.ready.min(replicas), of: replicas },
         Wanted::Gone if workload.desired != 0 => Verdict::Overruled,
-        Wanted::Gone if snapshot.observed && snapshot.left() == 0 => Verdict::Reached,
-        Wanted::Gone => Verdict::Waiting { ready: workload.ready, of: snapshot.left() },
+        Wanted::Gone if snapshot.observed && snapshot.left().pods() == 0 => Verdict::Reached,
+        Wanted::Gone => Verdict::Waiting { ready: workload.ready, of: snapshot.left().pods() },
         Wanted::Restarted if complete => Verdict::Reached,
         Wanted::Restarted => Verdict::Waiting { ready: workload.ready.min(snapshot.updated), of: workload.desired },
     }

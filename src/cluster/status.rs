@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Cluster, ClusterError, Happening, Target, Trouble, Workload};
+use super::{Cluster, ClusterError, Happening, Left, Target, Trouble, Workload};
 
 /// Most events that are told.
 const EVENTS: usize = 3;
@@ -12,6 +12,8 @@ const EVENTS: usize = 3;
 pub struct Description {
     /// The read itself.
     pub workload: Workload,
+    /// Pods that still exist: a workload without replicas is stopped when none is left.
+    pub left: Left,
     /// Why pods are not ready.
     pub troubles: Option<Vec<Trouble>>,
     /// Last Kubernetes Events of the object, newest first, at most three.
@@ -36,6 +38,7 @@ impl Cluster {
         );
         // A StatefulSet has no condition that says it; its pods do.
         snapshot.workload.since = snapshot.workload.since.or(look.since);
+        let left = look.left.map_or(snapshot.left(), Left::Counted);
         let mut unseen = look.unseen;
         let troubles = (unseen.is_empty() || !look.troubles.is_empty()).then_some(look.troubles);
         let events = happenings
@@ -45,6 +48,6 @@ impl Cluster {
         unseen.extend(owners.unseen);
         let mut owners = owners.found;
         owners.extend(snapshot.workload.managed_by.clone());
-        Ok(Description { workload: snapshot.workload, troubles, events, owners, unseen })
+        Ok(Description { workload: snapshot.workload, left, troubles, events, owners, unseen })
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Asked;
 use super::kubectl::{RolloutState, deployment_rollout, stateful_set_rollout};
+use super::pods::Left;
 use super::trouble::{Cause, Trouble, replica_failure, trouble};
 use super::{Cluster, ClusterError, Target, owner};
 use crate::config::Kind;
@@ -21,7 +22,7 @@ pub struct Workload {
     pub version: Version,
     /// `metadata.resourceVersion`: another after every change, of its status too.
     pub resource_version: Option<String>,
-    /// `status.replicas`: pods that exist, old ones included.
+    /// `status.replicas`: pods that exist, old ones included; of a Deployment without those that terminate.
     pub current: i32,
     /// `status.readyReplicas`.
     pub ready: i32,
@@ -83,7 +84,8 @@ pub(super) struct Snapshot {
     pub(super) updated: i32,
     /// Whether the controller has seen the last change of the spec.
     pub(super) observed: bool,
-    /// Pods on their way out, where the cluster counts them (Kubernetes 1.35 does by default for Deployments).
+    /// Pods on their way out that `current` leaves out, where the cluster counts them (Kubernetes 1.35 does by default for
+    /// Deployments).
     pub(super) terminating: Option<i32>,
     pub(super) selector: LabelSelector,
     /// What the controller says is wrong: no pod can be made.
@@ -94,8 +96,11 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     /// Pods that still exist, as far as the object tells.
-    pub(super) fn left(&self) -> i32 {
-        self.workload.current + self.terminating.unwrap_or(0)
+    pub(super) fn left(&self) -> Left {
+        match self.terminating {
+            Some(terminating) => Left::Counted(self.workload.current + terminating),
+            None => Left::AtLeast(self.workload.current),
+        }
     }
 }
 
@@ -160,7 +165,8 @@ impl From<&StatefulSet> for Snapshot {
         Self {
             updated: status.updated_replicas.unwrap_or(0),
             observed: object.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0),
-            terminating: None,
+            // Its controller has them among its replicas until they are gone.
+            terminating: Some(0),
             selector: spec.selector,
             complaint: None,
             stalled: None,

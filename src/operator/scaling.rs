@@ -5,7 +5,7 @@ use super::watching::Job;
 use super::work::{Act, Turn, Work};
 use super::{Book, Operator, now};
 use crate::chat::{GUARD, Message};
-use crate::cluster::{Target, Workload};
+use crate::cluster::{Left, Target, Workload};
 use crate::command::Verb;
 use crate::policy::Scale;
 use crate::reply::{Change, Report};
@@ -99,12 +99,14 @@ impl Operator {
     /// Says that everything is as wanted, and journals who wanted it: a `stop` of what is stopped may still change whose
     /// stop it is. That holds for the guard, too: it has said that it stops something.
     async fn unchanged(&self, turn: Turn<'_>, target: Target, workload: &Workload) -> Result<(), StoreError> {
-        let (replicas, ready, current) = (workload.desired, workload.ready, workload.current);
+        let (replicas, ready) = (workload.desired, workload.ready);
+        // Its replicas leave out the pods that are on their way out: those would pass for gone.
+        let left = if replicas == 0 { self.cluster.left(&target).await } else { Left::AtLeast(workload.current) };
         let change = Change::Scale { from: replicas, to: replicas };
         self.metrics.command(change.verb().word(), "unchanged");
         let work = Work { target: target.clone(), change, owners: vec![], version: Some(workload.version.clone()) };
         let key = target.key();
-        let report = Report::AlreadySo { target, replicas, ready, current };
+        let report = Report::AlreadySo { target, replicas, ready, left };
         let speech = Some(turn.says("unchanged", &report));
         let done = Done {
             target: Some(key),

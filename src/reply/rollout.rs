@@ -3,8 +3,11 @@
 use jiff::SignedDuration;
 
 use super::{Change, Text, Words, span};
-use crate::cluster::{Cause, ClusterError, Drift, Progress, Target, Trouble};
+use crate::cluster::{Cause, ClusterError, Drift, Left, Progress, Target, Trouble};
 use crate::command::Verb;
+
+/// What is said beside "stopped" where pods may not be listed and the object does not count those on their way out.
+pub(super) const HIDDEN: &str = " (pods that still terminate I may not see)";
 
 pub(super) fn underway(target: &Target, deed: Change, owners: &[String]) -> Words {
     own(doing(Text::new().say("⏳ "), target, deed).say("…"), owners).words()
@@ -28,16 +31,24 @@ fn own(text: Text, owners: &[String]) -> Text {
     text.line().say("⚠️ Its replicas also belong to ").say(&owners.join(", ")).say(", which may change them again.")
 }
 
-pub(super) fn already(target: &Target, replicas: i32, ready: i32, current: i32) -> Words {
+pub(super) fn already(target: &Target, replicas: i32, ready: i32, left: Left) -> Words {
     let text = Text::new();
     match replicas {
-        0 if current > 0 => {
-            let pods = if current == 1 { "one pod".to_owned() } else { format!("{current} pods") };
-            text.say("🟡 ")
+        0 => match left {
+            Left::Counted(0) => text.say("⚫ ").strong(&target.label).say(" is already stopped; nothing was changed."),
+            Left::AtLeast(0) => text
+                .say("⚫ ")
                 .strong(&target.label)
-                .say(&format!(" is stopping already, {pods} left; nothing was changed."))
-        }
-        0 => text.say("⚫ ").strong(&target.label).say(" is already stopped; nothing was changed."),
+                .say(" is already stopped")
+                .say(HIDDEN)
+                .say("; nothing was changed."),
+            left => text
+                .say("🟡 ")
+                .strong(&target.label)
+                .say(" is stopping already; ")
+                .say(&pods_left(left.pods()))
+                .say("; nothing was changed."),
+        },
         n if ready < n => text
             .say("🟡 ")
             .strong(&target.label)
@@ -116,10 +127,14 @@ fn count(text: Text, deed: Change, ready: i32, of: i32) -> Text {
     match deed {
         // Its controller has not looked yet: that it counts none does not mean that there is none.
         Change::Scale { to: 0, .. } if of == 0 => text.say("."),
-        Change::Scale { to: 0, .. } if of == 1 => text.say("; one pod left."),
-        Change::Scale { to: 0, .. } => text.say(&format!("; {of} pods left.")),
+        Change::Scale { to: 0, .. } => text.say("; ").say(&pods_left(of)).say("."),
         _ => text.say(&format!("; {ready}/{of} ready.")),
     }
+}
+
+/// How many pods are left of what is to have none.
+pub(super) fn pods_left(pods: i32) -> String {
+    if pods == 1 { "one pod left".to_owned() } else { format!("{pods} pods left") }
 }
 
 /// Lists what is wrong, each cause with the cluster's own words.

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::rollout::causes;
+use super::rollout::{HIDDEN, causes, pods_left};
 use super::{Text, Words, span};
-use crate::cluster::{ClusterError, Description, RolloutState, Target};
+use crate::cluster::{ClusterError, Description, Left, RolloutState, Target};
 
 pub(super) fn words(targets: &[(Target, Result<Description, ClusterError>)], now: Timestamp) -> Words {
     let mut text = Text::new();
@@ -25,16 +25,17 @@ fn one(text: Text, target: &Target, description: &Description, now: Timestamp, b
     let workload = &description.workload;
     let (desired, ready, available) = (workload.desired, workload.ready, workload.available);
     let (mark, state) = match () {
-        () if desired == 0 && workload.current == 0 => ("⚫ ", "stopped"),
+        () if desired == 0 && description.left.pods() == 0 => ("⚫ ", "stopped"),
         () if desired == 0 => ("🟡 ", "stopping"),
         () if ready >= desired && workload.rollout == RolloutState::Complete => ("🟢 ", "ready"),
         () if description.troubles.as_ref().is_some_and(|troubles| !troubles.is_empty()) => ("🔴 ", "in trouble"),
         () => ("🟡 ", "getting there"),
     };
     let mut text = text.say(mark).strong(&target.label).say(": ").say(state);
-    text = match desired {
-        0 if workload.current == 0 => text,
-        0 => text.say(&format!(", {} pods left", workload.current)),
+    text = match (desired, description.left) {
+        (0, Left::Counted(0)) => text,
+        (0, Left::AtLeast(0)) => text.say(HIDDEN),
+        (0, left) => text.say("; ").say(&pods_left(left.pods())),
         _ => text.say(&format!(", {ready}/{desired} ready, {available} available")),
     };
     // At zero replicas the condition still tells of the time before.

@@ -1,6 +1,7 @@
 use crate::chat::Why;
 
 use super::*;
+use crate::cluster::{RolloutState, Trouble, Version, Workload};
 use crate::config::Kind;
 
 fn target() -> Target {
@@ -31,11 +32,57 @@ fn a_failure_says_whether_anything_may_have_changed() {
 
 #[test]
 fn what_is_so_already_is_told_as_it_is() {
-    let already = |replicas, ready, current| said(&Report::AlreadySo { target: target(), replicas, ready, current });
-    assert!(already(0, 0, 0).contains("already stopped"));
-    assert!(already(0, 0, 2).contains("stopping already, 2 pods left"));
-    assert!(already(3, 1, 3).contains("3 replicas already, 1 ready"));
-    assert!(already(3, 3, 3).contains("runs already, 3/3 ready"));
+    let already = |replicas, ready, left| said(&Report::AlreadySo { target: target(), replicas, ready, left });
+    for (left, words) in [
+        (Left::Counted(0), "⚫ web <shop> is already stopped; nothing was changed."),
+        (
+            Left::AtLeast(0),
+            "⚫ web <shop> is already stopped (pods that still terminate I may not see); nothing was changed.",
+        ),
+        (Left::Counted(1), "🟡 web <shop> is stopping already; one pod left; nothing was changed."),
+        (Left::AtLeast(2), "🟡 web <shop> is stopping already; 2 pods left; nothing was changed."),
+    ] {
+        assert_eq!(already(0, 0, left), words);
+    }
+    assert!(already(3, 1, Left::AtLeast(3)).contains("3 replicas already, 1 ready"));
+    assert!(already(3, 3, Left::AtLeast(3)).contains("runs already, 3/3 ready"));
+}
+
+/// A workload that is as wanted.
+fn workload(replicas: i32) -> Workload {
+    Workload {
+        desired: replicas,
+        version: Version { uid: "one".to_owned(), generation: 1 },
+        resource_version: None,
+        current: replicas,
+        ready: replicas,
+        available: replicas,
+        images: vec![],
+        rollout: RolloutState::Complete,
+        paused: false,
+        on_delete: false,
+        scaled_by: None,
+        managed_by: None,
+        since: None,
+    }
+}
+
+fn status(workload: Workload, left: Left, troubles: Vec<Trouble>) -> String {
+    let description =
+        Description { workload, left, troubles: Some(troubles), events: None, owners: vec![], unseen: vec![] };
+    said(&Report::Status { targets: vec![(target(), Ok(description))], now: Timestamp::from_second(7200).unwrap() })
+}
+
+#[test]
+fn what_still_terminates_is_not_stopped() {
+    for (left, words) in [
+        (Left::Counted(0), "⚫ web <shop>: stopped"),
+        (Left::AtLeast(0), "⚫ web <shop>: stopped (pods that still terminate I may not see)"),
+        (Left::Counted(1), "🟡 web <shop>: stopping; one pod left"),
+        (Left::AtLeast(2), "🟡 web <shop>: stopping; 2 pods left"),
+    ] {
+        assert_eq!(status(workload(0), left, vec![]), words);
+    }
 }
 
 #[test]

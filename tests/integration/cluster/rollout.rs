@@ -2,7 +2,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use pilothouse::cluster::{Cause, Progress, RolloutState, Wanted};
+use pilothouse::cluster::{Cause, Left, Progress, RolloutState, Wanted};
 use pilothouse::config::Kind;
 use serde_json::json;
 
@@ -53,14 +53,14 @@ async fn fewer_replicas_are_done_when_the_surplus_is_gone() {
     .await;
 }
 
-/// A Deployment whose pods stay, terminating, until [`let_go`].
-async fn clinging(namespace: &Namespace) {
+/// A workload whose pods stay, terminating, until [`let_go`].
+async fn clinging(namespace: &Namespace, kind: &str, name: &str) {
     let object = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
         "spec": {
-            "replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+            "replicas": 1, "selector": {"matchLabels": {"app": name}},
             "template": {
-                "metadata": {"labels": {"app": "web"}, "finalizers": ["example.org/hold"]},
+                "metadata": {"labels": {"app": name}, "finalizers": ["example.org/hold"]},
                 "spec": {"containers": [{"name": "main", "image": "ready:1"}]},
             },
         },
@@ -80,7 +80,7 @@ async fn let_go(namespace: &Namespace) {
 async fn stop_is_not_done_while_a_pod_is_terminating_whatever_may_be_read() {
     with_namespace(async |namespace| {
         let _kubelet = namespace.kubelet();
-        clinging(&namespace).await;
+        clinging(&namespace, "Deployment", "web").await;
         let (cluster, web) = (admin(&namespace).await, web(&namespace));
         let minimal = limited(&namespace, MINIMAL).await;
         to_the_end(rollout(&cluster, &web, Wanted::Replicas(1))).await;
@@ -90,10 +90,40 @@ async fn stop_is_not_done_while_a_pod_is_terminating_whatever_may_be_read() {
         let (mut stop, mut stop_blindly) =
             (rollout(&cluster, &web, Wanted::Gone), rollout(&minimal, &web, Wanted::Gone));
         tokio::join!(until(&mut stop, |p| *p == left), until(&mut stop_blindly, |p| *p == left));
+        for cluster in [&cluster, &minimal] {
+            // Whether they are listed or counted by the object: a `status`, or a second stop, must not take them for gone.
+            assert_eq!(cluster.describe(&web, now()).await.unwrap().left, Left::Counted(1));
+            assert_eq!(cluster.left(&web).await, Left::Counted(1));
+        }
         let_go(&namespace).await;
         let (told, told_blindly) = tokio::join!(to_the_end(stop), to_the_end(stop_blindly));
         assert_eq!(told.last(), Some(&Progress::Done { ready: 0 }), "{told:?}");
         assert_eq!(told_blindly.last(), Some(&Progress::Done { ready: 0 }), "{told_blindly:?}");
+        assert_eq!(cluster.describe(&web, now()).await.unwrap().left, Left::Counted(0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stateful_set_counts_its_terminating_pods_itself() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        clinging(&namespace, "StatefulSet", "db").await;
+        let (minimal, db) = (limited(&namespace, MINIMAL).await, target(&namespace, Kind::StatefulSet, "db"));
+        to_the_end(rollout(&minimal, &db, Wanted::Replicas(1))).await;
+        minimal.scale(&db, 0).await.unwrap();
+        let terminating = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+        namespace.wait("db-0", PATIENCE, terminating).await;
+        let observed = |db: &StatefulSet| {
+            db.status.as_ref().and_then(|status| status.observed_generation) == db.metadata.generation
+        };
+        namespace.wait("db", PATIENCE, observed).await;
+        assert_eq!(minimal.left(&db).await, Left::Counted(1));
+        let stop = rollout(&minimal, &db, Wanted::Gone);
+        let_go(&namespace).await;
+        let told = to_the_end(stop).await;
+        assert_eq!(told.last(), Some(&Progress::Done { ready: 0 }), "{told:?}");
+        assert_eq!(minimal.left(&db).await, Left::Counted(0));
     })
     .await;
 }
