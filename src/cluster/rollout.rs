@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::follow::{Follow, Observation};
 use super::pods::same_troubles;
 use super::workload::Snapshot;
-use super::{Cluster, ClusterError, RolloutState, Target, Trouble};
+use super::{Cluster, ClusterError, Left, RolloutState, Target, Trouble};
 
 /// What a rollout waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub enum Progress {
         /// Ready replicas.
         ready: i32,
     },
+    /// No pod is counted any more; whether some are still on their way out may not be seen. The stream ends.
+    NoneCounted,
     /// Somebody else wrote other replicas meanwhile. The stream ends.
     Overruled {
         /// Replicas that are wanted now.
@@ -195,7 +197,8 @@ impl Rollout {
             }
             Verdict::Reached if self.wanted == Wanted::Gone => {
                 match self.cluster.pods_left(&self.target, snapshot).await {
-                    Ok(left) if left.pods() == 0 => return Progress::Done { ready: 0 },
+                    Ok(Left::Counted(0)) => return Progress::Done { ready: 0 },
+                    Ok(Left::AtLeast(0)) => return Progress::NoneCounted,
                     Ok(left) => (0, left.pods()),
                     Err(error) => return Progress::Blind { error },
                 }

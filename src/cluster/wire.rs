@@ -223,6 +223,28 @@ async fn a_last_look_that_fails_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_claims_no_more_than_may_be_seen() {
+    let forbidden = || refusal(403, "Forbidden", "pods is forbidden: User \"u\" cannot list resource \"pods\"");
+    let counted = |terminating: Option<i32>| {
+        let mut object = complete(0);
+        object["status"]["terminatingReplicas"] = json!(terminating);
+        object
+    };
+    let expired = |of| Progress::Expired { ready: 0, of, troubles: vec![] };
+    for (terminating, end) in
+        [(None, Progress::NoneCounted), (Some(0), Progress::Done { ready: 0 }), (Some(1), expired(1))]
+    {
+        let object = counted(terminating);
+        let says = |line: &str| if line.contains("/pods?") { forbidden() } else { (200, object.clone()) };
+        assert_eq!(after_the_deadline(Wanted::Gone, says).await.0, [end], "{terminating:?}");
+    }
+    // Where they may be listed, they are counted, whatever the object leaves out.
+    let none = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []});
+    let says = |line: &str| (200, if line.contains("/pods?") { none.clone() } else { counted(None) });
+    assert_eq!(after_the_deadline(Wanted::Gone, says).await.0, [Progress::Done { ready: 0 }]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pods_that_cannot_be_listed_are_not_counted() {
     let (told, _) = after_the_deadline(Wanted::Gone, |line| {
         if line.contains("/pods?") { refusal(503, "ServiceUnavailable", "down") } else { (200, complete(0)) }

@@ -91,6 +91,7 @@ fn outcome(work: &Work, progress: &Progress, after: SignedDuration) -> Option<St
     match progress {
         Progress::Waiting { .. } | Progress::Blind { .. } => None,
         Progress::Done { .. } => Some(format!("{done}, done in {took}")),
+        Progress::NoneCounted => Some(format!("{done}, no pod counted after {took}")),
         Progress::Overruled { desired, .. } => Some(format!("{done}, then set to {desired} by somebody else")),
         Progress::Deleted => Some(format!("{done}, then deleted")),
         Progress::Expired { .. } if work.wanted() == Wanted::Gone => Some(format!("{done}, not gone after {took}")),
@@ -206,6 +207,7 @@ mod tests {
         let unseen = || Progress::Unseen { error: ClusterError::Timeout };
         assert_eq!(ended(start, Progress::Done { ready: 2 }), "scaled 0 → 2, done in 5 min");
         assert_eq!(ended(start, late(2)), "scaled 0 → 2, not ready after 5 min");
+        assert_eq!(ended(stop, Progress::NoneCounted), "scaled 2 → 0, no pod counted after 5 min");
         assert_eq!(ended(stop, late(1)), "scaled 2 → 0, not gone after 5 min");
         assert_eq!(ended(start, unseen()), "scaled 0 → 2, nothing is certain after 5 min");
         assert_eq!(ended(stop, unseen()), "scaled 2 → 0, nothing is certain after 5 min");

@@ -93,6 +93,10 @@ pub(super) fn words(
             };
             own(text.say("."), owners)
         }
+        Progress::NoneCounted => {
+            let text = text.say("⚫ ").strong(&target.label).say(" is stopped: no pod counted any more, after ");
+            own(text.say(&span(after)).say(HIDDEN).say("."), owners)
+        }
         Progress::Overruled { desired, by } => {
             let text = text.say("⚠️ ").strong(&target.label).say(": somebody else");
             let text = match by {

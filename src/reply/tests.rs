@@ -114,6 +114,10 @@ fn no_number_of_pods_is_told_where_none_is_known() {
         said(&Report::Rollout { target: target(), deed, progress, after, owners: vec![] })
     };
     let left = |of| step(Progress::Expired { ready: 0, of, troubles: vec![] });
+    assert_eq!(
+        step(Progress::NoneCounted),
+        "⚫ web <shop> is stopped: no pod counted any more, after 14 s (pods that still terminate I may not see)."
+    );
     assert_eq!(left(0), "❌ web <shop> did not get there in 14 s. I stopped watching.");
     assert_eq!(left(1), "❌ web <shop> did not get there in 14 s; one pod left. I stopped watching.");
     assert_eq!(left(2), "❌ web <shop> did not get there in 14 s; 2 pods left. I stopped watching.");
