@@ -1,5 +1,6 @@
 //! One object over time: watched where that is allowed, read again and again where it is not.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::error::Asked;
 use super::workload::Snapshot;
-use super::{Cluster, ClusterError, Target};
+use super::{Cluster, ClusterError, Target, Version, Workload};
 use crate::config::Kind;
 
 /// After so many seconds the API server ends a watch, and the object is read again: whatever a proxy may swallow is seen
@@ -40,8 +41,9 @@ pub(super) enum Observation {
 /// An endless observation of one object.
 ///
 /// It opens a watch, then reads, then takes what the watch has told since: in this order no deletion falls between the
-/// two. The watch starts "at the most recent" (no resource version), so that it needs neither `list` nor a resource
-/// version that may be compacted already.
+/// two. The watch names no resource version, so that it needs neither `list` nor one that may be compacted already; but it
+/// then begins with what the API server's cache holds, which may be older than what was read from its store. That, and
+/// whatever else is older than what is known, is passed over: what is told never goes backwards.
 pub(super) struct Follow {
     cluster: Cluster,
     target: Target,
@@ -49,6 +51,8 @@ pub(super) struct Follow {
     every: Duration,
     phase: Phase,
     may_watch: bool,
+    /// Where the object was seen last.
+    latest: Option<Place>,
 }
 
 enum Phase {
@@ -59,11 +63,58 @@ enum Phase {
 }
 
 /// What an open watch tells.
-type Changes = BoxStream<'static, Result<Observation, ClusterError>>;
+type Changes = BoxStream<'static, Result<Change, ClusterError>>;
+
+/// A change of the object, and how it was then.
+enum Change {
+    Shown(Box<Snapshot>),
+    Deleted(Box<Snapshot>),
+}
+
+/// The place of a state of the object among its others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    version: Version,
+    revision: Option<u128>,
+}
+
+impl Place {
+    fn of(workload: &Workload) -> Self {
+        let revision = workload.resource_version.as_ref().and_then(|version| version.parse().ok());
+        Self { version: workload.version.clone(), revision }
+    }
+
+    /// Compares two states, where that can be said. Of one object the generation decides, which every API server counts
+    /// alike. Between two of one generation, and two objects of one name, it is the resource version: Kubernetes 1.35
+    /// defines it as a number that grows.
+    fn compared_to(&self, other: &Self) -> Option<Ordering> {
+        let (one, two) = (&self.version, &other.version);
+        if one.uid == two.uid && one.generation != two.generation {
+            return Some(one.generation.cmp(&two.generation));
+        }
+        Some(self.revision?.cmp(&other.revision?))
+    }
+}
+
+impl Change {
+    /// Says what this means after what was seen last; nothing where it is older, or known already.
+    fn after(self, latest: Option<&Place>) -> Option<(Place, Observation)> {
+        let (place, observation) = match self {
+            Self::Shown(snapshot) => (Place::of(&snapshot.workload), Observation::Seen(snapshot)),
+            Self::Deleted(snapshot) => (Place::of(&snapshot.workload), Observation::Absent),
+        };
+        let is_news = match latest.and_then(|latest| place.compared_to(latest)) {
+            Some(Ordering::Less) => false,
+            Some(Ordering::Equal) => matches!(observation, Observation::Absent),
+            Some(Ordering::Greater) | None => true,
+        };
+        is_news.then_some((place, observation))
+    }
+}
 
 impl Follow {
     pub(super) fn new(cluster: Cluster, target: Target, every: Duration) -> Self {
-        Self { cluster, target, every, phase: Phase::Opening, may_watch: true }
+        Self { cluster, target, every, phase: Phase::Opening, may_watch: true, latest: None }
     }
 
     /// Says whether a watch is open: what changes is seen at once.
@@ -87,7 +138,12 @@ impl Follow {
                 Phase::Watching { changes, until } => {
                     let until = *until;
                     match tokio::time::timeout_at(until.min(patience), changes.next()).await {
-                        Ok(Some(Ok(observation))) => return observation,
+                        Ok(Some(Ok(change))) => {
+                            if let Some((place, observation)) = change.after(self.latest.as_ref()) {
+                                self.latest = Some(place);
+                                return observation;
+                            }
+                        }
                         Ok(Some(Err(error))) => {
                             tracing::debug!(target = %self.target, %error, "the watch broke");
                             self.rest(self.every.min(PAUSE));
@@ -126,7 +182,11 @@ impl Follow {
 
     async fn read(&mut self, changes: Option<Changes>) -> Observation {
         let observation = match self.cluster.snapshot(&self.target).await {
-            Ok(snapshot) => Observation::Seen(Box::new(snapshot)),
+            Ok(snapshot) => {
+                // From the store itself, so that this is how it is, whatever was known.
+                self.latest = Some(Place::of(&snapshot.workload));
+                Observation::Seen(Box::new(snapshot))
+            }
             Err(ClusterError::NotFound(_)) => Observation::Absent,
             Err(error) => {
                 self.rest(self.every.min(PAUSE));
@@ -163,17 +223,51 @@ impl Cluster {
         let asked = Asked::of("watch", target, "");
         let params = WatchParams::default().fields(&format!("metadata.name={}", target.object)).timeout(WATCH_SECONDS);
         let events = self.call(&asked, self.api::<K>(target).watch(&params, "")).await?;
-        let observations = events.filter_map(move |event| {
+        let changes = events.filter_map(move |event| {
             ready(match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                    Some(Ok(Observation::Seen(Box::new(Snapshot::from(&object)))))
+                    Some(Ok(Change::Shown(Box::new(Snapshot::from(&object)))))
                 }
-                Ok(WatchEvent::Deleted(_)) => Some(Ok(Observation::Absent)),
+                Ok(WatchEvent::Deleted(object)) => Some(Ok(Change::Deleted(Box::new(Snapshot::from(&object))))),
                 Ok(WatchEvent::Bookmark(_)) => None,
                 Ok(WatchEvent::Error(status)) => Some(Err(asked.refused(&status))),
                 Err(error) => Some(Err(asked.failed(error))),
             })
         });
-        Ok(observations.boxed())
+        Ok(changes.boxed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kubectl::tests::deployment;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_told_never_goes_backwards() {
+        let at = |uid: &str, generation, revision: &str| {
+            let mut object = deployment(generation, Some(1), json!({}));
+            object.metadata.uid = Some(uid.to_owned());
+            object.metadata.resource_version = Some(revision.to_owned());
+            Box::new(Snapshot::from(&object))
+        };
+        let latest = Place::of(&at("one", 3, "100").workload);
+        let table = [
+            ("an older generation", "one", 2, "200", false, false),
+            ("a newer generation", "one", 4, "50", true, true),
+            ("an older status", "one", 3, "99", false, false),
+            ("the same, and its deletion", "one", 3, "100", false, true),
+            ("a newer status", "one", 3, "101", true, true),
+            ("the object that had the name before", "zero", 9, "99", false, false),
+            ("the object that has the name by now", "two", 1, "101", true, true),
+            ("what cannot be compared", "two", 1, "tomorrow", true, true),
+        ];
+        for (what, uid, generation, revision, shown, deleted) in table {
+            let told = |change: Change| change.after(Some(&latest)).is_some();
+            assert_eq!(told(Change::Shown(at(uid, generation, revision))), shown, "{what}");
+            assert_eq!(told(Change::Deleted(at(uid, generation, revision))), deleted, "{what}, deleted");
+        }
+        assert!(Change::Shown(at("one", 1, "1")).after(None).is_some(), "nothing was seen yet");
     }
 }

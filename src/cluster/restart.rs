@@ -5,19 +5,20 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::api::{Patch, PatchParams};
 
 use super::error::Asked;
-use super::{Cluster, ClusterError, FIELD_MANAGER, Target};
+use super::{Cluster, ClusterError, FIELD_MANAGER, Target, Version};
 use crate::config::Kind;
 
 /// kubectl's own annotation, so that both tell the same story.
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
 impl Cluster {
-    /// Begins a new rollout of the same template. Needs `patch` on the object, which also allows changing its image.
+    /// Begins a new rollout of the same template, and gives what that made of the object. Needs `patch` on the object, which
+    /// also allows changing its image.
     ///
     /// # Errors
     /// [`ClusterError::Refused`] where nothing would roll: a paused Deployment, no replicas, `OnDelete`; otherwise as the API
     /// server says.
-    pub async fn restart(&self, target: &Target, now: Timestamp) -> Result<(), ClusterError> {
+    pub async fn restart(&self, target: &Target, now: Timestamp) -> Result<Version, ClusterError> {
         let workload = self.workload(target).await?;
         let refuse = |why: &str| Err(ClusterError::Refused(format!("{target} {why}")));
         if workload.paused {
@@ -36,17 +37,17 @@ impl Cluster {
         let patch = Patch::Strategic(serde_json::json!({
             "spec": { "template": { "metadata": { "annotations": { RESTARTED_AT: now.to_string() } } } }
         }));
-        match target.kind {
+        let metadata = match target.kind {
             Kind::Deployment => {
                 let api = self.api::<Deployment>(target);
-                self.call(&asked, api.patch(&target.object, &params, &patch)).await?;
+                self.call(&asked, api.patch(&target.object, &params, &patch)).await?.metadata
             }
             Kind::StatefulSet => {
                 let api = self.api::<StatefulSet>(target);
-                self.call(&asked, api.patch(&target.object, &params, &patch)).await?;
+                self.call(&asked, api.patch(&target.object, &params, &patch)).await?.metadata
             }
-        }
-        Ok(())
+        };
+        Ok(Version::of(&metadata))
     }
 
     /// Asks whether a restart is allowed, without trying one.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::follow::{Follow, Observation};
 use super::pods::same_troubles;
 use super::workload::Snapshot;
-use super::{Cluster, ClusterError, Left, RolloutState, Target, Trouble};
+use super::{Cluster, ClusterError, Left, RolloutState, Target, Trouble, Version};
 
 /// What a rollout waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,10 +93,12 @@ impl Progress {
 impl Cluster {
     /// Watches until what is wanted is so, cannot become so, or the deadline passes; tells only what changed. How it is at
     /// the deadline is told from one more look, which is tried again for [`Pace::grace`](super::Pace) where it fails.
+    /// `ordered` is what the order left the object as: an older look (an API server may be a moment behind) is none.
     pub fn rollout(
         &self,
         target: Target,
         wanted: Wanted,
+        ordered: Option<Version>,
         deadline: Timestamp,
     ) -> impl Stream<Item = Progress> + Send + use<> {
         let follow = Follow::new(self.clone(), target.clone(), self.pace.poll);
@@ -104,6 +106,7 @@ impl Cluster {
             cluster: self.clone(),
             target,
             wanted,
+            ordered,
             deadline,
             follow,
             seen: None,
@@ -124,6 +127,7 @@ struct Rollout {
     cluster: Cluster,
     target: Target,
     wanted: Wanted,
+    ordered: Option<Version>,
     deadline: Timestamp,
     follow: Follow,
     seen: Option<Snapshot>,
@@ -160,6 +164,7 @@ impl Rollout {
     /// Waits for the next observation and says what it means.
     async fn observe(&mut self) -> Option<Progress> {
         match self.follow.next(self.cluster.pace.look).await {
+            Observation::Seen(snapshot) if self.is_too_old(&snapshot) => {}
             Observation::Seen(snapshot) => self.seen = Some(*snapshot),
             Observation::Silent => {}
             Observation::Absent => return Some(Progress::Deleted),
@@ -167,6 +172,11 @@ impl Rollout {
         }
         let snapshot = self.seen.clone()?;
         Some(self.meaning(&snapshot).await)
+    }
+
+    /// Says whether a look shows the object as it was before the order, which would pass for somebody else's doing.
+    fn is_too_old(&self, snapshot: &Snapshot) -> bool {
+        self.ordered.as_ref().is_some_and(|ordered| snapshot.workload.version.is_before(ordered))
     }
 
     /// Looks after the deadline. What was seen before it may have changed while nothing could be seen, so that an end is
@@ -177,6 +187,7 @@ impl Rollout {
         }
         let given_up = *self.given_up.get_or_insert_with(|| Instant::now() + self.cluster.pace.grace);
         let error = match self.cluster.snapshot(&self.target).await {
+            // Read from the store, and so much later: this is how it is, whatever generation the order has left.
             Ok(snapshot) => match self.meaning(&snapshot).await {
                 Progress::Waiting { ready, of, troubles } => return Progress::Expired { ready, of, troubles },
                 Progress::Blind { error } => error,

@@ -13,7 +13,7 @@ use tower_test::mock::Handle;
 
 use super::tests::deployment;
 use super::workload::Snapshot;
-use super::{Cluster, ClusterError, Pace, Progress, Wanted};
+use super::{Cluster, ClusterError, Pace, Progress, Version, Wanted};
 use crate::config::{self, KubernetesSource};
 
 type Server = Handle<Request<Body>, Response<Body>>;
@@ -84,13 +84,14 @@ async fn a_scale_is_one_merge_patch_under_our_name() {
 async fn a_restart_reads_and_then_patches_the_template() {
     let (cluster, mut server) = cluster(false);
     let target = deployment("web");
-    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}}).to_string();
+    let metadata = json!({"name": "web", "uid": "one", "generation": 7});
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}).to_string();
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
     let (restarted, sent) = tokio::join!(cluster.restart(&target, now), async {
         answer(&mut server, 200, object.clone()).await;
         answer(&mut server, 200, object.clone()).await
     });
-    assert_eq!(restarted, Ok(()));
+    assert_eq!(restarted, Ok(Version { uid: "one".to_owned(), generation: 7 }));
     let line = "PATCH /apis/apps/v1/namespaces/apps/deployments/web?&fieldManager=pilothouse";
     let annotations = json!({"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"});
     let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
@@ -194,7 +195,7 @@ fn complete(replicas: i32) -> Value {
 async fn after_the_deadline(wanted: Wanted, says: impl FnMut(&str) -> (u16, Value)) -> (Vec<Progress>, Duration) {
     let (cluster, mut server) = cluster(false);
     let started = tokio::time::Instant::now();
-    let told = cluster.rollout(deployment("web"), wanted, Timestamp::UNIX_EPOCH).collect();
+    let told = cluster.rollout(deployment("web"), wanted, None, Timestamp::UNIX_EPOCH).collect();
     (answering(&mut server, told, says).await, started.elapsed())
 }
 
@@ -252,4 +253,36 @@ async fn pods_that_cannot_be_listed_are_not_counted() {
     .await;
     let error = ClusterError::Failed("down (503)".to_owned());
     assert_eq!(told, [Progress::Blind { error: error.clone() }, Progress::Unseen { error }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_is_older_than_the_own_order_is_not_somebody_elses_doing() {
+    let (cluster, mut server) = cluster(false);
+    let seen = |generation: i64, replicas: i32| {
+        let mut object = complete(replicas);
+        object["metadata"] = json!({"name": "web", "uid": "one", "generation": generation});
+        object["status"]["observedGeneration"] = json!(generation);
+        (200, object)
+    };
+    for (wanted, before, after) in [(Wanted::Replicas(2), 0, 2), (Wanted::Restarted, 2, 2)] {
+        let ordered = Some(Version { uid: "one".to_owned(), generation: 3 });
+        let deadline = now() + SignedDuration::from_hours(1);
+        let told = cluster.rollout(deployment("web"), wanted, ordered, deadline).collect::<Vec<_>>();
+        let mut looks = 0;
+        // An API server that is behind, for the first two looks; it may not be watched.
+        let told = answering(&mut server, told, |line| {
+            if line.contains("watch=true") {
+                return refusal(403, "Forbidden", "User \"u\" cannot watch resource \"deployments\"");
+            }
+            looks += 1;
+            if looks < 3 { seen(2, before) } else { seen(3, after) }
+        });
+        assert_eq!(told.await, [Progress::Done { ready: 2 }], "{wanted:?}");
+        assert_eq!(looks, 3);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test has a clock")]
+fn now() -> Timestamp {
+    Timestamp::now()
 }

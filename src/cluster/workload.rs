@@ -56,8 +56,14 @@ pub struct Version {
 }
 
 impl Version {
-    fn of(metadata: &ObjectMeta) -> Self {
+    pub(super) fn of(metadata: &ObjectMeta) -> Self {
         Self { uid: metadata.uid.clone().unwrap_or_default(), generation: metadata.generation.unwrap_or(0) }
+    }
+
+    /// Says whether the same object was so before the other. Objects that had the name one after the other tell nothing.
+    #[must_use]
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.generation < other.generation
     }
 
     /// After one more change of the spec.

@@ -124,7 +124,8 @@ impl Operator {
     /// Follows a rollout to its end.
     pub(super) async fn follow(&self, job: &Job) {
         tokio::time::sleep(HEAD_START).await;
-        let steps = self.cluster.rollout(job.target.clone(), job.work.wanted(), job.deadline);
+        let (wanted, ordered) = (job.work.wanted(), job.work.version.clone());
+        let steps = self.cluster.rollout(job.target.clone(), wanted, ordered, job.deadline);
         let mut steps = std::pin::pin!(steps);
         let mut edit_at = Instant::now() + EDIT_PAUSE;
         let mut waiting: Option<Progress> = None;

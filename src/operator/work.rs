@@ -160,23 +160,33 @@ impl Operator {
         let verb = work.change.verb();
         let change = async {
             match (work.change, at) {
-                (Change::Scale { to, .. }, Some(at)) => self.cluster.scale_at(&work.target, to, at).await,
-                (Change::Scale { to, .. }, None) => self.cluster.scale(&work.target, to).await,
-                (Change::Restart, _) => self.cluster.restart(&work.target, began).await,
+                (Change::Scale { to, .. }, Some(at)) => {
+                    self.cluster.scale_at(&work.target, to, at).await.map(|()| work.version.clone())
+                }
+                (Change::Scale { to, .. }, None) => {
+                    self.cluster.scale(&work.target, to).await.map(|()| work.version.clone())
+                }
+                (Change::Restart, _) => self.cluster.restart(&work.target, began).await.map(Some),
             }
         };
-        if let Err(error) = self.or_its_words(change).await {
-            let nothing_moved = !error.is_uncertain();
-            self.cluster.quiet(&work.target, quiet.filter(|_| nothing_moved).unwrap_or_else(now));
-            if at.is_some() && matches!(error, ClusterError::Conflict(_)) {
-                tracing::info!(target = %work.target.key(), "the workload has changed meanwhile: the order is judged anew");
-                return Ok(Act::Outdated(error));
+        let changed = self.or_its_words(change).await;
+        let version = match changed {
+            Ok(version) => version,
+            Err(error) => {
+                let nothing_moved = !error.is_uncertain();
+                self.cluster.quiet(&work.target, quiet.filter(|_| nothing_moved).unwrap_or_else(now));
+                if at.is_some() && matches!(error, ClusterError::Conflict(_)) {
+                    tracing::info!(target = %work.target.key(), "the workload has changed meanwhile: the order is judged anew");
+                    return Ok(Act::Outdated(error));
+                }
+                self.failed(turn, true, &work.target, verb, error).await?;
+                return Ok(Act::Over);
             }
-            self.failed(turn, true, &work.target, verb, error).await?;
-            return Ok(Act::Over);
-        }
+        };
         self.outbox.notify_one();
-        self.carried_out(turn, work, began, book).await;
+        // A restart is not known by its replicas: what the API server made of it says which looks came after.
+        let work = Work { version, ..work.clone() };
+        self.carried_out(turn, &work, began, book).await;
         Ok(Act::Over)
     }
 

@@ -123,7 +123,7 @@ fn now() -> Timestamp {
 }
 
 fn rollout(cluster: &Cluster, target: &Target, wanted: Wanted) -> Pin<Box<dyn Stream<Item = Progress> + Send>> {
-    cluster.rollout(target.clone(), wanted, now() + SignedDuration::from_mins(5)).boxed()
+    cluster.rollout(target.clone(), wanted, None, now() + SignedDuration::from_mins(5)).boxed()
 }
 
 /// Takes from a stream until the item that is waited for, and returns all that came.

@@ -113,7 +113,7 @@ async fn a_rollout_survives_a_frozen_and_a_dead_api_server() {
             control_plane.resume_api_server();
 
             let mut lost =
-                cluster.rollout(web.clone(), Wanted::Replicas(1), now() + SignedDuration::from_secs(10)).boxed();
+                cluster.rollout(web.clone(), Wanted::Replicas(1), None, now() + SignedDuration::from_secs(10)).boxed();
             until(&mut lost, |_| true).await;
             control_plane.stop_api_server();
             let blind = |p: &Progress| matches!(p, Progress::Blind { error: ClusterError::Unreachable(_) });

@@ -217,7 +217,7 @@ async fn after_the_deadline_one_last_look_is_taken() {
         let kubelet = namespace.kubelet();
         namespace.deployment("web", "slow:1", 1).await;
         let (cluster, web) = (admin(&namespace).await, web(&namespace));
-        let late = || Box::pin(cluster.rollout(web.clone(), Wanted::Replicas(1), now()));
+        let late = || Box::pin(cluster.rollout(web.clone(), Wanted::Replicas(1), None, now()));
         assert_eq!(to_the_end(late()).await, [Progress::Expired { ready: 0, of: 1, troubles: vec![] }]);
 
         kubelet.decide("slow:1", Fate::ImagePull);
