@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Cluster, ClusterError, Happening, Left, Target, Trouble, Workload};
+use crate::config::Kind;
 
 /// Most events that are told.
 const EVENTS: usize = 3;
@@ -36,8 +37,10 @@ impl Cluster {
             self.happenings(target, &snapshot.workload.version.uid),
             self.autoscalers(target)
         );
-        // A StatefulSet has no condition that says it; its pods do.
-        snapshot.workload.since = snapshot.workload.since.or(look.since);
+        // A StatefulSet has no condition that says it; its pods do, once all of them are there.
+        if target.kind == Kind::StatefulSet && snapshot.workload.is_ready() {
+            snapshot.workload.since = look.since;
+        }
         let left = look.left.map_or(snapshot.left(), Left::Counted);
         let mut unseen = look.unseen;
         let troubles = (unseen.is_empty() || !look.troubles.is_empty()).then_some(look.troubles);

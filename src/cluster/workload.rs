@@ -41,9 +41,18 @@ pub struct Workload {
     pub scaled_by: Option<Writer>,
     /// What else owns the replicas, as far as labels and annotations of the object tell (Argo CD, Flux).
     pub managed_by: Option<String>,
-    /// Since when it is (un)available: from a Deployment's conditions; of a StatefulSet, in [`Cluster::describe`] alone, since
-    /// one of its pods became ready or ceased to be.
+    /// Since when it is ready, or has too few replicas to be available at all: from a Deployment's conditions; of a ready
+    /// StatefulSet, in [`Cluster::describe`] alone, since the last of its pods became ready. Nothing tells since when one is
+    /// neither, as in a rollout whose old pods serve.
     pub since: Option<Timestamp>,
+}
+
+impl Workload {
+    /// Says whether all is there that is wanted.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready >= self.desired && self.rollout == RolloutState::Complete
+    }
 }
 
 /// What tells whether anybody has changed the spec of an object, or made it anew.
@@ -138,7 +147,7 @@ impl From<&Deployment> for Snapshot {
     fn from(object: &Deployment) -> Self {
         let spec = object.spec.clone().unwrap_or_default();
         let status = object.status.clone().unwrap_or_default();
-        Self {
+        let mut snapshot = Self {
             updated: status.updated_replicas.unwrap_or(0),
             observed: object.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0),
             terminating: status.terminating_replicas,
@@ -158,9 +167,11 @@ impl From<&Deployment> for Snapshot {
                 on_delete: false,
                 scaled_by: scaled_by(&object.metadata),
                 managed_by: owner::declared(&object.metadata),
-                since: condition(object, "Available").and_then(|c| c.last_transition_time.as_ref()).map(|time| time.0),
+                since: None,
             },
-        }
+        };
+        snapshot.workload.since = since(object, snapshot.workload.is_ready());
+        snapshot
     }
 }
 
@@ -197,6 +208,14 @@ impl From<&StatefulSet> for Snapshot {
 
 pub(super) fn condition<'a>(object: &'a Deployment, kind: &str) -> Option<&'a DeploymentCondition> {
     object.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
+}
+
+/// Since when a Deployment is ready, or not available. It is available while no more than a few replicas are missing (its
+/// strategy says how many), be it through a rollout that never gets ready: then the condition tells of another time.
+fn since(object: &Deployment, is_ready: bool) -> Option<Timestamp> {
+    let available = condition(object, "Available")?;
+    let tells = (available.status == "True") == is_ready;
+    available.last_transition_time.as_ref().filter(|_| tells).map(|time| time.0)
 }
 
 /// What a Deployment's own conditions say is wrong. Its controller copies `ReplicaFailure` from the `ReplicaSet`, so
@@ -266,5 +285,26 @@ mod tests {
             json!({ "conditions": [{ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: small" }] }),
         );
         assert_eq!(Snapshot::from(&object).complaint.unwrap().cause, super::super::Cause::Quota);
+    }
+    #[test]
+    fn since_when_is_told_only_where_the_condition_means_what_is_told() {
+        let since = |available: &str, ready: i32, updated: i32| {
+            let condition =
+                json!({ "type": "Available", "status": available, "lastTransitionTime": "2026-01-01T00:00:00Z" });
+            let object = deployment(
+                2,
+                Some(4),
+                json!({
+                    "observedGeneration": 2, "replicas": updated, "updatedReplicas": updated, "readyReplicas": ready,
+                    "availableReplicas": ready, "conditions": [condition],
+                }),
+            );
+            Snapshot::from(&object).workload.since
+        };
+        assert!(since("True", 4, 4).is_some(), "ready");
+        assert!(since("False", 1, 4).is_some(), "not available");
+        assert_eq!(since("True", 3, 4), None, "one more replica is on its way");
+        assert_eq!(since("True", 4, 1), None, "a rollout beside pods that serve");
+        assert_eq!(since("False", 4, 4), None, "not noted yet");
     }
 }

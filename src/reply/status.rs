@@ -27,7 +27,7 @@ fn one(text: Text, target: &Target, description: &Description, now: Timestamp, b
     let (mark, state) = match () {
         () if desired == 0 && description.left.pods() == 0 => ("⚫ ", "stopped"),
         () if desired == 0 => ("🟡 ", "stopping"),
-        () if ready >= desired && workload.rollout == RolloutState::Complete => ("🟢 ", "ready"),
+        () if workload.is_ready() => ("🟢 ", "ready"),
         () if description.troubles.as_ref().is_some_and(|troubles| !troubles.is_empty()) => ("🔴 ", "in trouble"),
         () => ("🟡 ", "getting there"),
     };
@@ -40,7 +40,8 @@ fn one(text: Text, target: &Target, description: &Description, now: Timestamp, b
     };
     // At zero replicas the condition still tells of the time before.
     if let Some(since) = workload.since.filter(|_| desired > 0) {
-        text = text.say(", for ").say(&span(now.duration_since(since)));
+        let what = if workload.is_ready() { ", for " } else { ", unavailable for " };
+        text = text.say(what).say(&span(now.duration_since(since)));
     }
     if workload.paused {
         text = text.say(", paused");

@@ -1,7 +1,7 @@
 use crate::chat::Why;
 
 use super::*;
-use crate::cluster::{RolloutState, Trouble, Version, Workload};
+use crate::cluster::{Cause, RolloutState, Trouble, Version, Workload};
 use crate::config::Kind;
 
 fn target() -> Target {
@@ -82,6 +82,25 @@ fn what_still_terminates_is_not_stopped() {
         (Left::AtLeast(2), "🟡 web <shop>: stopping; 2 pods left"),
     ] {
         assert_eq!(status(workload(0), left, vec![]), words);
+    }
+}
+
+#[test]
+fn since_when_is_said_of_what_it_is_known_of() {
+    let since = Some(Timestamp::UNIX_EPOCH);
+    let ready = Workload { since, ..workload(2) };
+    let waiting = || RolloutState::Waiting("1 of 2 updated replicas available".to_owned());
+    let down = Workload { ready: 0, available: 0, rollout: waiting(), ..ready.clone() };
+    let rolling = Workload { rollout: waiting(), ..workload(2) };
+    let pull = Trouble { object: "web-1".to_owned(), cause: Cause::ImagePull, message: String::new(), log: None };
+    for (workload, troubles, words) in [
+        (ready, vec![], "🟢 web <shop>: ready, 2/2 ready, 2 available, for 2 h"),
+        (down.clone(), vec![], "🟡 web <shop>: getting there, 0/2 ready, 0 available, unavailable for 2 h"),
+        (down, vec![pull.clone()], "🔴 web <shop>: in trouble, 0/2 ready, 0 available, unavailable for 2 h"),
+        (rolling, vec![pull], "🔴 web <shop>: in trouble, 2/2 ready, 2 available"),
+    ] {
+        let told = status(workload, Left::Counted(2), troubles);
+        assert_eq!(told.lines().next(), Some(words));
     }
 }
 

@@ -73,6 +73,30 @@ async fn of_a_stateful_set_its_pods_tell_since_when() {
 }
 
 #[tokio::test]
+async fn a_rollout_beside_pods_that_serve_does_not_last_as_long_as_these() {
+    with_namespace(async |namespace| {
+        let _kubelet = namespace.kubelet();
+        namespace.deployment("web", "ready:1", 1).await;
+        namespace.wait_ready("web", 1, PATIENCE).await;
+        let (cluster, web) = (admin(&namespace).await, web(&namespace));
+        let described = cluster.describe(&web, now()).await.unwrap();
+        assert!(described.workload.since.is_some(), "{described:?}");
+        namespace.deployment("web", "broken:1", 1).await;
+        let described = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let described = cluster.describe(&web, now()).await.unwrap();
+                if described.troubles.as_ref().is_some_and(|troubles| !troubles.is_empty()) {
+                    return described;
+                }
+            }
+        });
+        let described = described.await.expect("the image that cannot be pulled is told");
+        assert_eq!((described.workload.ready, described.workload.since), (1, None), "{described:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn status_says_what_the_minimal_role_does_not_see() {
     with_namespace(async |namespace| {
         namespace.deployment("web", "broken:1", 1).await;
