@@ -93,6 +93,8 @@ pub struct Pace {
     pub drift: Duration,
     /// How long a workload must keep all its replicas until it counts as recovered: falls closer than this are one.
     pub steady: Duration,
+    /// How long the rollout of a StatefulSet may replace no pod until it counts as stalled.
+    pub stall: Duration,
     /// How long after its deadline a rollout is still asked for where the API server does not answer.
     pub grace: Duration,
 }
@@ -104,6 +106,8 @@ impl Default for Pace {
             look: Duration::from_secs(3),
             drift: Duration::from_mins(1),
             steady: Duration::from_mins(1),
+            // What a Deployment's controller gives a rollout unless told otherwise (progressDeadlineSeconds).
+            stall: Duration::from_mins(10),
             // Pilothouse may be back from a reboot before the API server is, and finds a deadline that has passed.
             grace: Duration::from_mins(1),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::workload::Snapshot;
-use super::{FIELD_MANAGER, RolloutState, Trouble};
+use super::{FIELD_MANAGER, Pace, RolloutState, Trouble};
 
 /// Something that happened to a workload which was ready, and that nobody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,10 @@ struct Shape {
     complete: bool,
     /// A rollout that has passed its own deadline.
     stalled: bool,
+    /// Whether a rollout has such a deadline.
+    has_deadline: bool,
+    /// Replicas of the newest template.
+    updated: i32,
     generation: i64,
     /// Last writer of the replicas.
     by: Option<String>,
@@ -81,6 +85,8 @@ impl From<&Snapshot> for Shape {
             available: workload.available,
             complete: workload.rollout == RolloutState::Complete,
             stalled: workload.rollout == RolloutState::DeadlineExceeded,
+            has_deadline: snapshot.tells_stall,
+            updated: snapshot.updated,
             generation: workload.version.generation,
             by: workload.scaled_by.as_ref().map(|writer| writer.manager.clone()),
         }
@@ -108,6 +114,12 @@ impl Shape {
         if self.is_up() { State::Up { desired: self.desired, generation: self.generation } } else { State::New }
     }
 
+    /// What somebody's change of the template begins, or carries on.
+    fn rolling(&self, now: Timestamp, stall: Duration) -> State {
+        let stalls = if self.has_deadline { None } else { now.checked_add(stall).ok() };
+        State::Rolling { desired: self.desired, generation: self.generation, updated: self.updated, stalls }
+    }
+
     fn fell(&self) -> Drift {
         Drift::Fell { available: self.available, desired: self.desired, troubles: Vec::new() }
     }
@@ -120,8 +132,9 @@ enum State {
     New,
     /// Ready.
     Up { desired: i32, generation: i64 },
-    /// Somebody changed the template: falling short is part of it, until it is done or stalls.
-    Rolling { desired: i32 },
+    /// Somebody changed the template: falling short is part of it, until it is done or stalls; when, unless another pod is
+    /// replaced or the template is changed again, where its controller does not tell.
+    Rolling { desired: i32, generation: i64, updated: i32, stalls: Option<Timestamp> },
     /// Told as fallen. Up again since `up`, if at all; falls until it has been steady are the same fall.
     Down { desired: i32, since: Timestamp, up: Option<Timestamp> },
     /// Deleted, and told so.
@@ -139,7 +152,7 @@ impl State {
 
     fn desired(self) -> Option<i32> {
         match self {
-            Self::Up { desired, .. } | Self::Rolling { desired } | Self::Down { desired, .. } => Some(desired),
+            Self::Up { desired, .. } | Self::Rolling { desired, .. } | Self::Down { desired, .. } => Some(desired),
             Self::New | Self::Gone => None,
         }
     }
@@ -148,13 +161,14 @@ impl State {
     fn due(self, steady: Duration) -> Option<Timestamp> {
         match self {
             Self::Down { up: Some(up), .. } => up.checked_add(steady).ok(),
+            Self::Rolling { stalls, .. } => stalls,
             _ => None,
         }
     }
 }
 
 /// Decides what a look means. `quiet`: Pilothouse itself is at work on the target and tells what happens.
-fn decide(state: State, sight: &Sight, quiet: bool, now: Timestamp, steady: Duration) -> (State, Option<Drift>) {
+fn decide(state: State, sight: &Sight, quiet: bool, now: Timestamp, pace: &Pace) -> (State, Option<Drift>) {
     let shape = match sight {
         Sight::Present(shape) => shape,
         Sight::Absent => {
@@ -168,16 +182,21 @@ fn decide(state: State, sight: &Sight, quiet: bool, now: Timestamp, steady: Dura
         return (shape.settled(), is_news.then_some(scaled));
     }
     if let State::Down { since, up, .. } = state {
-        return stay_down(shape, since, up, now, steady);
+        return stay_down(shape, since, up, now, pace.steady);
     }
     if shape.is_up() || quiet {
         return (shape.settled(), None);
     }
     let down = State::Down { desired, since: now, up: None };
     match state {
-        State::Up { generation, .. } if generation != shape.generation => (State::Rolling { desired }, None),
+        State::Up { generation, .. } if generation != shape.generation => (shape.rolling(now, pace.stall), None),
         State::Up { .. } if shape.is_short() => (down, Some(shape.fell())),
-        State::Rolling { .. } if shape.stalled && shape.is_short() => (down, Some(shape.fell())),
+        State::Rolling { generation, updated, .. } if generation != shape.generation || updated < shape.updated => {
+            (shape.rolling(now, pace.stall), None)
+        }
+        State::Rolling { stalls, .. } if shape.stalled || stalls.is_some_and(|stalls| now >= stalls) => {
+            if shape.is_short() { (down, Some(shape.fell())) } else { (shape.rolling(now, pace.stall), None) }
+        }
         state => (state, None),
     }
 }
@@ -226,7 +245,7 @@ mod tests {
 
         fn look(mut self, second: i64, sight: &Sight, quiet: bool) -> Self {
             let now = Timestamp::from_second(second).unwrap();
-            let (state, drift) = decide(self.state, sight, quiet, now, Duration::from_mins(1));
+            let (state, drift) = decide(self.state, sight, quiet, now, &Pace::default());
             self.state = state;
             self.told.extend(drift.map(|drift| (second, drift)));
             self
@@ -234,7 +253,16 @@ mod tests {
     }
 
     fn up(desired: i32) -> Shape {
-        Shape { desired, available: desired, complete: true, stalled: false, generation: 1, by: Some("helm".into()) }
+        Shape {
+            desired,
+            available: desired,
+            complete: true,
+            stalled: false,
+            has_deadline: true,
+            updated: desired,
+            generation: 1,
+            by: Some("helm".into()),
+        }
     }
 
     fn short(desired: i32, available: i32) -> Shape {
@@ -331,6 +359,37 @@ mod tests {
     fn a_stalled_rollout_whose_old_pods_serve_is_no_fall() {
         let stalled = Shape { stalled: true, generation: 2, complete: false, ..up(1) };
         assert_eq!(Story::begin().see(0, &up(1)).see(10, &stalled).see(600, &stalled).told, []);
+    }
+
+    /// A StatefulSet of two during the rollout of this generation.
+    fn replacing(generation: i64, updated: i32, available: i32) -> Shape {
+        Shape { has_deadline: false, generation, updated, ..short(2, available) }
+    }
+
+    #[test]
+    fn a_rollout_without_a_deadline_of_its_own_is_a_fall_when_no_pod_is_replaced_for_long() {
+        let begun = || Story::begin().see(0, &up(2)).see(10, &replacing(2, 0, 1)).see(20, &replacing(2, 1, 1));
+        assert_eq!(begun().state.due(Duration::from_mins(1)).unwrap().as_second(), 620, "the one replaced is slow");
+        let story = begun().see(619, &replacing(2, 1, 1)).see(620, &replacing(2, 1, 1)).see(9000, &replacing(2, 1, 1));
+        assert_eq!(story.told, [(620, fell(1, 2))], "once");
+        let done = Shape { generation: 3, ..up(2) };
+        let story = story.see(9010, &replacing(3, 1, 1)).see(9020, &done).see(9080, &done);
+        assert_eq!(story.told[1..], [(9080, recovered(2, 8400))]);
+    }
+
+    #[test]
+    fn a_rollout_that_goes_on_or_is_tried_again_is_no_fall() {
+        let begun = || Story::begin().see(0, &up(2)).see(10, &replacing(2, 1, 1));
+        let story = begun().see(600, &replacing(2, 2, 1)).see(1199, &replacing(2, 2, 1));
+        assert_eq!(story.told, [], "another pod was replaced");
+        let story = begun().see(600, &replacing(3, 1, 1)).see(1199, &replacing(3, 1, 1));
+        assert_eq!(story.told, [], "the template was changed again");
+        let story = begun().see(610, &replacing(2, 1, 2));
+        assert_eq!(story.told, [], "all of its pods serve");
+        assert!(
+            story.state.due(Duration::from_mins(1)).unwrap().as_second() > 610,
+            "it is not looked at without a rest"
+        );
     }
 
     #[test]

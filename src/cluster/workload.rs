@@ -97,6 +97,8 @@ pub(super) struct Snapshot {
     pub(super) workload: Workload,
     /// Replicas of the newest template.
     pub(super) updated: i32,
+    /// Whether its controller itself tells that a rollout takes too long; that of `StatefulSets` waits for ever.
+    pub(super) tells_stall: bool,
     /// Whether the controller has seen the last change of the spec.
     pub(super) observed: bool,
     /// Pods on their way out that `current` leaves out, where the cluster counts them (Kubernetes 1.35 does by default for
@@ -149,6 +151,7 @@ impl From<&Deployment> for Snapshot {
         let status = object.status.clone().unwrap_or_default();
         let mut snapshot = Self {
             updated: status.updated_replicas.unwrap_or(0),
+            tells_stall: true,
             observed: object.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0),
             terminating: status.terminating_replicas,
             selector: spec.selector,
@@ -181,6 +184,7 @@ impl From<&StatefulSet> for Snapshot {
         let status = object.status.clone().unwrap_or_default();
         Self {
             updated: status.updated_replicas.unwrap_or(0),
+            tells_stall: false,
             observed: object.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0),
             // Its controller has them among its replicas until they are gone.
             terminating: Some(0),

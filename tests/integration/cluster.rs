@@ -58,6 +58,7 @@ async fn connect(kubeconfig: &Path, settings: &config::Kubernetes) -> Cluster {
         look: Duration::from_millis(200),
         drift: Duration::from_millis(300),
         steady: Duration::from_secs(2),
+        stall: Duration::from_secs(2),
         grace: Duration::from_secs(2),
     };
     Cluster::with(config.expect("a client's configuration"), settings).expect("a client").with_pace(pace)

@@ -195,7 +195,7 @@ impl Look {
             }
             let now = now();
             let quiet = self.cluster.is_quiet(&self.target, now);
-            let (state, drift) = decide(self.state, sight, quiet, now, self.cluster.pace.steady);
+            let (state, drift) = decide(self.state, sight, quiet, now, &self.cluster.pace);
             if matches!(drift, Some(Drift::Scaled { .. })) {
                 // Somebody else's word is the last one now; the same number written by hand later is theirs again.
                 let _ = self.cluster.note_written(&self.target, None);

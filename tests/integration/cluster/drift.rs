@@ -3,7 +3,7 @@ use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::api::DeleteParams;
 use pilothouse::cluster::{Cause, Cluster, Drift, Target, Wanted};
 use pilothouse::config::Kind;
@@ -82,6 +82,33 @@ async fn a_fall_is_told_with_its_cause_and_so_is_the_recovery() {
         let (_, drift) = told.next().await;
         let Drift::Recovered { available: 1, after } = drift else { panic!("{drift:?}") };
         assert!(after < SignedDuration::try_from(PATIENCE).unwrap(), "{after:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stateful_set_that_falls_by_its_new_template_is_told() {
+    with_namespace(async |namespace| {
+        let kubelet = namespace.kubelet();
+        let (cluster, db) = (admin(&namespace).await, target(&namespace, Kind::StatefulSet, "db"));
+        namespace.workload::<StatefulSet>("StatefulSet", "db", "image:1", 1).await;
+        to_the_end(rollout(&cluster, &db, Wanted::Replicas(1))).await;
+        let mut told = Told::by(&cluster, vec![db.clone()]);
+        // What drift knows to be ready is what can fall.
+        let known = async {
+            while !cluster.seen(&db).is_some_and(|db| db.is_ready()) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, known).await.expect("drift sees it");
+
+        namespace.workload::<StatefulSet>("StatefulSet", "db", "broken:1", 1).await;
+        let (_, drift) = told.next().await;
+        let Drift::Fell { available: 0, desired: 1, troubles } = drift else { panic!("{drift:?}") };
+        assert_eq!(troubles.first().unwrap().cause, Cause::ImagePull);
+        kubelet.decide("broken:1", Fate::Ready);
+        let (_, drift) = told.next().await;
+        assert!(matches!(drift, Drift::Recovered { available: 1, .. }), "{drift:?}");
     })
     .await;
 }
