@@ -25,6 +25,10 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// Longest pause after a failure.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// How long after a refusal a watch is asked for again: the permission may come later, with a RoleBinding that is written
+/// after the pod is. Where it never comes, this costs next to nothing.
+const ASK_AGAIN: Duration = Duration::from_mins(5);
+
 /// What is known of the object now.
 #[derive(Debug)]
 pub(super) enum Observation {
@@ -50,7 +54,8 @@ pub(super) struct Follow {
     /// Between two reads where the object may not be watched.
     every: Duration,
     phase: Phase,
-    may_watch: bool,
+    /// Since a watch was refused: when it is asked for again.
+    refused_until: Option<Instant>,
     /// Where the object was seen last.
     latest: Option<Place>,
 }
@@ -114,7 +119,7 @@ impl Change {
 
 impl Follow {
     pub(super) fn new(cluster: Cluster, target: Target, every: Duration) -> Self {
-        Self { cluster, target, every, phase: Phase::Opening, may_watch: true, latest: None }
+        Self { cluster, target, every, phase: Phase::Opening, refused_until: None, latest: None }
     }
 
     /// Says whether a watch is open: what changes is seen at once.
@@ -128,7 +133,8 @@ impl Follow {
         loop {
             match &mut self.phase {
                 Phase::Opening => {
-                    let changes = if self.may_watch { self.open().await } else { None };
+                    let may_ask = self.refused_until.is_none_or(|until| Instant::now() >= until);
+                    let changes = if may_ask { self.open().await } else { None };
                     self.phase = Phase::Reading { changes };
                 }
                 Phase::Reading { changes } => {
@@ -171,11 +177,12 @@ impl Follow {
             Kind::Deployment => self.cluster.changes::<Deployment>(&self.target).await,
             Kind::StatefulSet => self.cluster.changes::<StatefulSet>(&self.target).await,
         };
+        let is_refused = matches!(opened, Err(ClusterError::Forbidden(_)));
+        self.refused_until = is_refused.then(|| Instant::now() + ASK_AGAIN);
         let error = match opened {
             Ok(changes) => return Some(changes),
             Err(error) => error,
         };
-        self.may_watch = !matches!(error, ClusterError::Forbidden(_));
         tracing::debug!(target = %self.target, %error, "no watch");
         None
     }
@@ -198,8 +205,8 @@ impl Follow {
                 let until = Instant::now() + Duration::from_secs(WATCH_SECONDS.into()) + MARGIN;
                 self.phase = Phase::Watching { changes, until };
             }
-            // Without a watch that may come back, the next read comes in its own time.
-            None if self.may_watch => self.rest(self.every.min(PAUSE)),
+            // Without a watch that may come back at once, the next read comes in its own time.
+            None if self.refused_until.is_none() => self.rest(self.every.min(PAUSE)),
             None => self.rest(self.every),
         }
         observation

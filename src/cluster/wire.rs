@@ -11,6 +11,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tower_test::mock::Handle;
 
+use super::follow::{Follow, Observation};
 use super::tests::deployment;
 use super::workload::Snapshot;
 use super::{Cluster, ClusterError, Pace, Progress, Version, Wanted};
@@ -280,6 +281,63 @@ async fn a_look_that_is_older_than_the_own_order_is_not_somebody_elses_doing() {
         assert_eq!(told.await, [Progress::Done { ready: 2 }], "{wanted:?}");
         assert_eq!(looks, 3);
     }
+}
+
+/// A state of the object `web`.
+fn state(generation: i64) -> Value {
+    let mut object = complete(2);
+    object["metadata"] = json!({"name": "web", "uid": "one", "generation": generation});
+    object
+}
+
+fn generation(observed: Observation) -> i64 {
+    match observed {
+        Observation::Seen(snapshot) => snapshot.workload.version.generation,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_was_refused_is_asked_for_again_after_a_while() {
+    let (cluster, mut server) = cluster(false);
+    let every = Duration::from_mins(1);
+    let mut follow = Follow::new(cluster, deployment("web"), every);
+    let started = tokio::time::Instant::now();
+    let mut asked = Vec::new();
+    let looks = async {
+        for _ in 0..12 {
+            follow.next(every * 2).await;
+        }
+    };
+    let says = |line: &str| {
+        if line.contains("watch=true") {
+            asked.push(started.elapsed().as_secs() / 60);
+            return refusal(403, "Forbidden", "User \"u\" cannot watch resource \"deployments\"");
+        }
+        (200, state(1))
+    };
+    answering(&mut server, looks, says).await;
+    assert_eq!(asked, [0, 5, 10], "minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_watch_shows_from_an_old_cache_is_passed_over() {
+    let (cluster, mut server) = cluster(false);
+    let mut follow = Follow::new(cluster, deployment("web"), Duration::from_secs(2));
+    let mut watched = 0;
+    let says = |line: &str| {
+        if line.contains("watch=true") {
+            watched += 1;
+            // Older than what is read then; after it the watch ends, and the object is read again.
+            return (200, json!({"type": "ADDED", "object": state(watched + 1)}));
+        }
+        (200, state(watched * 2 + 1))
+    };
+    let looks = async {
+        let patience = Duration::from_secs(1);
+        [generation(follow.next(patience).await), generation(follow.next(patience).await)]
+    };
+    assert_eq!(answering(&mut server, looks, says).await, [3, 5]);
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test has a clock")]
