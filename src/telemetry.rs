@@ -189,6 +189,8 @@ impl Metrics {
             ClusterError::Unreachable(_) => "unreachable",
             ClusterError::Unauthorized(_) => "unauthorized",
             ClusterError::Refused(_) => "refused",
+            // Nothing was asked of it.
+            ClusterError::Pointless(_) => return,
             ClusterError::Failed(_) => "failed",
         };
         self.cluster_errors.get_or_create(&Failed { kind: kind.to_owned() }).inc();

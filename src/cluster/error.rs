@@ -28,6 +28,9 @@ pub enum ClusterError {
     /// 401.
     #[error("the API server does not accept the credentials: {0}")]
     Unauthorized(String),
+    /// It would change nothing, so that it was not asked for.
+    #[error("{0}")]
+    Pointless(String),
     /// 4xx otherwise.
     #[error("the API server refused: {0}")]
     Refused(String),

@@ -16,11 +16,11 @@ impl Cluster {
     /// also allows changing its image.
     ///
     /// # Errors
-    /// [`ClusterError::Refused`] where nothing would roll: a paused Deployment, no replicas, `OnDelete`; otherwise as the API
+    /// [`ClusterError::Pointless`] where nothing would roll: a paused Deployment, no replicas, `OnDelete`; otherwise as the API
     /// server says.
     pub async fn restart(&self, target: &Target, now: Timestamp) -> Result<Version, ClusterError> {
         let workload = self.workload(target).await?;
-        let refuse = |why: &str| Err(ClusterError::Refused(format!("{target} {why}")));
+        let refuse = |why: &str| Err(ClusterError::Pointless(format!("{target} {why}")));
         if workload.paused {
             return refuse("is paused, so a restart would change nothing; run `kubectl rollout resume` first");
         }

@@ -28,6 +28,11 @@ fn a_failure_says_whether_anything_may_have_changed() {
     assert!(failed(ClusterError::Failed("reset".to_owned()), true).contains("not certain"));
     assert!(failed(ClusterError::Unreachable("refused".to_owned()), true).contains("Nothing was changed."));
     assert!(failed(ClusterError::Forbidden("patch x".to_owned()), true).contains("Nothing was changed."));
+    assert_eq!(
+        failed(ClusterError::Pointless("Deployment web is paused".to_owned()), true),
+        "❌ web <shop>: start failed: Deployment web is paused. Nothing was changed.",
+        "nobody else has refused it"
+    );
 }
 
 #[test]
