@@ -98,9 +98,16 @@ impl Cluster {
     }
 
     async fn scaled_objects(&self, target: &Target) -> Result<Vec<String>, ClusterError> {
-        // Everybody may ask which kinds there are; where KEDA is not, nothing is missed.
+        // Everybody may ask which kinds there are; where KEDA is not, nothing is missed. No other answer says that.
         let asked = Asked::clusterwide("get", KEDA);
-        if self.call(&asked, self.client.list_api_group_resources(KEDA)).await.is_err() {
+        let is_there = async {
+            match self.client.list_api_group_resources(KEDA).await {
+                // Of a group that it does not know the API server says so in plain text, without a reason.
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+                answer => answer.map(|_| true),
+            }
+        };
+        if !self.call(&asked, is_there).await? {
             return Ok(Vec::new());
         }
         let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject");

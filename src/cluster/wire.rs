@@ -283,6 +283,39 @@ async fn a_look_that_is_older_than_the_own_order_is_not_somebody_elses_doing() {
     }
 }
 
+#[tokio::test]
+async fn only_who_says_that_there_is_no_keda_means_it() {
+    let (cluster, mut server) = cluster(false);
+    let scaled = json!({"metadata": {"name": "on-demand"}, "spec": {"scaleTargetRef": {"name": "web"}}});
+    let list = |kind: &str, items: Vec<Value>| {
+        (200, json!({"apiVersion": "v1", "kind": kind, "metadata": {}, "items": items}))
+    };
+    let kinds = || {
+        (
+            200,
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "keda.sh/v1alpha1", "resources": []}),
+        )
+    };
+    let down = || refusal(503, "ServiceUnavailable", "down");
+    let missing = || (404, json!("404 page not found"));
+    let unseen = "KEDA's ScaledObjects: the API server failed: down (503)";
+    for (discovery, found, unseen) in
+        [(kinds(), vec!["ScaledObject on-demand"], vec![]), (missing(), vec![], vec![]), (down(), vec![], vec![unseen])]
+    {
+        let says = |line: &str| match line {
+            line if line.contains("/scaledobjects") => list("ScaledObjectList", vec![scaled.clone()]),
+            line if line.contains("/keda.sh/") => discovery.clone(),
+            _ => list("HorizontalPodAutoscalerList", vec![]),
+        };
+        let target = deployment("web");
+        let owners = answering(&mut server, cluster.autoscalers(&target), says).await;
+        assert_eq!(
+            (owners.found, owners.unseen),
+            (found.into_iter().map(str::to_owned).collect(), unseen.into_iter().map(str::to_owned).collect())
+        );
+    }
+}
+
 /// A state of the object `web`.
 fn state(generation: i64) -> Value {
     let mut object = complete(2);
