@@ -67,12 +67,13 @@ impl Config {
                     .to_owned(),
             );
         }
+        let parts = inherited.parts(&own);
         let inherited_layers = inherited.layers.into_iter().map(|(_, layer)| layer);
         for layer in written.into_iter().chain(inherited_layers).chain(usual).chain(own) {
             figment = figment.merge(layer);
         }
 
-        let mut reader = Reader::new(figment, findings, warnings)?;
+        let mut reader = Reader::new(figment, parts, findings, warnings)?;
         let config = sections(&mut reader, inherited.jwt);
         match config {
             Some(config) if reader.findings.is_empty() => Ok(Loaded {

@@ -21,6 +21,8 @@
 //! `PILOTHOUSE__` variable, people keep their habits: bare words are commands in every room, and an own device that stays
 //! unsigned is a warning.
 
+use std::collections::BTreeMap;
+
 use figment::value::{Dict, Value};
 
 use super::environment::{not_text, words};
@@ -52,6 +54,9 @@ const JWT_TEXTS: [(&str, &str); 7] = [
 /// Login type that the predecessor asks for when nothing names one.
 const LOGIN_TYPE: &str = "com.famedly.login.token.oauth";
 
+/// Variable with the name of the Deployment.
+pub(super) const DEPLOYMENT_NAME: &str = "DEPLOYMENT_NAME";
+
 /// Name and namespace of the Deployment when nothing names them.
 const DEPLOYMENT: &str = "clawdbot";
 
@@ -60,6 +65,8 @@ const DEPLOYMENT: &str = "clawdbot";
 pub(super) struct Inheritance {
     /// One layer a variable, with its key.
     pub(super) layers: Vec<(&'static str, Layer)>,
+    /// Where each key of its one target comes from: two variables make the one row.
+    target: BTreeMap<String, Origin>,
     /// `AUTH_METHOD=jwt`.
     pub(super) jwt: bool,
     /// What is wrong with it.
@@ -95,6 +102,12 @@ pub(super) fn read(sources: &Sources) -> Inheritance {
 }
 
 impl Inheritance {
+    /// Takes the origins of keys that are not their layer's; an own variable replaces the list, and them with it.
+    pub(super) fn parts(&mut self, own: &[Layer]) -> BTreeMap<String, Origin> {
+        let target = std::mem::take(&mut self.target);
+        if own.iter().any(|layer| layer.keys.contains_key("targets")) { BTreeMap::new() } else { target }
+    }
+
     fn layer(&mut self, name: &str, key: &'static str, value: impl Into<Value>) {
         self.layers.push((key, Layer::of(Origin::Variable(name.to_owned()), key, value)));
     }
@@ -130,15 +143,17 @@ impl Inheritance {
     }
 
     fn workload(&mut self, sources: &Sources) {
-        let name = self.variable(sources, "DEPLOYMENT_NAME", "targets");
-        let namespace = self.variable(sources, "DEPLOYMENT_NAMESPACE", "targets");
-        let variable = if name.is_some() { "DEPLOYMENT_NAME" } else { "DEPLOYMENT_NAMESPACE" };
-        if name.is_none() && namespace.is_none() {
-            return;
+        let parts = [("name", DEPLOYMENT_NAME), ("namespace", "DEPLOYMENT_NAMESPACE")]
+            .map(|(key, variable)| (key, variable, self.variable(sources, variable, "targets")));
+        let Some((_, first, _)) = parts.iter().find(|(_, _, text)| text.is_some()) else { return };
+        let first = *first;
+        let mut row = Dict::new();
+        for (key, variable, text) in parts {
+            let origin = text.as_ref().map_or(Origin::Predecessor, |_| Origin::Variable(variable.to_owned()));
+            self.target.insert(format!("targets[0].{key}"), origin);
+            row.insert(key.to_owned(), Value::from(text.unwrap_or_else(|| DEPLOYMENT.to_owned())));
         }
-        let row = [("name", name), ("namespace", namespace)]
-            .map(|(key, text)| (key.to_owned(), Value::from(text.unwrap_or_else(|| DEPLOYMENT.to_owned()))));
-        self.layer(variable, "targets", vec![Value::from(Dict::from(row))]);
+        self.layer(first, "targets", vec![Value::from(row)]);
     }
 
     fn login(&mut self, sources: &Sources) {

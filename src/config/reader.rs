@@ -17,6 +17,8 @@ use super::{Secret, secret};
 pub(super) struct Reader {
     figment: Figment,
     tree: Value,
+    /// Keys whose layer has more than one origin.
+    parts: BTreeMap<String, Origin>,
     /// Faults so far.
     pub(super) findings: Vec<Finding>,
     /// What works, but should be known.
@@ -29,8 +31,13 @@ pub(super) struct Reader {
 pub(super) type Read<T> = Option<Option<T>>;
 
 impl Reader {
-    /// Begins with the faults and warnings that the layers had.
-    pub(super) fn new(figment: Figment, findings: Vec<Finding>, warnings: Vec<String>) -> Result<Self, Findings> {
+    /// Begins with the faults and warnings that the layers had, and with the origins of keys that are not their layer's.
+    pub(super) fn new(
+        figment: Figment,
+        parts: BTreeMap<String, Origin>,
+        findings: Vec<Finding>,
+        warnings: Vec<String>,
+    ) -> Result<Self, Findings> {
         let tree = figment.find_value("").map_err(|error| {
             let fault = error.kind.to_string();
             Findings(vec![Finding {
@@ -40,7 +47,7 @@ impl Reader {
                 remedy: "Report it".to_owned(),
             }])
         })?;
-        Ok(Self { figment, tree, findings, warnings, origins: BTreeMap::new() })
+        Ok(Self { figment, tree, parts, findings, warnings, origins: BTreeMap::new() })
     }
 
     /// Gives the value of a key and its origin, `targets[2].name` included.
@@ -53,7 +60,8 @@ impl Reader {
             let inner = value.as_dict()?.get(name)?;
             index.map_or(Some(inner), |index| inner.as_array()?.get(index))
         })?;
-        let origin = self.figment.get_metadata(value.tag()).map_or(Origin::Default, Origin::of);
+        let of_layer = || self.figment.get_metadata(value.tag()).map_or(Origin::Default, Origin::of);
+        let origin = self.parts.get(key).cloned().unwrap_or_else(of_layer);
         Some((value, origin))
     }
 

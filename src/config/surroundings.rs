@@ -47,17 +47,25 @@ impl Surroundings {
             claude: environment::claude(sources),
             ..Self::default()
         };
-        let inherited = predecessor::read(sources);
-        surroundings.warnings = inherited.warnings;
-        surroundings.findings = inherited.findings;
+        let mut inherited = predecessor::read(sources);
+        surroundings.warnings = std::mem::take(&mut inherited.warnings);
+        surroundings.findings = std::mem::take(&mut inherited.findings);
         if !inherited.layers.is_empty() && !environment::is_used(sources) {
             surroundings.take(&predecessor::habits().keys, "the environment of openclaw-k8s-toggle-operator");
         }
         let own = environment::layers(sources, &mut surroundings.findings);
+        let parts = inherited.parts(&own);
         let layers = environment::local_mode(sources).into_iter();
         let layers = layers.chain(inherited.layers.into_iter().map(|(_, layer)| layer)).chain(own);
         for layer in layers.collect::<Vec<_>>() {
             surroundings.take(&layer.keys, &layer.origin.to_string());
+        }
+        // Each variable of the one row, so that whoever leaves the environment behind leaves all of it.
+        for (key, origin) in parts {
+            surroundings.variables.remove("targets");
+            if let Origin::Variable(name) = origin {
+                surroundings.variables.insert(key, name);
+            }
         }
         surroundings.warnings.extend(environment::near_misses(sources));
         surroundings

@@ -1,6 +1,6 @@
 //! The environment of openclaw-k8s-toggle-operator works unchanged.
 
-use super::super::{JwtSource, Kind, Login, Secret, TrustMode, explain};
+use super::super::{JwtSource, Kind, Login, Origin, Secret, Surroundings, TrustMode, explain};
 use super::{Place, load};
 
 const LEAST: [(&str, &str); 3] =
@@ -76,6 +76,33 @@ fn echo_is_on_for_its_three_words_only() {
 fn the_namespace_alone_keeps_the_name() {
     let config = load(None, &and(&[("DEPLOYMENT_NAMESPACE", "agents")])).unwrap().config;
     assert_eq!((config.targets[0].name.as_str(), config.targets[0].namespace.as_str()), ("clawdbot", "agents"));
+}
+
+#[test]
+fn each_key_of_its_target_has_its_own_origin() {
+    let (name, namespace) = (("DEPLOYMENT_NAME", "web"), ("DEPLOYMENT_NAMESPACE", "agents"));
+    let variable = |(name, _): (&str, &str)| Origin::Variable(name.to_owned());
+    for (environment, expected) in [
+        (vec![], [Origin::Default, Origin::Default]),
+        (vec![name], [variable(name), Origin::Predecessor]),
+        (vec![namespace], [Origin::Predecessor, variable(namespace)]),
+        (vec![name, namespace], [variable(name), variable(namespace)]),
+    ] {
+        let origins = load(None, &and(&environment)).unwrap().origins;
+        let found = ["targets[0].name", "targets[0].namespace"].map(|key| origins[key].clone());
+        assert_eq!(found, expected, "for {environment:?}");
+    }
+    let faults = Place::new(None, &and(&[name, ("DEPLOYMENT_NAMESPACE", "Agents")])).faults();
+    assert!(faults.contains("targets[0].namespace (DEPLOYMENT_NAMESPACE): \"Agents\" is no name"), "{faults}");
+
+    let own = ("PILOTHOUSE__TARGETS", r#"[{ name = "db", namespace = "apps" }]"#);
+    let place = Place::new(None, &and(&[name, namespace, own]));
+    let origins = place.load().unwrap().origins;
+    assert_eq!([&origins["targets[0].name"], &origins["targets[0].namespace"]], [&variable(own), &variable(own)]);
+    assert_eq!(Surroundings::of(&place.sources).variables["targets"], own.0);
+    let taken = Surroundings::of(&Place::new(None, &and(&[name, namespace])).sources).variables;
+    let of_target: Vec<_> = taken.iter().filter(|(key, _)| key.starts_with("targets")).collect();
+    assert_eq!(of_target.iter().map(|(_, variable)| variable.as_str()).collect::<Vec<_>>(), [name.0, namespace.0]);
 }
 
 #[test]
