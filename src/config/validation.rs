@@ -7,9 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tracing_subscriber::EnvFilter;
 
+use super::finding::Origin;
 use super::reader::Reader;
 use super::{
-    Config, JwtSource, Kubernetes, KubernetesSource, Log, Login, Matrix, Policy, Target, Trust, TrustMode, keys,
+    Config, JwtSource, Kubernetes, KubernetesSource, Log, Login, Matrix, Policy, Target, Trust, TrustMode, environment,
+    keys, predecessor,
 };
 
 /// Names of commands, as rules use them.
@@ -17,6 +19,9 @@ pub const VERBS: [&str; 9] = ["help", "status", "start", "stop", "restart", "his
 
 /// Other names of commands, with the name that rules use.
 pub const ALIASES: [(&str, &str); 2] = [("on", "start"), ("off", "stop")];
+
+/// What to do about a name that cannot be a target's.
+const ANOTHER_NAME: &str = "Choose another name; object keeps the real one";
 
 /// What a rule may write for everything.
 const EVERYTHING: &str = "*";
@@ -187,15 +192,12 @@ pub(super) fn targets(reader: &mut Reader, targets: &[Target]) {
         let key = |name: &str| format!("targets[{index}].{name}");
         let spoken = target.name.to_lowercase();
         if let Some(why) = unspeakable(&spoken) {
-            reader.fault(
-                &key("name"),
-                &format!("{:?} {why}", target.name),
-                "Choose another name; object keeps the real one",
-            );
+            let remedy = another_name(reader.origin(&key("name")).as_ref(), target);
+            reader.fault(&key("name"), &format!("{:?} {why}", target.name), &remedy);
         }
         if let Some(first) = names.get(&spoken) {
             let fault = format!("{:?} is the name of targets[{first}], too", target.name);
-            reader.fault(&key("name"), &fault, "Choose another name; object keeps the real one");
+            reader.fault(&key("name"), &fault, ANOTHER_NAME);
         }
         names.entry(spoken).or_insert(index);
         for (name, value) in [("namespace", &target.namespace), ("object", &target.object)] {
@@ -217,6 +219,18 @@ pub(super) fn targets(reader: &mut Reader, targets: &[Target]) {
             reader.fault(&key("replicas"), &format!("{} is less than 0", target.replicas), "Write 0 or more");
         }
     }
+}
+
+/// Says how a target gets another name than its object. The predecessor's environment has no variable for that.
+fn another_name(origin: Option<&Origin>, target: &Target) -> String {
+    let is_inherited = matches!(origin, Some(Origin::Variable(name)) if name == predecessor::DEPLOYMENT_NAME);
+    if !is_inherited || !is_kubernetes_name(&target.name) {
+        return ANOTHER_NAME.to_owned();
+    }
+    let (variable, name, namespace) = (environment::variable("targets"), &target.name, &target.namespace);
+    format!(
+        "Set {variable}='[{{ name = \"my-{name}\", object = \"{name}\", namespace = \"{namespace}\" }}]', which counts in its place"
+    )
 }
 
 /// Says why a name could not be told from the rest of a command.

@@ -106,6 +106,25 @@ fn each_key_of_its_target_has_its_own_origin() {
 }
 
 #[test]
+fn a_deployment_whose_name_is_a_word_of_commands_gets_another_by_the_variable_that_the_fault_names() {
+    for (name, why) in
+        [("usage", "is a command"), ("all", "means every target"), ("3", "would be read as a number of replicas")]
+    {
+        let target = [("DEPLOYMENT_NAME", name), ("DEPLOYMENT_NAMESPACE", "agents")];
+        let fault = Place::new(None, &and(&target)).faults();
+        let value = format!(r#"[{{ name = "my-{name}", object = "{name}", namespace = "agents" }}]"#);
+        let expected = format!(
+            "the configuration has a fault:\n  - targets[0].name (DEPLOYMENT_NAME): {name:?} {why}. \
+             Set PILOTHOUSE__TARGETS='{value}', which counts in its place."
+        );
+        assert_eq!(fault, expected);
+        let followed = load(None, &and(&[target[0], target[1], ("PILOTHOUSE__TARGETS", &value)])).unwrap();
+        let target = &followed.config.targets[0];
+        assert_eq!((&*target.name, &*target.object, &*target.namespace), (&*format!("my-{name}"), name, "agents"));
+    }
+}
+
+#[test]
 fn people_that_it_never_matched_are_left_out_with_a_warning() {
     let environment = [LEAST[0], LEAST[1], ("ALLOWED_USERS", "alice, @bob:example.com")];
     let loaded = load(None, &environment).unwrap();
@@ -180,6 +199,13 @@ fn a_file_or_an_own_variable_ends_the_habits() {
     assert!(!with_file.bare_words_everywhere && with_file.require_signed_device);
     let with_variable = load(None, &and(&[("PILOTHOUSE__DRIFT__ENABLED", "false")])).unwrap().config.matrix;
     assert!(!with_variable.bare_words_everywhere && with_variable.require_signed_device);
+    let kept = [
+        ("PILOTHOUSE__DRIFT__ENABLED", "false"),
+        ("PILOTHOUSE__MATRIX__BARE_WORDS_EVERYWHERE", "true"),
+        ("PILOTHOUSE__MATRIX__REQUIRE_SIGNED_DEVICE", "false"),
+    ];
+    let kept = load(None, &and(&kept)).unwrap().config.matrix;
+    assert!(kept.bare_words_everywhere && !kept.require_signed_device, "what the README says for whoever keeps them");
     let with_empty = load(None, &and(&[("PILOTHOUSE__DRIFT__ENABLED", "")])).unwrap().config.matrix;
     assert!(with_empty.bare_words_everywhere, "an empty variable counts as not set");
 }
