@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Origin};
@@ -44,16 +45,39 @@ impl Sources {
             let path = self.variable(FILE_VARIABLE)?;
             Some((Path::new(path), Origin::Variable(FILE_VARIABLE.to_owned())))
         });
-        match named {
-            Some((path, _)) if path.is_file() => Ok(Some(path)),
-            Some((path, origin)) => Err(Finding {
-                key: path.display().to_string(),
-                origin: Some(origin),
-                fault: "there is no such file".to_owned(),
-                remedy: "Name an existing configuration file".to_owned(),
-            }),
-            None => Ok(self.usual.iter().map(PathBuf::as_path).find(|path| path.is_file())),
+        if let Some((path, origin)) = named {
+            return if is_there(path)? { Ok(Some(path)) } else { Err(missing(path, origin)) };
         }
+        for path in &self.usual {
+            if is_there(path)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn missing(path: &Path, origin: Origin) -> Finding {
+    Finding {
+        key: path.display().to_string(),
+        origin: Some(origin),
+        fault: "there is no such file".to_owned(),
+        remedy: "Name an existing configuration file".to_owned(),
+    }
+}
+
+/// Tells whether there is a file. One that is hidden (a folder that may not be entered) is a fault: the daemon must not run
+/// without the rules that are written there.
+fn is_there(path: &Path) -> Result<bool, Finding> {
+    match path.metadata() {
+        Ok(found) => Ok(found.is_file()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(Finding {
+            key: path.display().to_string(),
+            origin: None,
+            fault: format!("whether it is there cannot be seen: {error}"),
+            remedy: "Let the user of pilothouse enter its folder, or name another file with --config".to_owned(),
+        }),
     }
 }
 

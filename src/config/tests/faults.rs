@@ -386,3 +386,20 @@ fn a_named_file_must_exist() {
     place.sources.argument = Some("/nowhere/b.toml".into());
     assert!(place.faults().contains("/nowhere/b.toml (--config): there is no such file."), "{}", place.faults());
 }
+
+#[test]
+fn a_file_that_cannot_be_seen_is_a_fault_and_not_taken_for_none() {
+    let mut place = Place::new(Some(COMPLETE), &[]);
+    // A folder that nobody can enter, root neither: a link to itself.
+    std::os::unix::fs::symlink("closed", place.path("closed")).unwrap();
+    let hidden = place.path("closed").join("pilothouse.toml");
+    place.sources.usual.insert(0, hidden.clone());
+    let expected = "the configuration has a fault:\n  - closed/pilothouse.toml: whether it is there cannot be seen: Too many \
+                    levels of symbolic links (os error 40). Let the user of pilothouse enter its folder, or name another file \
+                    with --config.";
+    assert_eq!(place.faults(), expected);
+    place.sources.argument = Some(hidden);
+    assert_eq!(place.faults(), expected);
+    place.sources.argument = Some(place.path("pilothouse.toml"));
+    assert!(place.load().is_ok(), "what is named is not looked for elsewhere");
+}
