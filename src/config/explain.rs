@@ -64,6 +64,9 @@ pub fn reloadable_difference(old: &Config, new: &Config) -> Result<(), Vec<Strin
         if let Some(proxy) = &config.matrix.proxy {
             entries.insert("matrix.proxy".to_owned(), proxy.to_string());
         }
+        for (index, account) in config.usage.accounts.iter().enumerate() {
+            entries.insert(format!("usage.accounts[{index}].environment"), format!("{:?}", account.environment));
+        }
         entries
     };
     let (old, new) = (fixed(old), fixed(new));

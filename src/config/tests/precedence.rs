@@ -231,4 +231,9 @@ fn what_needs_a_restart_is_named_secrets_included() {
     other.matrix.proxy.clone_from(&new.matrix.proxy);
     other.matrix.login = Login::Jwt { login_type: "m.jwt".to_owned(), source };
     assert_eq!(needs(&new, &other), ["matrix.jwt.login_type", "matrix.jwt.token", "matrix.password"]);
+    let with_token = |token: &str| {
+        let account = "[[usage.accounts]]\nsource = \"command\"\ncommand = [\"usage\"]\nenvironment = { TOKEN = ";
+        load(Some(&format!("{COMPLETE}\n{account}{token:?} }}\n")), &[]).unwrap().config
+    };
+    assert_eq!(needs(&with_token("one"), &with_token("two")), ["usage.accounts[0].environment"]);
 }
