@@ -156,7 +156,7 @@ impl Default for Metrics {
             "Messages given up: the homeserver will never take them, they were a day old, or too many waited",
             dropped.clone(),
         );
-        registry.register("inbox_depth", "Messages that wait to be looked at", inbox.clone());
+        registry.register("inbox_depth", "Messages that wait to be looked at or are in work", inbox.clone());
         registry.register("outbox_depth", "Messages that wait to go out", outbox.clone());
         registry.register("sync_age_seconds", "Seconds since the last good sync", sync_age.clone());
         registry.register("ready", "1 where /readyz says yes", ready.clone());

@@ -1,4 +1,7 @@
-use crate::store::tests::{Place, arrival, at, received};
+use super::*;
+use crate::store::orders::{Done, Started};
+use crate::store::outbox::Speech;
+use crate::store::tests::{Place, arrival, at, draft, received};
 
 #[tokio::test]
 async fn an_event_arrives_once_and_the_position_with_it() {
@@ -35,4 +38,29 @@ async fn what_is_old_and_told_is_pruned_and_nothing_else() {
     received(&store, "$unseen").await;
     assert_eq!(store.prune(at(100)).await.unwrap(), 1);
     assert_eq!(store.received(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_depth_counts_what_can_be_looked_at_until_something_came_of_it() {
+    let place = Place::new();
+    let store = place.open();
+    let sealed = Arrival { waiting_for: Some("session".to_owned()), ..arrival("$sealed") };
+    store.receive(vec![sealed], None, at(0)).await.expect("written");
+    assert_eq!(store.inbox_depth().await.expect("read"), 0, "its key is missing");
+    let id = received(&store, "$a").await;
+    assert_eq!(store.inbox_depth().await.expect("read"), 1);
+    let started = Started {
+        id,
+        target: "k".to_owned(),
+        work: "0 → 1".to_owned(),
+        remember: None,
+        progress: Some(Speech::New(draft("a", "a"))),
+        superseded: vec![],
+    };
+    store.start(started, at(1)).await.expect("written");
+    assert_eq!(store.inbox_depth().await.expect("read"), 1, "it is in work");
+    store.finish(Done::silent(id, "scaled 0 → 1"), at(2)).await.expect("written");
+    let sealed = store.waiting(None).await.expect("read")[0].id;
+    store.revive(sealed, "{}".to_owned()).await.expect("written");
+    assert_eq!(store.inbox_depth().await.expect("read"), 1, "its key has come");
 }
