@@ -125,6 +125,11 @@ impl Usage {
     }
 }
 
+/// Kinds of errors of the API server. All are shown from the start: of a series that begins with its first error, Prometheus
+/// knows no increase.
+const KINDS: [&str; 9] =
+    ["not_found", "forbidden", "conflict", "quota", "timeout", "unreachable", "unauthorized", "refused", "failed"];
+
 /// Every metric of Pilothouse; clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -142,13 +147,17 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("pilothouse");
-        let (commands, cluster_errors) = (Family::default(), Family::default());
+        let commands = Family::default();
+        let cluster_errors = Family::<Failed, Counter>::default();
+        for kind in KINDS {
+            drop(cluster_errors.get_or_create(&Failed { kind: kind.to_owned() }));
+        }
         let (dropped, inbox, outbox) = (Counter::default(), Gauge::default(), Gauge::default());
         let (sync_age, ready) = (Gauge::default(), Gauge::default());
         registry.register("commands", "Commands by verb and outcome", commands.clone());
         registry.register(
             "cluster_errors",
-            "Answers of the API server that were errors, by kind",
+            "Errors of the API server that a command met, status included, by kind",
             cluster_errors.clone(),
         );
         registry.register(
@@ -178,7 +187,7 @@ impl Metrics {
         self.commands.get_or_create(&Commanded { verb: verb.to_owned(), outcome: outcome.to_owned() }).inc();
     }
 
-    /// Counts an error of the API server.
+    /// Counts an error of the API server that a command met.
     pub fn cluster_error(&self, error: &ClusterError) {
         let kind = match error {
             ClusterError::NotFound(_) => "not_found",
@@ -315,6 +324,15 @@ mod tests {
         metrics.usage_forgotten("work/weekly_all");
         assert!(!metrics.text().contains("work/weekly_all"), "{}", metrics.text());
         assert!(text.contains("pilothouse_build_info{version="), "{text}");
+        let row = include_str!("../README.md").lines().find(|line| line.starts_with("| `pilothouse_cluster_errors"));
+        let kinds: Vec<&str> = row.unwrap_or_default().split('`').skip(3).step_by(2).collect();
+        assert_eq!(kinds, KINDS, "the README names them all");
+        for kind in KINDS.iter().filter(|kind| **kind != "timeout") {
+            assert!(
+                text.contains(&format!("pilothouse_cluster_errors_total{{kind=\"{kind}\"}} 0\n")),
+                "{kind}: {text}"
+            );
+        }
     }
 
     /// The names in the text of the metrics, each with its labels: `name{label,label}`.
@@ -333,7 +351,6 @@ mod tests {
         let metrics = Metrics::default();
         // A family without a value is not shown.
         metrics.command("any", "done");
-        metrics.cluster_error(&ClusterError::Timeout);
         metrics.usage("bucket", 1.0, Some(1), Some(0.5));
         metrics.usage_polled("account", "source", "good");
         metrics.usage_blocked("account", "source", None);
