@@ -268,6 +268,30 @@ async fn every_folder_is_taken_by_the_api_server_and_its_pod_by_the_restricted_s
     }
 }
 
+/// What no API server asks for, but one process a store and its probes need. (What the Pod Security Standard asks for is held
+/// above.)
+#[test]
+fn one_process_on_a_read_only_root_is_probed_and_bounded() {
+    for folder in FOLDERS {
+        let manifests = Manifests::render(folder);
+        let spec = &manifests.only("Deployment")["spec"];
+        assert_eq!((&spec["replicas"], &spec["strategy"]), (&json!(1), &json!({"type": "Recreate"})), "{folder}");
+        let modes = &manifests.only("PersistentVolumeClaim")["spec"]["accessModes"];
+        assert_eq!(*modes, json!(["ReadWriteOncePod"]), "{folder}");
+        let container = &spec["template"]["spec"]["containers"][0];
+        for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+            let asked = &container[probe]["httpGet"];
+            assert_eq!(*asked, json!({"path": path, "port": "admin"}), "{folder}: {probe}");
+        }
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "{folder}");
+        for bound in ["requests", "limits"] {
+            for what in ["cpu", "memory"] {
+                assert!(container["resources"][bound][what].is_string(), "{folder}: {bound} of {what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_tag_of_the_manifests_is_the_version_of_the_crate() {
     for folder in FOLDERS {
@@ -363,6 +387,10 @@ fn every_alert_says_what_to_do_and_asks_for_metrics_that_exist() {
             assert!(alert["annotations"][key].is_string(), "{} has no {key}", alert["alert"]);
         }
         let expression = alert["expr"].as_str().expect("an expression");
+        // Kustomize moves an install into another namespace, but not what an expression or a runbook names.
+        let text = alert.to_string();
+        assert!(!expression.contains("namespace="), "{expression} holds in one namespace alone");
+        assert!(!text.contains("-n pilothouse"), "{} looks into one namespace alone", alert["alert"]);
         let metrics: Vec<&str> = expression
             .split(|c: char| !c.is_ascii_lowercase() && c != '_')
             .filter(|word| word.starts_with("pilothouse_"))
@@ -376,7 +404,3 @@ fn every_alert_says_what_to_do_and_asks_for_metrics_that_exist() {
     }
     assert!(count >= 5, "{count} alerts");
 }
-        // Kustomize moves an install into another namespace, but not what an expression or a runbook names.
-        let text = alert.to_string();
-        assert!(!expression.contains("namespace="), "{expression} holds in one namespace alone");
-        assert!(!text.contains("-n pilothouse"), "{} looks into one namespace alone", alert["alert"]);
