@@ -193,7 +193,7 @@ impl Operator {
 
 #[cfg(test)]
 mod tests {
-    use super::super::work::samples::order;
+    use super::super::samples::order;
     use super::*;
     use crate::cluster::ClusterError;
 
