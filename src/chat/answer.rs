@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use matrix_sdk::encryption::BundleImportError;
+use matrix_sdk::encryption::identities::ManualVerifyError;
+use matrix_sdk::encryption::secret_storage::{ImportError, SecretStorageError};
 use matrix_sdk::ruma::api::error::{ErrorKind, RetryAfter};
 use matrix_sdk::{Client, HttpError, RefreshTokenError, SessionChange};
 use tokio::sync::broadcast;
@@ -33,6 +36,8 @@ impl Answer {
                 passing => passing,
             },
             HttpError::RefreshToken(_) => Self::LoggedOut(Ended::SoftLogout),
+            // It asks for the password, or for a better one.
+            error if error.as_uiaa_response().is_some() => Self::Refused,
             error => match error.as_client_api_error() {
                 Some(said) => Self::to(said.status_code.as_u16(), said.error_kind()),
                 None => Self::Passing,
@@ -59,9 +64,22 @@ impl Answer {
 
 /// The request that failed with an error, where one did.
 pub(crate) fn of(error: &anyhow::Error) -> Option<&HttpError> {
-    error.chain().find_map(|cause| match cause.downcast_ref::<matrix_sdk::Error>() {
-        Some(matrix_sdk::Error::Http(error)) => Some(&**error),
-        _ => cause.downcast_ref::<HttpError>(),
+    // The SDK's errors show through to what they hold and leave it out of the chain.
+    error.chain().find_map(|cause| {
+        let sdk = match cause.downcast_ref::<SecretStorageError>() {
+            Some(
+                SecretStorageError::Sdk(error) | SecretStorageError::ImportError { error: ImportError::Sdk(error), .. },
+            ) => Some(error),
+            _ => match cause.downcast_ref::<BundleImportError>() {
+                Some(BundleImportError::DeviceKeys(error)) => Some(error),
+                _ => cause.downcast_ref::<matrix_sdk::Error>(),
+            },
+        };
+        match (sdk, cause.downcast_ref::<ManualVerifyError>()) {
+            (Some(matrix_sdk::Error::Http(error)), _) => Some(&**error),
+            (None, Some(ManualVerifyError::Http(error))) => Some(error),
+            _ => cause.downcast_ref::<HttpError>(),
+        }
     })
 }
 
@@ -74,9 +92,14 @@ pub(crate) fn in_words(error: &anyhow::Error) -> String {
     }
 }
 
+/// What became of the request that failed with an error, where one did.
+pub(crate) fn to(error: &anyhow::Error) -> Option<Answer> {
+    of(error).map(Answer::of)
+}
+
 /// Whether an error means that the login is over: no room's own fault.
 pub(crate) fn is_logout(error: &anyhow::Error) -> bool {
-    of(error).is_some_and(|error| matches!(Answer::of(error), Answer::LoggedOut(_)))
+    matches!(to(error), Some(Answer::LoggedOut(_)))
 }
 
 /// The homeserver's last word on the login itself, which the SDK tells beside its errors.

@@ -4,6 +4,8 @@
 //! in secret storage, which the recovery key opens. No key backup is made: a bot needs no history, and keys out of a
 //! backup prove no sender.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD_NO_PAD};
@@ -19,6 +21,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::advice::Advice;
+use super::answer::{self, Answer};
 use super::outside::served;
 use super::session::{Folder, OpenError};
 use crate::config::{self, Login, Secret};
@@ -34,29 +37,35 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// off left in the store is not published yet.
 ///
 /// Gives what the operator of the machine should do about the recovery key.
+///
+/// # Errors
+/// [`Unsigned::Unanswered`] as long as the homeserver leaves open whether it is signed: ask again later.
 pub(super) async fn sign_own_device(
     client: &Client,
     matrix: &config::Matrix,
     folder: &Folder,
-) -> Result<Option<Advice>, OpenError> {
+) -> Result<Option<Advice>, Unsigned> {
     let Some(own) = client.user_id().map(ToOwned::to_owned) else {
-        return Err(OpenError::Other { why: "there is no login".to_owned() });
+        return Err(Unsigned::Certain(OpenError::Other { why: "there is no login".to_owned() }));
     };
     let device = client.device_id().map(ToString::to_string).unwrap_or_default();
-    let unsigned = |error: anyhow::Error| OpenError::Unsigned { device: device.clone(), why: format!("{error:#}") };
+    let unsigned =
+        |error: anyhow::Error| Unsigned::because(error, |why| OpenError::Unsigned { device: device.clone(), why });
+    // Who will not say which keys it serves has not said that the device is unsigned.
+    let unsaid = |error: anyhow::Error| Unsigned::because(error, |why| OpenError::Other { why });
 
-    let published = published(client, &own, &device).await.map_err(unsigned)?;
+    let published = published(client, &own, &device).await.map_err(unsaid)?;
     if published.master.is_none() {
         // Where an earlier try was cut off, it is the identity of that try that goes out.
         bootstrap(client, matrix).await.map_err(unsigned)?;
         info!("published the account's cross-signing identity");
     } else if !published.signed {
         sign(client, matrix, folder, &own).await.map_err(|failed| match failed {
-            Failed::Key(error) => error,
+            Failed::Key(error) => Unsigned::Certain(error),
             Failed::Other(error) => unsigned(error),
         })?;
     }
-    if !published.signed && !self::published(client, &own, &device).await.map_err(unsigned)?.signed {
+    if !published.signed && !self::published(client, &own, &device).await.map_err(unsaid)?.signed {
         return Err(unsigned(anyhow::anyhow!("the homeserver does not serve its signature")));
     }
     if !is_signed(client).await.map_err(unsigned)? {
@@ -68,6 +77,26 @@ pub(super) async fn sign_own_device(
     // The device is signed: what fails from here on is no reason not to start.
     let kept = keep_recoverable(client, matrix.recovery_key.as_ref(), folder).await;
     Ok(kept.unwrap_or_else(|error| Some(Advice::NotKept { why: format!("{error:#}") })))
+}
+
+/// Why the own device is not signed.
+pub(super) enum Unsigned {
+    /// The homeserver gave no answer that settles it; it asked to wait so long, where it did.
+    Unanswered(anyhow::Error, Option<Duration>),
+    /// That was settled.
+    Certain(OpenError),
+}
+
+impl Unsigned {
+    /// `certain` makes the error of a homeserver that has answered.
+    fn because(error: anyhow::Error, certain: impl FnOnce(String) -> OpenError) -> Self {
+        match answer::to(&error) {
+            None | Some(Answer::Refused) => Self::Certain(certain(format!("{error:#}"))),
+            Some(Answer::Limited(wait)) => Self::Unanswered(error, wait),
+            // The end of a login is seen, and mended where that can be, when it is connected again.
+            Some(Answer::Passing | Answer::LoggedOut(_)) => Self::Unanswered(error, None),
+        }
+    }
 }
 
 /// What everybody else sees of the own account.

@@ -26,12 +26,16 @@ pub(super) use self::tokens::Saved;
 use self::wire::LoggedIn;
 pub(super) use self::wire::{Patience, Wire, WireError, patiently};
 use super::advice::Advice;
-use super::recovery;
+use super::recovery::{self, Unsigned};
 use crate::config::{self, Login, TrustMode};
 use crate::retry::Backoff;
 
 /// How often signing the own device is tried, with a homeserver that answers.
 const SIGNING_TRIES: u32 = 4;
+/// Pauses between tries of it grow from here …
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// … to here, with one that does not.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// An open login: the one owner of the store folder.
 #[derive(Debug)]
@@ -74,25 +78,10 @@ impl Session {
         let mut session =
             Self { matrix, trust, folder, wire, saved: Arc::new(Mutex::new(saved)), strategy, _lock: lock };
 
-        let mut client = session.connect().await?;
-        let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
-        let mut tries = 1;
-        let signed = loop {
-            match recovery::sign_own_device(&client, &session.matrix, &session.folder).await {
-                // Perhaps an outage, a limit, or the end of the login: connecting again waits, or renews it.
-                Err(why @ OpenError::Unsigned { .. }) if tries < SIGNING_TRIES => {
-                    tries += 1;
-                    warn!(%why, "the own device could not be signed, trying again");
-                    close(&client).await;
-                    tokio::time::sleep(pauses.next()).await;
-                    client = session.connect().await?;
-                }
-                end => break end,
-            }
-        };
+        let (mut client, signed) = session.sign().await?;
         let (signed, advice) = match signed {
             Ok(advice) => (true, advice.into_iter().collect()),
-            Err(why) if session.matrix.require_signed_device => {
+            Err(why) if session.matrix.require_signed_device || matches!(why, OpenError::Other { .. }) => {
                 close(&client).await;
                 return Err(why);
             }
@@ -108,6 +97,31 @@ impl Session {
             client = session.connect().await?;
         }
         Ok(Opened { session, client, advice })
+    }
+
+    /// Connects and has the own device signed. A homeserver that does not answer that is waited for like one that is away.
+    async fn sign(&self) -> Result<(Client, Result<Option<Advice>, OpenError>), OpenError> {
+        let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut tries = 1;
+        loop {
+            let client = self.connect().await?;
+            let pause = match recovery::sign_own_device(&client, &self.matrix, &self.folder).await {
+                Ok(advice) => return Ok((client, Ok(advice))),
+                Err(Unsigned::Unanswered(error, asked)) => {
+                    let pause = asked.map_or_else(|| pauses.next(), |wait| wait.max(FIRST_PAUSE));
+                    warn!(?pause, "whether the own device is signed is not known yet, trying again: {error:#}");
+                    pause
+                }
+                Err(Unsigned::Certain(why @ OpenError::Unsigned { .. })) if tries < SIGNING_TRIES => {
+                    tries += 1;
+                    warn!(%why, "the own device could not be signed, trying again");
+                    pauses.next()
+                }
+                Err(Unsigned::Certain(why)) => return Ok((client, Err(why))),
+            };
+            close(&client).await;
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Logs in again with the same device, after a soft logout. The old client must be closed.

@@ -1,5 +1,6 @@
 //! The own device signed, and the identity recoverable, over starts that are cut off and keys that do not fit.
 
+use http::Method;
 use pilothouse::chat::{Advice, OpenError};
 use pilothouse::config::Secret;
 use serde_json::json;
@@ -18,14 +19,58 @@ async fn a_first_start_that_is_cut_off_before_the_identity_is_out_is_finished_by
     bot.matrix.homeserver = proxy.url();
 
     proxy.fail("/keys/device_signing/upload", Answer::page(502));
-    let error = bot.open_once().await.expect_err("nobody can see the identity");
-    assert!(matches!(error, OpenError::Unsigned { .. }), "{error}");
+    killed(&bot, &proxy, "/keys/device_signing/upload").await;
     assert_eq!(keys(&synapse, &account).await["master_keys"], json!({}));
 
     proxy.mend();
     bot.open_once().await.expect("the next start publishes it");
     assert!(is_signed(&synapse, &account, &bot).await);
     assert!(bot.file("recovery.key").exists());
+}
+
+/// More tries than a device gets that cannot be signed.
+const TRIES: usize = 5;
+
+/// A start that is killed while the homeserver goes on failing what has this in its path: until then it waits.
+async fn killed(bot: &Bot, proxy: &Proxy, failing: &str) {
+    let before = proxy.count(&Method::POST, failing);
+    let waits = eventually("it tries again and again", async || {
+        (proxy.count(&Method::POST, failing) >= before + TRIES).then_some(())
+    });
+    tokio::select! {
+        end = bot.open_once() => panic!("it did not wait: {end:?}"),
+        () = waits => {}
+    }
+}
+
+#[tokio::test]
+async fn a_homeserver_that_half_works_is_waited_for_and_makes_no_signed_device_unsigned() {
+    let synapse = synapse().await;
+    let account = synapse.register("bot").await;
+    let proxy = Proxy::before(&synapse).await;
+    let mut bot = Bot::new(&synapse, &account);
+    bot.matrix.homeserver = proxy.url();
+    bot.open_once().await.expect("it opens");
+
+    // Where an unsigned device may start, too: it would send to devices that nobody has signed.
+    bot.matrix.require_signed_device = false;
+    let limited = json!({"errcode": "M_LIMIT_EXCEEDED", "error": "slowly", "retry_after_ms": 1500});
+    for answer in [Answer::page(502), Answer::json(500, &json!({"errcode": "M_UNKNOWN"})), Answer::json(429, &limited)]
+    {
+        proxy.fail("/keys/query", answer);
+        killed(&bot, &proxy, "/keys/query").await;
+        proxy.mend();
+    }
+    proxy.fail("/keys/query", Answer::page(502));
+    let before = proxy.count(&Method::POST, "/keys/query");
+    let mend = async {
+        eventually("it waits", async || (proxy.count(&Method::POST, "/keys/query") >= before + TRIES).then_some(()))
+            .await;
+        proxy.mend();
+    };
+    let (advice, ()) = tokio::join!(bot.open_once(), mend);
+    let advice = advice.expect("it opens when it is answered");
+    assert!(advice.iter().all(|advice| !advice.contains("unsigned")), "{advice:?}");
 }
 
 #[tokio::test]
@@ -48,11 +93,16 @@ async fn a_signature_that_is_not_published_is_made_again_without_any_recovery_ke
         body
     });
     proxy.fail("/keys/signatures/upload", Answer::page(502));
-    let error = bot.open_once().await.expect_err("the device is unsigned for everybody else");
-    assert!(matches!(error, OpenError::Unsigned { .. }), "{error}");
+    killed(&bot, &proxy, "/keys/signatures/upload").await;
     assert!(keys(&synapse, &account).await["master_keys"][&account.user_id].is_object());
     assert!(!is_signed(&synapse, &account, &bot).await);
     assert!(!bot.file("recovery.key").exists());
+
+    // A homeserver that takes the signature and does not serve it has answered.
+    proxy.mend();
+    proxy.fail("/keys/signatures/upload", Answer::json(200, &json!({"failures": {}})));
+    let error = bot.open_once().await.expect_err("the device is unsigned for everybody else");
+    assert!(matches!(error, OpenError::Unsigned { .. }), "{error}");
 
     proxy.mend();
     bot.open_once().await.expect("the private keys are in the store");
