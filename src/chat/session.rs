@@ -178,7 +178,7 @@ impl Session {
             warn!(?pause, "the last logins did not last: waiting before the next");
             tokio::time::sleep(pause).await;
         }
-        let Some(login) = login(&self.matrix, &self.wire, Some(&saved.device_id), Patience::Endless).await? else {
+        let Some(login) = login(&self.matrix, &self.wire, &saved.device_id, Patience::Endless).await? else {
             return Err(OpenError::TokenExpired { device: saved.device_id });
         };
         let LoggedIn { user_id, access_token, refresh_token, .. } = login;
@@ -234,10 +234,11 @@ pub(super) fn kept(matrix: &config::Matrix, folder: &Folder) -> Result<Option<Sa
 /// Where the homeserver does not take it, or it is not what the configuration says.
 pub(super) async fn first_login(matrix: &config::Matrix, wire: &Wire, patience: Patience) -> Result<Saved, OpenError> {
     let Login::Token { access_token, device_id } = &matrix.login else {
-        let LoggedIn { user_id, device_id, access_token, refresh_token } =
-            login(matrix, wire, None, patience)
-                .await?
-                .ok_or_else(|| OpenError::Other { why: "no credentials".to_owned() })?;
+        // Named before it is asked for: where the answer is lost, the next try gets the same device and not one more.
+        let device = new_device();
+        let LoggedIn { user_id, device_id, access_token, refresh_token } = login(matrix, wire, &device, patience)
+            .await?
+            .ok_or_else(|| OpenError::Other { why: "no credentials".to_owned() })?;
         info!(user_id, device_id, "logged in as a new device");
         let mut logins = Logins::default();
         logins.note(now());
@@ -278,7 +279,7 @@ pub(super) async fn first_login(matrix: &config::Matrix, wire: &Wire, patience: 
 async fn login(
     matrix: &config::Matrix,
     wire: &Wire,
-    device: Option<&str>,
+    device: &str,
     patience: Patience,
 ) -> Result<Option<LoggedIn>, OpenError> {
     // Fresh ones for each try: a JSON Web Token may not live as long as an outage or a limit.
@@ -299,6 +300,11 @@ async fn login(
         return Err(OpenError::OtherAccount { expected: matrix.user.clone(), found: login.user_id });
     }
     Ok(Some(login))
+}
+
+/// A device id that nobody has, of ten capitals as homeservers make them.
+fn new_device() -> String {
+    rand::random::<[u8; 10]>().iter().map(|byte| char::from(b'A' + byte % 26)).collect()
 }
 
 fn other(error: &WireError) -> OpenError {

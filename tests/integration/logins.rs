@@ -1,11 +1,15 @@
 //! Logins that end: each end told from an outage, and never one login after the other.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http::Method;
 use pilothouse::chat::OpenError;
 use pilothouse::config::{JwtSource, Login, Secret};
 use serde_json::json;
 
 use crate::support::bot::{Bot, DEADLINE, eventually};
+use crate::support::front::{Front, Way};
 use crate::support::proxy::{Answer, Proxy};
 use crate::support::synapse::{Synapse, synapse};
 
@@ -30,6 +34,28 @@ async fn a_deleted_device_costs_no_login_however_often_it_is_started() {
         assert!(matches!(error, OpenError::HardLogout { .. }), "{error}");
     }
     assert_eq!(proxy.count(&Method::POST, "/login"), 1);
+}
+
+#[tokio::test]
+async fn a_first_login_whose_answer_is_lost_makes_no_second_device() {
+    let synapse = synapse().await;
+    let account = synapse.register("bot").await;
+    let lost = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&lost);
+    let front = Front::deciding(&synapse, move |asked| {
+        let is_lost = asked.path.ends_with("/login") && count.fetch_add(1, Ordering::SeqCst) < 2;
+        if is_lost { Way::Lost } else { Way::On }
+    })
+    .await;
+    let mut bot = Bot::new(&synapse, &account);
+    bot.matrix.homeserver = front.url().parse().expect("a URL");
+    bot.open_once().await.expect("the third answer comes");
+    let login = synapse.login(&account).await;
+    let devices = synapse.call(&login.access_token, Method::GET, "/_matrix/client/v3/devices", None).await;
+    let devices = devices["devices"].as_array().expect("devices").iter();
+    let mut devices: Vec<_> = devices.map(|device| device["device_id"].as_str().expect("an id").to_owned()).collect();
+    devices.retain(|device| *device != login.device_id);
+    assert_eq!(devices, [bot.device()]);
 }
 
 #[tokio::test]

@@ -166,14 +166,13 @@ impl Wire {
         WireError::Unreachable(format!("{through}{}", no_answer(error)))
     }
 
-    /// `POST /login` with these credentials; the same device, where one is given.
-    pub(crate) async fn login(&self, credentials: &Value, device: Option<&str>) -> Result<LoggedIn, WireError> {
+    /// `POST /login` with these credentials, as this device; the homeserver makes it where it does not know it.
+    pub(crate) async fn login(&self, credentials: &Value, device: &str) -> Result<LoggedIn, WireError> {
         let mut body = credentials.clone();
         body["refresh_token"] = json!(true);
-        match device {
-            Some(device) => body["device_id"] = json!(device),
-            None => body["initial_device_display_name"] = json!("Pilothouse"),
-        }
+        body["device_id"] = json!(device);
+        // Of no account for one that it knows.
+        body["initial_device_display_name"] = json!("Pilothouse");
         self.ask(self.http.post(self.url("login")).json(&body)).await
     }
 
