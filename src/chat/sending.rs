@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 
 use self::pace::Pace;
 use self::verdict::Verdict;
+use super::trust::violation;
 use super::{Context, Image, Outgoing};
 use crate::store::outbox::{Fixed, Parcel};
 use crate::store::{Store, StoreError};
@@ -183,24 +184,30 @@ async fn send(context: &Context, parcel: &Parcel, fixed: &Fixed) -> Verdict {
         },
         _ => words::content(&outgoing, edited),
     };
-    let verdict = put(&room, event, &fixed.txn).await;
+    let verdict = put(context, &room, event, &fixed.txn).await;
     // A thread that the homeserver does not take (its root may stand in one itself): the words count for more. What was
     // refused has made no event, so the transaction id is still free.
     match verdict {
         Verdict::Never(why) if outgoing.thread.take().is_some() => {
             warn!(room = parcel.room, why, "refused in its thread; it goes out as a plain reply");
-            put(&room, words::content(&outgoing, edited), &fixed.txn).await
+            put(context, &room, words::content(&outgoing, edited), &fixed.txn).await
         }
         verdict => verdict,
     }
 }
 
-async fn put(room: &Room, event: RoomMessageEventContent, txn: &str) -> Verdict {
-    let sent = room
-        .send(event)
-        .with_transaction_id(OwnedTransactionId::from(txn))
-        .with_request_config(RequestConfig::new().disable_retry().timeout(REQUEST_TIMEOUT))
-        .await;
+async fn put(context: &Context, room: &Room, event: RoomMessageEventContent, txn: &str) -> Verdict {
+    let try_once = || {
+        room.send(event.clone())
+            .with_transaction_id(OwnedTransactionId::from(txn))
+            .with_request_config(RequestConfig::new().disable_retry().timeout(REQUEST_TIMEOUT))
+    };
+    let mut sent = try_once().await;
+    if let Err(error) = &sent
+        && violation::settle(context, error).await
+    {
+        sent = try_once().await;
+    }
     match sent {
         Ok(sent) => Verdict::Sent(sent.response.event_id.to_string()),
         Err(error) => verdict::judge(&error),

@@ -3,6 +3,7 @@
 
 pub(crate) mod replay;
 pub(crate) mod standing;
+pub(crate) mod violation;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
@@ -127,6 +128,12 @@ impl Trust {
             }
             (None, None) => None,
         };
+        if let (Some(identity), Some(pin)) = (&mut evidence.identity, &evidence.pin)
+            && !pin.deliberate
+            && !identity.violation
+        {
+            identity.violation = violation::is_noted(&self.context.store, sender.as_str(), &identity.master).await?;
+        }
         if let Some(device) = device?.filter(|device| !device.is_deleted())
             && let (Some(ed25519), Some(curve25519)) = (device.ed25519_key(), device.curve25519_key())
         {
@@ -195,6 +202,9 @@ impl Trust {
             }
             From::Local => encryption.get_user_identity(user).await?,
         };
+        if let Some(identity) = &identity {
+            violation::withdraw(&self.context.store, identity).await?;
+        }
         let master = identity.as_ref().and_then(self::identity).map(|identity| identity.master);
         let devices: Vec<SeenDevice> = encryption
             .get_user_devices(user)

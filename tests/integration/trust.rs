@@ -1,11 +1,14 @@
 //! Whose word counts: real devices and identities, and what a homeserver or a thief could do with them.
 
+use matrix_sdk::Client;
+use matrix_sdk::config::SyncSettings;
+use matrix_sdk::ruma::UserId;
 use pilothouse::chat::{Standing, Why};
 use pilothouse::config::TrustMode;
 
 use crate::support::bot::{DEADLINE, eventually, now};
 use crate::support::person::{Person, RoomEvent, Sent};
-use crate::support::unique;
+use crate::support::{http, unique};
 use crate::sync::Scene;
 
 impl Scene {
@@ -36,6 +39,20 @@ impl Scene {
             keys.devices.iter().any(|seen| seen.device == device.device_id && seen.signed).then_some(())
         })
         .await;
+    }
+
+    /// Lets the bot's account verify Anna, in another client.
+    async fn verify_anna(&self) {
+        let client = Client::builder().homeserver_url(self.synapse.url()).http_client(http()).build().await;
+        let client = client.expect("a client");
+        let login = client.matrix_auth().login_username(&self.account.localpart, &self.account.password);
+        login.send().await.expect("it logs in");
+        client.sync_once(SyncSettings::default()).await.expect("it syncs");
+        let key = std::fs::read_to_string(self.bot.file("recovery.key")).expect("a key");
+        client.encryption().recovery().recover(key.trim()).await.expect("it recovers");
+        let anna = UserId::parse(&self.anna.user_id).expect("a user id");
+        let identity = client.encryption().request_user_identity(&anna).await.expect("it is answered");
+        identity.expect("an identity").verify().await.expect("it is signed");
     }
 
     /// Anna at another client, in the room already.
@@ -93,6 +110,44 @@ async fn a_reset_identity_counts_when_somebody_accepts_it() {
     running.stop().await;
 }
 
+#[tokio::test]
+async fn a_verified_person_who_resets_their_identity_makes_it_mute_for_nobody() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    assert_eq!(scene.standing(&scene.anna.send(&room, "status").await).await, Standing::Proven);
+    scene.verify_anna().await;
+    running.stop().await;
+    // The keys of whoever speaks first after a start are asked for.
+    let running = scene.start().await;
+    assert_eq!(scene.standing(&scene.anna.send(&room, "status").await).await, Standing::Proven);
+
+    let fingerprint = scene.anna.new_identity().await;
+    scene.anna.rotate(&room).await;
+    let changed = || Why::IdentityChanged { fingerprint: fingerprint.clone() };
+    eventually("the new identity is seen", async || {
+        let keys = scene.store.keys(&scene.anna.user_id).await.expect("the store answers");
+        (keys.master.as_ref() == Some(&fingerprint)).then_some(())
+    })
+    .await;
+    assert_eq!(scene.objection(&scene.anna.send(&room, "start").await).await, changed());
+    let reads = async |text: &str| {
+        scene.bot.say(&scene.store, &room, text, None).await;
+        scene.anna.expect(DEADLINE, |event| event.room == room && event.body() == text).await;
+    };
+    reads("refused").await;
+    running.stop().await;
+
+    // Met anew, by a database that has lost its pins: what was verified was another identity all the same.
+    scene.sql("DELETE FROM pin; DELETE FROM identity_seen; DELETE FROM device_seen");
+    let running = scene.start().await;
+    assert_eq!(scene.objection(&scene.anna.send(&room, "start").await).await, changed());
+    reads("refused again").await;
+    scene.store.repin(&scene.anna.user_id, None, &fingerprint, "@owner:test", now()).await.expect("the store answers");
+    assert_eq!(scene.standing(&scene.anna.send(&room, "start").await).await, Standing::Proven);
+    reads("done").await;
+    running.stop().await;
+}
 #[tokio::test]
 async fn a_configured_pin_comes_before_first_contact() {
     let mut scene = Scene::new().await;

@@ -1,0 +1,66 @@
+//! People whom the bot's account had verified and whose identity is another one now.
+//!
+//! The SDK then sends nothing to any room that they are in until its user has decided. Here the own pin decides whose
+//! commands count, and what is said is for everybody in the room: the verification is withdrawn as soon as that is seen. It
+//! is noted first, because afterwards nothing tells such a person from one who was never verified.
+
+use matrix_sdk::Error;
+use matrix_sdk::encryption::identities::UserIdentity;
+use matrix_sdk::ruma::OwnedUserId;
+use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
+use tracing::warn;
+
+use crate::chat::Context;
+use crate::store::{Store, StoreError};
+
+/// Withdraws the verifications because of which the SDK refuses to send; says whether it may send now.
+pub(crate) async fn settle(context: &Context, error: &Error) -> bool {
+    let users = changed(error);
+    let withdrawn = async {
+        for user in users {
+            if let Some(identity) = context.client.encryption().get_user_identity(user).await? {
+                withdraw(&context.store, &identity).await?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    match withdrawn.await {
+        Ok(()) => !users.is_empty(),
+        Err(error) => {
+            warn!("an old verification stands in the way of sending and could not be withdrawn: {error:#}");
+            false
+        }
+    }
+}
+
+/// Withdraws the verification of an identity that is not the verified one any more.
+pub(super) async fn withdraw(store: &Store, identity: &UserIdentity) -> anyhow::Result<()> {
+    let master = identity.master_key().get_first_key().filter(|_| identity.has_verification_violation());
+    let Some(master) = master.map(|key| key.to_base64()) else { return Ok(()) };
+    let user = identity.user_id();
+    store.set_cursor(&cursor(user.as_str()), &master).await?;
+    identity.withdraw_verification().await?;
+    warn!(%user, now = master, "this account had verified another identity of theirs: that is withdrawn, or nobody in a room \
+        with them could be told anything");
+    Ok(())
+}
+
+/// Whether this master key came in the place of one that the bot's account had verified.
+pub(super) async fn is_noted(store: &Store, user: &str, master: &str) -> Result<bool, StoreError> {
+    Ok(store.cursor(&cursor(user)).await?.is_some_and(|noted| noted == master))
+}
+
+fn cursor(user: &str) -> String {
+    format!("violation/{user}")
+}
+
+fn changed(error: &Error) -> &[OwnedUserId] {
+    if let Error::OlmError(error) = error
+        && let OlmError::SessionRecipientCollectionError(SessionRecipientCollectionError::VerifiedUserChangedIdentity(
+            users,
+        )) = error.as_ref()
+    {
+        return users;
+    }
+    &[]
+}
