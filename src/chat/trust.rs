@@ -5,7 +5,7 @@ pub(crate) mod replay;
 pub(crate) mod standing;
 pub(crate) mod violation;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use self::standing::{Cipher, Device, Evidence, Identity, Link, PinnedKey, judge}
 use super::{Context, Standing};
 use crate::config::TrustMode;
 use crate::retry::Backoff;
-use crate::store::pins::{By, Keys, SeenDevice};
+use crate::store::pins::{By, Keys, Pin, SeenDevice};
 
 /// How often the Matrix store is looked at besides: it does not say when a device is gone.
 const LOOK: Duration = Duration::from_mins(5);
@@ -54,11 +54,19 @@ pub(crate) struct Trust {
     asked: Mutex<HashSet<String>>,
     /// People about whom the homeserver gave no answer, and when.
     failed: Mutex<HashMap<OwnedUserId, Instant>>,
+    /// Held by who compares what is served with what was noted.
+    observing: tokio::sync::Mutex<()>,
 }
 
 impl Trust {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context, fresh: Mutex::default(), asked: Mutex::default(), failed: Mutex::default() }
+        Self {
+            context,
+            fresh: Mutex::default(),
+            asked: Mutex::default(),
+            failed: Mutex::default(),
+            observing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Says whether a message is its sender's word.
@@ -220,7 +228,18 @@ impl Trust {
             })
             .collect();
         let store = &self.context.store;
+        // One at a time: what another observation has noted of somebody new is not what was known before.
+        let _turn = self.observing.lock().await;
         let before = store.keys(user.as_str()).await?;
+        let mut pinned = BTreeMap::new();
+        if self.context.trust.mode == TrustMode::Devices {
+            // Before anything is noted: after a kill in between they would be met already.
+            let counting = counting(&before, master.as_deref(), &devices);
+            if !counting.is_empty() {
+                store.pin_first_devices(user.as_str(), counting, now()).await?;
+            }
+            pinned = store.keys(user.as_str()).await?.device_pins;
+        }
         store.observe_keys(user.as_str(), master.clone(), devices.clone(), now()).await?;
         match (self.configured(user), &master) {
             (Some(pin), _) if before.pin.as_ref().is_none_or(|before| before.key != pin) => {
@@ -231,16 +250,21 @@ impl Trust {
             }
             _ => {}
         }
-        if self.context.trust.mode == TrustMode::Devices {
-            store.pin_first_devices(user.as_str(), devices.clone(), now()).await?;
-        }
         let first =
             from == From::Server && self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned());
-        self.tell(user, &before, master.as_deref(), &devices, first);
+        self.tell(user, &before, master.as_deref(), &devices, &pinned, first);
         Ok(())
     }
 
-    fn tell(&self, user: &UserId, before: &Keys, master: Option<&str>, devices: &[SeenDevice], first: bool) {
+    fn tell(
+        &self,
+        user: &UserId,
+        before: &Keys,
+        master: Option<&str>,
+        devices: &[SeenDevice],
+        device_pins: &BTreeMap<String, Pin>,
+        first: bool,
+    ) {
         let pinned = self.pin(user, before).map(|pin| pin.master);
         let mode = self.context.trust.mode;
         match (&pinned, master) {
@@ -266,7 +290,12 @@ impl Trust {
         for device in devices {
             let known =
                 before.devices.iter().any(|seen| seen.device == device.device && seen.ed25519 == device.ed25519);
-            if !known && (mode == TrustMode::Devices || !device.signed) {
+            let counts = match mode {
+                TrustMode::Devices => device_pins.get(&device.device).is_some_and(|pin| pin.key == device.ed25519),
+                TrustMode::Identity | TrustMode::Any => device.signed,
+            };
+            // The mode may have been another one when it was seen first: a start says it again.
+            if !counts && (!known || first && mode == TrustMode::Devices) {
                 warn!(
                     %user, device = device.device, fingerprint = device.ed25519, signed = device.signed,
                     "a new device appeared that does not count as theirs yet"
@@ -329,6 +358,15 @@ impl Trust {
         }
         complete
     }
+}
+
+/// The devices that count from now on, of a person of whom none is pinned: at first contact all; where they were met under
+/// another mode, those that their pinned identity has signed. Any other may be one that was refused until now.
+fn counting(before: &Keys, master: Option<&str>, devices: &[SeenDevice]) -> Vec<SeenDevice> {
+    let pin = before.pin.as_ref().map(|pin| pin.key.as_str());
+    let met = pin.is_some() || !before.devices.is_empty();
+    let vouched = pin.is_some() && pin == master;
+    devices.iter().filter(|device| !met || vouched && device.signed).cloned().collect()
 }
 
 async fn is_encrypted(room: &Room) -> anyhow::Result<bool> {

@@ -148,6 +148,30 @@ async fn a_verified_person_who_resets_their_identity_makes_it_mute_for_nobody() 
     reads("done").await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_device_that_was_refused_does_not_count_because_the_mode_is_another() {
+    let mut scene = Scene::new().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    assert_eq!(scene.standing(&scene.anna.send(&room, "status").await).await, Standing::Proven);
+    let thief = scene.anna_again(&room).await;
+    let refused = Why::UnsignedDevice { device: thief.device_id.clone() };
+    assert_eq!(scene.objection(&thief.send(&room, "start").await).await, refused);
+    running.stop().await;
+
+    scene.bot.trust.mode = TrustMode::Devices;
+    let running = scene.start().await;
+    let new = Why::NewDevice { device: thief.device_id.clone(), fingerprint: thief.fingerprint.clone() };
+    assert_eq!(scene.objection(&thief.send(&room, "start").await).await, new);
+    assert_eq!(
+        scene.standing(&scene.anna.send(&room, "start").await).await,
+        Standing::Proven,
+        "signed when it was met"
+    );
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_configured_pin_comes_before_first_contact() {
     let mut scene = Scene::new().await;
