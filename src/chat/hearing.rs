@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use matrix_sdk::deserialized_responses::{EncryptionInfo, TimelineEvent, TimelineEventKind, UnableToDecryptReason};
 use matrix_sdk::ruma::{OwnedRoomId, UserId};
-use matrix_sdk::{HttpError, Room, RoomMemberships};
+use matrix_sdk::{Room, RoomMemberships};
 use tracing::{debug, warn};
 
-use super::answer::is_logout;
+use super::answer::{self, is_logout};
 use super::chores::Chores;
 use super::event::{Event, names_one_of, strip_name};
 use crate::chat::rooms::Rooms;
@@ -54,6 +54,19 @@ pub(crate) struct Judged {
     pub(crate) arrivals: Vec<Arrival>,
     /// Rooms of which something cannot be judged now: from there on nothing of them is in `arrivals`.
     pub(crate) held: BTreeSet<OwnedRoomId>,
+}
+
+impl Judged {
+    /// Takes in nothing more of a room: something of it, or of a person who speaks there, could not be asked for, and no other
+    /// room must wait for that. Gives the error back where it is no room's own: the login is over, or a store is broken.
+    fn hold(&mut self, room: &Room, error: anyhow::Error) -> anyhow::Result<()> {
+        if answer::of(&error).is_none() || is_logout(&error) {
+            return Err(error);
+        }
+        warn!(room = %room.room_id(), "held until it can be judged: {error:#}");
+        self.held.insert(room.room_id().to_owned());
+        Ok(())
+    }
 }
 
 /// Turns what was heard into entries for the inbox.
@@ -119,18 +132,22 @@ impl Hearing {
                 }
                 Some(sight) => match self.replay.is_replay(&text.room, sight, &earlier, &mut known).await {
                     Ok(replayed) => replayed,
-                    // An event is asked for in its room, and one room must not hold the others up.
-                    Err(error) if error.downcast_ref::<HttpError>().is_some() && !is_logout(&error) => {
-                        warn!(room = %text.room.room_id(), "held until it can be judged: {error:#}");
-                        judged.held.insert(text.room.room_id().to_owned());
+                    Err(error) => {
+                        judged.hold(&text.room, error)?;
                         continue;
                     }
-                    Err(error) => return Err(error),
                 },
             };
             let evidence = match gathered.take() {
-                Some(gathered) => gathered?,
-                None => self.evidence(&text).await?,
+                Some(gathered) => gathered,
+                None => self.evidence(&text).await,
+            };
+            let evidence = match evidence {
+                Ok(evidence) => evidence,
+                Err(error) => {
+                    judged.hold(&text.room, error)?;
+                    continue;
+                }
             };
             let standing = self.trust.standing(&Evidence { replayed, ..evidence });
             judged.arrivals.push(self.arrival(text, standing).await?);

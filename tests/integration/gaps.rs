@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use http::{Method, StatusCode};
 use jiff::SignedDuration;
+use pilothouse::chat::{Standing, Why};
 use serde_json::{Value, json};
 
 use crate::support::bot::{DEADLINE, Running, eventually, now};
@@ -23,6 +24,8 @@ struct Faults(Arc<Mutex<BTreeMap<String, Fault>>>);
 #[derive(Clone, Copy)]
 enum Fault {
     Broken,
+    /// Its events are given out, and its encryption is not.
+    Unstated,
     Hanging,
     Limited,
     Forgotten,
@@ -42,14 +45,17 @@ impl Faults {
     fn decide(&self, asked: &Asked) -> Way {
         let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let read = asked.path.ends_with("/messages") || asked.path.contains("/event/");
-        let Some(fault) = faults.iter().find(|(room, _)| read && asked.path.contains(*room)) else { return Way::On };
+        let Some(fault) = faults.iter().find(|(room, _)| asked.path.contains(*room)) else { return Way::On };
+        if read == matches!(fault.1, Fault::Unstated) || !read && !asked.path.contains("/state/m.room.encryption") {
+            return Way::On;
+        }
         let say = |status, code, more: Value| {
             let mut body = json!({"errcode": code, "error": "as the test wants it"});
             body.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
             Way::Answer(status, body)
         };
         match fault.1 {
-            Fault::Broken => say(StatusCode::BAD_GATEWAY, "M_UNKNOWN", json!({})),
+            Fault::Broken | Fault::Unstated => say(StatusCode::BAD_GATEWAY, "M_UNKNOWN", json!({})),
             Fault::Hanging => Way::Nowhere,
             Fault::Limited => say(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", json!({"retry_after_ms": 1500})),
             Fault::Absent => Way::Answer(StatusCode::NOT_FOUND, json!("404 page not found")),
@@ -209,6 +215,24 @@ async fn what_the_homeserver_will_never_give_out_is_passed_over_and_said() {
     running.stop().await;
 }
 
+
+#[tokio::test]
+async fn a_room_whose_encryption_cannot_be_asked_for_holds_up_no_other() {
+    let (scene, _front, faults) = scene().await;
+    let running = scene.start().await;
+    let plain = scene.anna.create_plain_room(&[&scene.account.user_id]).await;
+    scene.comes(&plain).await;
+    let good = scene.room().await;
+    scene.marker(&good).await;
+    faults.set(&plain, Some(Fault::Unstated));
+    let sent = scene.anna.send_plain(&plain, "start").await;
+    eventually("it waits", async || (scene.open_gaps().await == 1).then_some(())).await;
+    scene.marker(&good).await;
+    assert_eq!(scene.texts(&plain).await, Vec::<String>::new());
+    faults.set(&plain, None);
+    assert_eq!(scene.arrives(&sent.id).await.standing, Standing::Unproven(Why::PlaintextRoom));
+    running.stop().await;
+}
 #[tokio::test]
 async fn patience_with_one_room_has_an_end_and_it_is_said() {
     let (scene, _front, faults) = scene().await;
