@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use matrix_sdk::ruma::api::client::room::get_room_event;
@@ -48,9 +48,13 @@ pub(crate) async fn run(context: Arc<Context>, hearing: Arc<Hearing>, keys: Arc<
     let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
     loop {
         let pause = match look(&context, &hearing, &mut asked).await {
-            Ok(next) => {
+            Ok(Look { next, failed: false }) => {
                 pauses.reset();
                 next
+            }
+            Ok(Look { next, failed: true }) => {
+                let pause = pauses.next();
+                Some(next.map_or(pause, |next| next.min(pause)))
             }
             Err(error) => {
                 warn!("messages that wait for their keys were not looked at: {error:#}");
@@ -76,36 +80,82 @@ enum Wait {
     Lost,
 }
 
-/// Tries everything that waits; gives the time until something is due. `asked` holds the sessions about which a sender was
-/// asked by this process.
-async fn look(context: &Context, hearing: &Hearing, asked: &mut HashSet<String>) -> anyhow::Result<Option<Duration>> {
+/// What a look at everything that waits found.
+struct Look {
+    /// The time until something is due.
+    next: Option<Duration>,
+    /// Something could not be looked at.
+    failed: bool,
+}
+
+/// Tries everything that waits, each message for itself. `asked` holds the sessions about which a sender was asked by this
+/// process.
+async fn look(context: &Context, hearing: &Hearing, asked: &mut HashSet<String>) -> anyhow::Result<Look> {
     let now = now();
-    let mut next: Option<SignedDuration> = None;
+    let mut look = Look { next: None, failed: false };
+    let mut mute = HashSet::new();
     for entry in context.store.waiting(None).await? {
         let age = now.duration_since(entry.received_at);
-        let wait = unlock(&context.client, context, hearing, &entry).await?;
-        let over = match wait {
-            Wait::Over => continue,
-            Wait::Lost => true,
-            Wait::Goes => age >= REACH,
+        // What fails for one of a room's messages fails for all of them, and takes its time: they wait for the next look.
+        let tried = if mute.contains(&entry.room) {
+            Err(anyhow!("its room is not answered for"))
+        } else {
+            see_to(context, hearing, &entry, age, asked).await
         };
-        if (over || age >= PATIENCE) && !asked.contains(&session(&entry)) {
-            if is_gone(&context.client, &entry).await? {
-                close(context, &entry, "it was deleted before its key came").await?;
+        let due = match tried {
+            Ok(Some(due)) => due,
+            Ok(None) => continue,
+            Err(error) => {
+                look.failed = true;
+                if mute.insert(entry.room.clone()) {
+                    warn!(room = entry.room, event = entry.event, "a message that waits was not looked at: {error:#}");
+                }
+                if age < REACH {
+                    continue;
+                }
+                // Whether it is still there cannot be known; that it was not done must be said.
+                give_up(context, &entry, now, asked).await?;
                 continue;
             }
-            ask_again(context, &entry, now).await?;
-            // After the words are in the outbox, which takes them once: a crash between the two asks in vain, not never.
-            asked.insert(session(&entry));
-        }
-        if over {
-            close(context, &entry, "its key did not come").await?;
-            continue;
-        }
-        let due = if age < PATIENCE { PATIENCE - age } else { REACH - age };
-        next = Some(next.map_or(due, |next| next.min(due)));
+        };
+        look.next = Some(look.next.map_or(due, |next| next.min(due)));
     }
-    Ok(next.map(|next| Duration::try_from(next).unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(100))))
+    Ok(look)
+}
+
+/// Tries one message that waits; gives the time until something is due about it, if it goes on waiting.
+async fn see_to(
+    context: &Context,
+    hearing: &Hearing,
+    entry: &Entry,
+    age: SignedDuration,
+    asked: &mut HashSet<String>,
+) -> anyhow::Result<Option<Duration>> {
+    let over = match unlock(&context.client, context, hearing, entry).await? {
+        Wait::Over => return Ok(None),
+        Wait::Lost => true,
+        Wait::Goes => age >= REACH,
+    };
+    let is_due = (over || age >= PATIENCE) && !asked.contains(&session(entry));
+    if is_due && is_gone(&context.client, entry).await? {
+        close(context, entry, "it was deleted before its key came").await?;
+        return Ok(None);
+    }
+    if over {
+        give_up(context, entry, now(), asked).await?;
+        return Ok(None);
+    }
+    if is_due {
+        ask_again(context, entry, now(), asked).await?;
+    }
+    let due = if age < PATIENCE { PATIENCE - age } else { REACH - age };
+    Ok(Some(Duration::try_from(due).unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(100))))
+}
+
+/// Ends the waiting of a message that was not read; its sender hears of it.
+async fn give_up(context: &Context, entry: &Entry, now: Timestamp, asked: &mut HashSet<String>) -> anyhow::Result<()> {
+    ask_again(context, entry, now, asked).await?;
+    close(context, entry, "its key did not come").await
 }
 
 async fn close(context: &Context, entry: &Entry, why: &str) -> anyhow::Result<()> {
@@ -114,14 +164,24 @@ async fn close(context: &Context, entry: &Entry, why: &str) -> anyhow::Result<()
 }
 
 /// Asks the sender to say it again: once for each session, because their words have one transaction id.
-async fn ask_again(context: &Context, entry: &Entry, now: Timestamp) -> anyhow::Result<()> {
+async fn ask_again(
+    context: &Context,
+    entry: &Entry,
+    now: Timestamp,
+    asked: &mut HashSet<String>,
+) -> anyhow::Result<()> {
     let session = session(entry);
+    if asked.contains(&session) {
+        return Ok(());
+    }
     let (event, sender) = (&entry.event, &entry.sender);
     warn!(event, sender, session, "its key has not come: the sender is asked to say it again");
     let txn = format!("utd-{:x}", Sha256::digest(&session));
     let waiting = Event::parse(&entry.payload);
     let thread = waiting.as_ref().and_then(Event::thread);
     context.say(txn, &entry.room, notice::unreadable(event, sender, thread), now).await?;
+    // After the words are in the outbox, which takes them once: a crash between the two asks in vain, not never.
+    asked.insert(session);
     Ok(())
 }
 

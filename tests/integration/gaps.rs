@@ -233,6 +233,34 @@ async fn a_room_whose_encryption_cannot_be_asked_for_holds_up_no_other() {
     assert_eq!(scene.arrives(&sent.id).await.standing, Standing::Unproven(Why::PlaintextRoom));
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_late_message_that_cannot_be_looked_at_holds_up_no_other_and_has_its_end() {
+    let (scene, _front, faults) = scene().await;
+    let running = scene.start().await;
+    let (bad, good) = (scene.room().await, scene.room().await);
+    scene.marker(&bad).await;
+    scene.marker(&good).await;
+    let waiting = async || scene.store.waiting(None).await.expect("the store answers").len();
+    let stuck = scene.anna.send_without_key(&bad, "start").await;
+    eventually("one waits", async || (waiting().await == 1).then_some(())).await;
+    let late = scene.anna.send_without_key(&good, "stop").await;
+    eventually("two wait", async || (waiting().await == 2).then_some(())).await;
+    faults.set(&bad, Some(Fault::Broken));
+    scene.anna.deliver_key(&stuck).await;
+    scene.anna.deliver_key(&late).await;
+    assert_eq!(scene.arrives(&late.id).await.standing, Standing::Proven);
+    assert_eq!(waiting().await, 1);
+    running.stop().await;
+
+    scene.sql("UPDATE inbox SET received_at = received_at - 86400000 WHERE state = 'waiting'");
+    let running = scene.start().await;
+    let asks = scene.anna.expect(DEADLINE, |event| event.is_notice() && event.replies_to() == Some(&stuck.id)).await;
+    assert!(asks.body().contains("send it again"), "{}", asks.body());
+    eventually("nothing waits", async || (waiting().await == 0).then_some(())).await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn patience_with_one_room_has_an_end_and_it_is_said() {
     let (scene, _front, faults) = scene().await;
