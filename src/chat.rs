@@ -50,9 +50,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// room can bear it: user ids begin with `@`.
 pub const GUARD: &str = "usage guard";
 
-/// Cursor of the store with the id of the home room, once its alias is known; it follows upgrades.
-pub const HOME_ROOM: &str = "home_room";
-/// Cursor of the store with the room of the last accepted command: where news goes without a home room.
+/// Cursor of the store with the room of the last accepted command, where news goes without a home room: it follows upgrades,
+/// and is empty once the bot has left the room.
 pub const LAST_ROOM: &str = "last_command_room";
 
 /// How old words are news that found no room at once.
@@ -64,10 +63,18 @@ const NEWS: SignedDuration = SignedDuration::from_hours(24);
 /// # Errors
 /// [`StoreError`] where the store cannot be read.
 pub async fn home_room(store: &Store, configured: Option<&str>) -> Result<Option<String>, StoreError> {
-    let Some(room) = configured else { return store.cursor(LAST_ROOM).await };
+    let Some(room) = configured else {
+        return Ok(store.cursor(LAST_ROOM).await?.filter(|room| !room.is_empty()));
+    };
     // An alias is looked up by the receiving loop, which knows rooms and follows their upgrades.
-    let known = store.cursor(HOME_ROOM).await?;
+    let known = store.cursor(&home_cursor(room)).await?;
     Ok(known.or_else(|| room.starts_with('!').then(|| room.to_owned())))
+}
+
+/// Cursor of the store with the id of the home room of this name, once it is known; it follows upgrades. Another name in the
+/// configuration is another cursor: news is not for the room of before.
+fn home_cursor(configured: &str) -> String {
+    format!("home_room/{configured}")
 }
 
 /// Gives words that had no room yet to the [`home_room`]; what is older than a day is no news any more. Says whether there

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::answer::Answer;
 use super::chores::Chores;
 use super::event::Event;
-use super::{Context, HOME_ROOM};
+use super::{Context, LAST_ROOM, home_cursor};
 use crate::retry::Backoff;
 
 /// Tries of a join or a leave before the next survey begins them anew.
@@ -132,22 +132,51 @@ impl Rooms {
             }
         }
         self.note_home().await;
+        self.note_last().await;
     }
 
     /// Keeps the home room where the operator looks it up; what waited for it goes out.
     async fn note_home(&self) {
-        let home = self.context.matrix.home_room.as_ref().and_then(|name| self.aliased(name));
-        let Some(home) = home.map(|room| self.latest(room)) else { return };
+        let Some(name) = &self.context.matrix.home_room else { return };
+        let Some(home) = self.aliased(name).map(|room| self.latest(room)) else { return };
         #[expect(clippy::disallowed_methods, reason = "the loop over all rooms reads the clock")]
         let now = Timestamp::now();
         let noted = async {
-            self.context.store.set_cursor(HOME_ROOM, home.as_str()).await?;
+            self.context.store.set_cursor(&home_cursor(name), home.as_str()).await?;
             crate::chat::bring_home(&self.context.store, home.as_str(), now).await
         };
         match noted.await {
             Ok(true) => self.context.outbox.notify_one(),
             Ok(false) => {}
             Err(error) => warn!("the home room could not be noted: {error}"),
+        }
+    }
+
+    /// Takes the room of the last command through its upgrades, and forgets it once the bot has left: what is told there
+    /// would reach nobody.
+    async fn note_last(&self) {
+        let store = &self.context.store;
+        let noted = async {
+            let Some(last) = store.cursor(LAST_ROOM).await?.and_then(|id| OwnedRoomId::try_from(id).ok()) else {
+                return Ok(());
+            };
+            let latest = self.latest(last.clone());
+            let left = self
+                .context
+                .client
+                .get_room(&latest)
+                .is_some_and(|room| matches!(room.state(), RoomState::Left | RoomState::Banned));
+            if left {
+                info!(room = %latest, "left the room of the last command: news waits for the next one");
+                return store.set_cursor(LAST_ROOM, "").await;
+            }
+            if latest != last {
+                store.set_cursor(LAST_ROOM, latest.as_str()).await?;
+            }
+            Ok(())
+        };
+        if let Err(error) = noted.await {
+            warn!("the room of the last command could not be noted: {error}");
         }
     }
 
@@ -186,6 +215,10 @@ impl Rooms {
         let room = |id: &RoomId| self.context.client.get_room(id);
         for room in response.rooms.invited.keys().filter_map(|id| room(id)) {
             self.answer_later(room);
+        }
+        if !response.rooms.left.is_empty() {
+            let rooms = Arc::clone(self);
+            self.chores.add("last room", async move { rooms.note_last().await });
         }
         for (id, update) in &response.rooms.joined {
             let (State::Before(state) | State::After(state)) = &update.state;
@@ -251,6 +284,7 @@ impl Rooms {
             match tried {
                 Ok(()) if accepted => {
                     info!(room = %room.room_id(), %inviter, "joined");
+                    self.resolve().await;
                     // The rules may have changed on the way, when a survey could not see this room as joined.
                     return self.leave_if_abandoned(room).await;
                 }
@@ -294,7 +328,10 @@ impl Rooms {
             }
             let servers = [sender.server_name().to_owned()];
             match self.context.client.join_room_by_id_or_alias((&*next).into(), &servers).await {
-                Ok(_) => return info!(room = %room.room_id(), %next, "followed the upgrade"),
+                Ok(_) => {
+                    info!(room = %room.room_id(), %next, "followed the upgrade");
+                    return self.resolve().await;
+                }
                 Err(error) => debug!(room = %room.room_id(), %next, "the upgrade is not followed yet: {error}"),
             }
             tokio::time::sleep(pauses.next()).await;
@@ -315,7 +352,10 @@ impl Rooms {
                 Err(error) => Err(error),
             };
             match tried {
-                Ok(()) => return info!(room = %room.room_id(), "left: no allowed person is in it"),
+                Ok(()) => {
+                    info!(room = %room.room_id(), "left: no allowed person is in it");
+                    return self.note_last().await;
+                }
                 Err(error) => warn!(room = %room.room_id(), "not left yet, though no allowed person is in it: {error}"),
             }
             tokio::time::sleep(pauses.next()).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pilothouse::chat::{Address, Message, Outgoing, Standing};
+use pilothouse::chat::{Address, LAST_ROOM, Message, Outgoing, Standing, home_room};
 use pilothouse::store::Store;
 use serde_json::{Value, json};
 
@@ -325,7 +325,7 @@ async fn it_follows_allowed_people_in_and_out_and_declines_others() {
 
 #[tokio::test]
 async fn it_follows_a_room_upgrade() {
-    let scene = Scene::new().await;
+    let mut scene = Scene::new().await;
     let running = scene.start().await;
     let open = json!({
         "preset": "public_chat", "invite": [scene.account.user_id], "room_version": "10",
@@ -336,17 +336,55 @@ async fn it_follows_a_room_upgrade() {
     let room = scene.anna.create_room_with(open).await;
     scene.comes(&room).await;
     scene.marker(&room).await;
+    scene.store.set_cursor(LAST_ROOM, &room).await.expect("the store answers");
     let next = scene.anna.upgrade(&room, "11").await;
     scene.comes(&next).await;
+    let news = async || home_room(&scene.store, None).await.expect("the store answers");
+    eventually("news goes there", async || (news().await.as_ref() == Some(&next)).then_some(())).await;
     let sent = scene.anna.send(&next, "status").await;
     assert_eq!(scene.arrives(&sent.id).await.standing, Standing::Proven);
 
-    // Where the new room is closed, the invitation opens it.
+    // Whoever leaves tells no news there.
+    scene.anna.leave(&next).await;
+    eventually("news goes nowhere", async || news().await.is_none().then_some(())).await;
+
+    // Where the new room is closed, the invitation opens it, though the configuration names the old one alone.
     let closed = scene.room().await;
+    running.stop().await;
+    scene.bot.matrix.rooms = vec![closed.clone()];
+    let running = scene.start().await;
+    let us = &scene.account.user_id;
+    let other = scene.anna.create_room(&[us]).await;
+    scene.anna.member(&other, us, "leave", DEADLINE).await;
     let next = scene.anna.upgrade(&closed, "11").await;
-    scene.anna.invite(&next, &scene.account.user_id).await;
+    scene.anna.invite(&next, us).await;
     scene.comes(&next).await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn another_home_room_in_the_configuration_is_not_answered_by_the_one_of_before() {
+    let mut scene = Scene::new().await;
+    let running = scene.start().await;
+    let (first, alias) = (scene.room().await, unique("alias"));
+    let second =
+        scene.anna.create_room_with(json!({"room_alias_name": alias, "invite": [scene.account.user_id]})).await;
+    scene.comes(&second).await;
+    running.stop().await;
+    let home = async |name: &str| home_room(&scene.store, Some(name)).await.expect("the store answers");
+    let alias = format!("#{alias}:pilothouse.test");
+    let name = async |name: &str, bot: &mut Bot, room: &str| {
+        bot.matrix.home_room = Some(name.to_owned());
+        let running = bot.start().await;
+        eventually("it is noted", async || (home(name).await.as_deref() == Some(room)).then_some(())).await;
+        running.stop().await;
+    };
+    name(&first, &mut scene.bot, &first).await;
+    // Before the first sync of the next start.
+    assert_eq!(home(&second).await.as_ref(), Some(&second));
+    assert_eq!(home(&alias).await, None, "until it is known");
+    name(&alias, &mut scene.bot, &second).await;
+    assert_eq!(home(&first).await.as_ref(), Some(&first));
 }
 
 #[tokio::test]
