@@ -28,6 +28,7 @@ enum Fault {
     Unstated,
     Hanging,
     Limited,
+    LimitedForHours,
     Forgotten,
     /// A proxy answers itself, because no homeserver is behind it now.
     Absent,
@@ -58,6 +59,9 @@ impl Faults {
             Fault::Broken | Fault::Unstated => say(StatusCode::BAD_GATEWAY, "M_UNKNOWN", json!({})),
             Fault::Hanging => Way::Nowhere,
             Fault::Limited => say(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", json!({"retry_after_ms": 1500})),
+            Fault::LimitedForHours => {
+                say(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", json!({"retry_after_ms": 3 * 3_600_000}))
+            }
             Fault::Absent => Way::Answer(StatusCode::NOT_FOUND, json!("404 page not found")),
             Fault::Forgotten => say(StatusCode::BAD_REQUEST, "M_UNKNOWN", json!({})),
         }
@@ -215,6 +219,29 @@ async fn what_the_homeserver_will_never_give_out_is_passed_over_and_said() {
     running.stop().await;
 }
 
+/// Makes every gap older, in milliseconds.
+fn age(by: i64) -> String {
+    format!("UPDATE cursor SET token = (substr(token, 1, 13) - {by}) || substr(token, 14) WHERE name GLOB 'gap/*'")
+}
+
+#[tokio::test]
+async fn however_long_a_limit_on_reading_is_the_room_is_told_in_a_minute_and_heard_in_an_hour() {
+    let (scene, _front, faults) = scene().await;
+    let room = missed(&scene, &faults, Fault::LimitedForHours).await;
+    let running = scene.start().await;
+    eventually("a gap is open", async || (scene.open_gaps().await == 1).then_some(())).await;
+    running.stop().await;
+    for (aged, told) in [(45_000, "act on nothing here"), (3_540_000, "say it again")] {
+        scene.sql(&age(aged));
+        let running = scene.start().await;
+        scene.anna.expect(DEADLINE, |event| event.is_notice() && event.body().contains(told)).await;
+        if aged > 60_000 {
+            scene.caught_up().await;
+            scene.marker(&room).await;
+        }
+        running.stop().await;
+    }
+}
 
 #[tokio::test]
 async fn a_room_whose_encryption_cannot_be_asked_for_holds_up_no_other() {
@@ -273,9 +300,6 @@ async fn patience_with_one_room_has_an_end_and_it_is_said() {
     running.stop().await;
 
     // Nobody waits an hour here.
-    let age = |by: i64| {
-        format!("UPDATE cursor SET token = (substr(token, 1, 13) - {by}) || substr(token, 14) WHERE name GLOB 'gap/*'")
-    };
     scene.sql(&age(61_000));
     let running = scene.start().await;
     scene.anna.expect(DEADLINE, |event| event.is_notice() && event.body().contains("act on nothing here")).await;

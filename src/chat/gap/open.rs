@@ -15,6 +15,7 @@ use matrix_sdk::ruma::OwnedRoomId;
 use matrix_sdk::{HttpError, Room, RoomState};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{EVENTS, Left, REACH, fill};
@@ -34,6 +35,9 @@ const TOLD: SignedDuration = SignedDuration::from_mins(1);
 
 /// How long a gap stays open. What it holds is too old to act on long before; then the room's new words count for more.
 const PATIENCE: SignedDuration = SignedDuration::from_hours(1);
+
+/// The longest wait that a homeserver is granted: no gap is open for longer.
+const LONGEST_WAIT: Duration = Duration::from_hours(2);
 
 /// How long the last piece may take, for which the receiving loop waits.
 const LAST_PIECE: Duration = Duration::from_secs(10);
@@ -125,17 +129,22 @@ impl OpenGaps {
     /// Tries one room until its gap is closed.
     async fn see_to(&self, id: OwnedRoomId, since: Timestamp, wait: Option<Duration>) -> OwnedRoomId {
         let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
-        let mut pause = wait.unwrap_or_else(|| pauses.next());
+        let mut next = Instant::now() + wait.unwrap_or_else(|| pauses.next()).min(LONGEST_WAIT);
         loop {
-            tokio::time::sleep(pause).await;
-            let tried = {
-                let _turn = self.turns.acquire().await;
-                self.close(&id).await
-            };
-            let Err(error) = tried else { return id };
-            pause = asked_to_wait(&error).unwrap_or_else(|| pauses.next());
+            // However long the homeserver asks to wait, the room is told in time and not left deaf for longer than that.
+            let due = until_due(now().duration_since(since)).map(|due| Instant::now() + due);
+            tokio::time::sleep_until(due.map_or(next, |due| due.min(next))).await;
+            if Instant::now() >= next {
+                let tried = {
+                    let _turn = self.turns.acquire().await;
+                    self.close(&id).await
+                };
+                let Err(error) = tried else { return id };
+                let pause = asked_to_wait(&error).unwrap_or_else(|| pauses.next());
+                warn!(room = %id, ?pause, "what was said there cannot be read yet: {error:#}");
+                next = Instant::now() + pause.min(LONGEST_WAIT);
+            }
             let age = now().duration_since(since);
-            warn!(room = %id, ?pause, "what was said there cannot be read yet: {error:#}");
             let told = match age {
                 age if age >= PATIENCE => self.pass_over(&id).await,
                 age if age >= TOLD => self.say(&id, "deaf", since, notice::unheard(false)).await,
@@ -144,7 +153,10 @@ impl OpenGaps {
             match told {
                 Ok(()) if age >= PATIENCE => return id,
                 Ok(()) => {}
-                Err(error) => warn!(room = %id, "the room was not told: {error:#}"),
+                Err(error) => {
+                    warn!(room = %id, "the room was not told: {error:#}");
+                    next = next.min(Instant::now() + pauses.next());
+                }
             }
         }
     }
@@ -242,6 +254,12 @@ impl OpenGaps {
     }
 }
 
+/// The time until something is due about a gap of this age, whether it can be read or not.
+fn until_due(age: SignedDuration) -> Option<Duration> {
+    let due = [TOLD, PATIENCE].into_iter().find(|due| age < *due)?;
+    Duration::try_from(due - age).ok()
+}
+
 /// Tells a room, once for each gap, that a part of it stays unread.
 pub(crate) async fn tell_left(
     context: &Context,
@@ -274,4 +292,16 @@ fn asked_to_wait(error: &anyhow::Error) -> Option<Duration> {
 #[expect(clippy::disallowed_methods, reason = "a loop: it notes when things arrived, and how long they took")]
 fn now() -> Timestamp {
     Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_looked_at_when_its_room_must_be_told_and_when_it_is_passed_over() {
+        for (age, due) in [(0, Some(60)), (59, Some(1)), (60, Some(3540)), (3599, Some(1)), (3600, None)] {
+            assert_eq!(until_due(SignedDuration::from_secs(age)), due.map(Duration::from_secs), "{age} s");
+        }
+    }
 }
