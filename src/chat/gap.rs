@@ -23,7 +23,7 @@ use super::trust::replay::message_index;
 /// Most events of a room that are read.
 pub(crate) const EVENTS: usize = 1000;
 
-/// How far back in time they may lie: older commands are stale a hundred times over.
+/// How old a message may be by its own time: older commands are stale a hundred times over.
 pub(crate) const REACH: SignedDuration = SignedDuration::from_hours(24);
 
 /// Events of one answer.
@@ -83,14 +83,22 @@ pub(crate) async fn fill(
             if event.is_join_of(room.own_user_id().as_str()) {
                 break 'pages;
             }
-            if read >= EVENTS || now.duration_since(event.sent_at()) > REACH {
+            if read >= EVENTS {
                 filled.left = Some(Left::TooMuch);
                 break 'pages;
             }
             read += 1;
-            if users.contains(&event.sender)
-                && let Some(heard) = decrypt(room, raw, &event).await?
-            {
+            if !users.contains(&event.sender) {
+                continue;
+            }
+            // A time is the word of one server, and what lies before may be newer all the same: this event alone is left out.
+            if now.duration_since(event.sent_at()) > REACH {
+                if event.is_encrypted_message() || event.text().is_some() {
+                    filled.left = Some(Left::TooMuch);
+                }
+                continue;
+            }
+            if let Some(heard) = decrypt(room, raw, &event).await? {
                 filled.heard.push(heard);
             }
         }
