@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::outage::Outage;
-use super::answer::{self, LastWord, is_logout};
+use super::answer::{self, Answer, LastWord, is_logout};
 use super::chores::Chores;
 use super::event::Event;
 use super::gap::open::{Open, OpenGaps};
@@ -41,6 +41,10 @@ const POLL: Duration = Duration::from_secs(30);
 
 /// How long one sync may take in all: the SDK itself tries a failing homeserver again for 15 minutes and says nothing.
 const SYNC_LIMIT: Duration = Duration::from_mins(2);
+
+/// A homeserver that limits syncs is waited for as it asks, within these.
+const SHORTEST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_mins(15);
 
 /// How long the next poll lets the answer to what has come go first: a homeserver works at one request at a time, and
 /// everybody's polls end with the answer, so that this one would be served before the person's.
@@ -138,9 +142,13 @@ impl Receiver {
                     }
                     self.fail(&error);
                     poll = Duration::ZERO;
+                    let pause = match answer::to(&error) {
+                        Some(Answer::Limited(Some(wait))) => wait.clamp(SHORTEST_WAIT, LONGEST_WAIT),
+                        _ => pauses.next(),
+                    };
                     tokio::select! {
                         () = shutdown.cancelled() => return Ok(Ended::Shutdown),
-                        () = tokio::time::sleep(pauses.next()) => {}
+                        () = tokio::time::sleep(pause) => {}
                     }
                 }
             }
@@ -181,7 +189,10 @@ impl Receiver {
             // Before anything is read: the room of an alias may be one where bare words are commands.
             self.rooms.resolve().await;
         }
-        let new = self.take(&response, since.as_deref()).await?;
+        let taken = self.take(&response, since.as_deref()).await;
+        // The SDK gives a batch out once: what it says of rooms would be lost with the error.
+        self.rooms.follow(&response);
+        let new = taken?;
 
         let context = Arc::clone(&self.context);
         let mut sent = std::pin::pin!(context.sent.notified());
@@ -192,7 +203,6 @@ impl Receiver {
         if !response.to_device.is_empty() {
             self.keys.notify_one();
         }
-        self.rooms.follow(&response);
         let deaf = self.gaps.are_everywhere().await;
         let now = now();
         self.context.health.send_modify(|health| {

@@ -433,6 +433,9 @@ async fn without_a_store_nothing_is_acted_on_and_nothing_is_lost() {
     let trouble = running.health.wait_for(|health| health.trouble.is_some());
     let health = tokio::time::timeout(DEADLINE, trouble).await.expect("it is noticed").expect("it runs").clone();
     assert!(health.trouble.as_ref().is_some_and(|trouble| trouble.contains("nothing is acted on")), "{health:?}");
+    // Who invites it is followed all the same, and not looked over minutes later.
+    let invited = scene.anna.create_room(&[&scene.account.user_id]).await;
+    scene.comes(&invited).await;
     database.execute_batch("ROLLBACK").expect("it is open");
 
     scene.arrives(&sent.id).await;

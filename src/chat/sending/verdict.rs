@@ -8,8 +8,8 @@ use crate::chat::answer::Answer;
 
 /// What a limit means when the homeserver does not say.
 const LIMITED: Duration = Duration::from_secs(5);
-/// The longest limit that is believed.
-const LONGEST_LIMIT: Duration = Duration::from_mins(15);
+/// The longest limit that is believed: what waited for so long is given up.
+const LONGEST_LIMIT: Duration = Duration::from_hours(24);
 
 /// What came of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
