@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use matrix_sdk::deserialized_responses::{EncryptionInfo, TimelineEvent, TimelineEventKind, UnableToDecryptReason};
+use matrix_sdk::deserialized_responses::{EncryptionInfo, TimelineEvent, TimelineEventKind};
 use matrix_sdk::ruma::{OwnedRoomId, UserId};
 use matrix_sdk::{Room, RoomMemberships};
 use tracing::{debug, warn};
@@ -35,7 +35,7 @@ pub(crate) struct Heard {
 enum Meaning {
     /// A text to judge.
     Text(Text),
-    /// An encrypted event whose key may still come.
+    /// An encrypted event that cannot be read; its key may still come.
     Locked(OwnedRoomId, Arrival),
 }
 
@@ -254,14 +254,9 @@ fn meaning(heard: Heard, users: &[String]) -> Option<Meaning> {
             if !event.is_encrypted_message() {
                 return None;
             }
-            let can_come = matches!(
-                utd_info.reason,
-                UnableToDecryptReason::MissingMegolmSession { .. } | UnableToDecryptReason::UnknownMegolmMessageIndex
-            );
-            let Some(session) = utd_info.session_id.clone().filter(|_| can_come) else {
-                warn!(event = event.id, sender = event.sender, reason = ?utd_info.reason, "can never be read");
-                return None;
-            };
+            // What no key opens waits like the rest: its sender is asked to send it again.
+            let session = utd_info.session_id.clone().unwrap_or_else(|| event.id.clone());
+            debug!(event = event.id, sender = event.sender, reason = ?utd_info.reason, "cannot be read");
             let id = room.room_id().to_owned();
             Some(Meaning::Locked(
                 id,

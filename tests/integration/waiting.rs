@@ -87,6 +87,28 @@ async fn a_message_that_was_deleted_while_it_waited_is_neither_done_nor_asked_fo
 }
 
 #[tokio::test]
+async fn what_no_key_opens_is_not_passed_over_in_silence() {
+    let scene = Scene::new().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    let good = scene.anna.send(&room, "status").await;
+    scene.arrives(&good.id).await;
+    let mut content = good.content.clone();
+    let mut sealed: Vec<char> = content["ciphertext"].as_str().expect("a ciphertext").chars().collect();
+    let middle = sealed.len() / 2;
+    sealed[middle] = if sealed[middle] == 'A' { 'B' } else { 'A' };
+    content["ciphertext"] = json!(sealed.iter().collect::<String>());
+    let broken = scene.anna.send_raw(&room, &good.kind, &content).await;
+    scene.waits(&broken).await;
+    running.stop().await;
+    scene.sql("UPDATE inbox SET received_at = received_at - 61000 WHERE state = 'waiting'");
+    let running = scene.start().await;
+    let asks = scene.anna.expect(DEADLINE, |event| event.is_notice() && event.replies_to() == Some(&broken.id)).await;
+    assert!(asks.body().contains("send it again"), "{}", asks.body());
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn an_invitation_waits_for_the_alias_that_may_name_its_room() {
     let mut scene = Scene::new().await;
     let proxy = scene.proxied().await;
