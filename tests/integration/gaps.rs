@@ -45,9 +45,12 @@ impl Faults {
 
     fn decide(&self, asked: &Asked) -> Way {
         let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = asked.path.ends_with("/messages") || asked.path.contains("/event/");
         let Some(fault) = faults.iter().find(|(room, _)| asked.path.contains(*room)) else { return Way::On };
-        if read == matches!(fault.1, Fault::Unstated) || !read && !asked.path.contains("/state/m.room.encryption") {
+        let concerned = match fault.1 {
+            Fault::Unstated => asked.path.contains("/state/m.room.encryption"),
+            _ => asked.path.ends_with("/messages") || asked.path.contains("/event/"),
+        };
+        if !concerned {
             return Way::On;
         }
         let say = |status, code, more: Value| {
