@@ -394,12 +394,18 @@ fn a_file_that_cannot_be_seen_is_a_fault_and_not_taken_for_none() {
     std::os::unix::fs::symlink("closed", place.path("closed")).unwrap();
     let hidden = place.path("closed").join("pilothouse.toml");
     place.sources.usual.insert(0, hidden.clone());
-    let expected = "the configuration has a fault:\n  - closed/pilothouse.toml: whether it is there cannot be seen: Too many \
-                    levels of symbolic links (os error 40). Let the user of pilothouse enter its folder, or name another file \
-                    with --config.";
-    assert_eq!(place.faults(), expected);
+    // What the system says of it is the C library's word.
+    let is_told = |place: &Place| {
+        let faults = place.faults();
+        let told = faults.strip_prefix(
+            "the configuration has a fault:\n  - closed/pilothouse.toml: whether it is there cannot be seen: ",
+        );
+        let way_out = "(os error 40). Let the user of pilothouse enter its folder, or name another file with --config.";
+        assert!(told.is_some_and(|told| told.ends_with(way_out)), "{faults}");
+    };
+    is_told(&place);
     place.sources.argument = Some(hidden);
-    assert_eq!(place.faults(), expected);
+    is_told(&place);
     place.sources.argument = Some(place.path("pilothouse.toml"));
     assert!(place.load().is_ok(), "what is named is not looked for elsewhere");
 }

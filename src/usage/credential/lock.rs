@@ -8,6 +8,7 @@ use std::fs::{self, File, FileTimes};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
@@ -31,14 +32,10 @@ pub(super) struct Locks {
 #[derive(Debug, Clone)]
 struct Lock {
     path: PathBuf,
-    identity: Identity,
-}
-
-/// Tells a directory from one that another process made in its place: numbers alone are used again at once.
-type Identity = (u64, Option<SystemTime>);
-
-fn identity(found: &fs::Metadata) -> Identity {
-    (found.ino(), found.created().ok())
+    /// The directory itself, kept open: as long as it is, no other gets its inode number, however soon one is made in its
+    /// place. (The time at which a directory was made would tell too, but not every C library asks for it.)
+    directory: Arc<File>,
+    inode: u64,
 }
 
 impl Locks {
@@ -96,11 +93,11 @@ impl Drop for Locks {
 
 impl Lock {
     fn is_ours(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity)
+        fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
     }
 
     fn touch(&self, now: Timestamp, later: Duration) -> io::Result<()> {
-        File::open(&self.path)?.set_times(FileTimes::new().set_modified(SystemTime::from(now) + later))
+        self.directory.set_times(FileTimes::new().set_modified(SystemTime::from(now) + later))
     }
 
     fn give_back(&self) {
@@ -115,7 +112,8 @@ fn take_one(path: PathBuf, now: Timestamp) -> io::Result<Option<Lock>> {
     for _ in 0..2 {
         match fs::create_dir(&path) {
             Ok(()) => {
-                let lock = Lock { identity: identity(&fs::symlink_metadata(&path)?), path };
+                let directory = File::open(&path)?;
+                let lock = Lock { inode: directory.metadata()?.ino(), directory: Arc::new(directory), path };
                 // By the clock that the others judge it with.
                 let _ = lock.touch(now, Duration::ZERO);
                 return Ok(Some(lock));
