@@ -108,6 +108,7 @@ pub struct Operator {
     metrics: Metrics,
     watchers: mpsc::UnboundedSender<watching::Job>,
     usage: mpsc::Sender<Question>,
+    shutdown: CancellationToken,
 }
 
 /// The doors of the operator to the rest of the daemon.
@@ -140,7 +141,19 @@ pub struct Doors {
 pub async fn run(doors: Doors, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (watchers, jobs) = mpsc::unbounded_channel();
     let Doors { store, cluster, book, inbox, outbox, gestures, metrics, pulse, usage } = doors;
-    let operator = Arc::new(Operator { store, cluster, book, inbox, outbox, gestures, metrics, watchers, usage });
+    let operator = Operator {
+        store,
+        cluster,
+        book,
+        inbox,
+        outbox,
+        gestures,
+        metrics,
+        watchers,
+        usage,
+        shutdown: shutdown.clone(),
+    };
+    let operator = Arc::new(operator);
     let interrupted = operator.resume().await.context("reading the journal at the start")?;
     let mut floor = Floor::new(operator, jobs, pulse);
     floor.take_up(interrupted);
@@ -157,6 +170,8 @@ struct Floor {
     works: JoinSet<Worked>,
     busy: HashSet<String>,
     taken: HashSet<i64>,
+    /// Those of `taken` that a kill interrupted. They may wait for the API server, and take nobody's place meanwhile.
+    interrupted: HashSet<i64>,
     watches: JoinSet<i64>,
     records: JoinSet<()>,
     watched: HashMap<i64, (String, AbortHandle)>,
@@ -177,6 +192,7 @@ impl Floor {
             works: JoinSet::new(),
             busy: HashSet::new(),
             taken: HashSet::new(),
+            interrupted: HashSet::new(),
             watches: JoinSet::new(),
             records: JoinSet::new(),
             watched: HashMap::new(),
@@ -192,6 +208,7 @@ impl Floor {
             let (id, lanes) = (entry.id, vec![lane]);
             self.busy.extend(lanes.iter().cloned());
             self.taken.insert(id);
+            self.interrupted.insert(id);
             self.works.spawn(async move { (id, lanes, operator.finish_interrupted(entry).await) });
         }
     }
@@ -248,7 +265,7 @@ impl Floor {
             }
         };
         for entry in fresh {
-            if self.works.len() >= IN_WORK {
+            if self.works.len().saturating_sub(self.interrupted.len()) >= IN_WORK {
                 break;
             }
             let lanes = self.operator.lanes(&entry);
@@ -280,6 +297,7 @@ impl Floor {
             self.busy.remove(lane);
         }
         self.taken.remove(&id);
+        self.interrupted.remove(&id);
         if let Err(error) = result {
             // Nothing was done yet: it is looked at again, once the store has had a moment.
             tracing::error!(id, %error, "the journal cannot be written: nothing is acted on");

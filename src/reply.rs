@@ -175,7 +175,7 @@ pub enum Report {
         /// Pods that still exist.
         left: Left,
     },
-    /// A newer command for the target was done before this one could be read.
+    /// A newer command for the target had its turn before this one could be read.
     Overtaken {
         /// The target.
         target: Target,
@@ -370,7 +370,7 @@ pub fn words(report: &Report) -> Words {
             .strong(&target.label)
             .say(": this ")
             .say(verb.word())
-            .say(" could only be read after a newer command was done, so it was left. Say it again if it is still wanted.")
+            .say(" came to me after a newer command for it had its turn, so it was left. Say it again if it is still wanted.")
             .words(),
         Report::Rollout { target, deed, progress, after, owners } => {
             rollout::words(target, *deed, progress, *after, owners)

@@ -88,10 +88,10 @@ impl Cluster {
         look
     }
 
-    /// Counts the pods that a workload still has, now. Never fails: what cannot be seen is not counted.
-    pub async fn left(&self, target: &Target) -> Left {
-        let Ok(snapshot) = self.snapshot(target).await else { return Left::AtLeast(0) };
-        self.pods_left(target, &snapshot).await.unwrap_or(snapshot.left())
+    /// Counts the pods that a workload still has, now; `None` where that cannot be seen just now.
+    pub async fn left(&self, target: &Target) -> Option<Left> {
+        let snapshot = self.snapshot(target).await.ok()?;
+        Some(self.pods_left(target, &snapshot).await.unwrap_or(snapshot.left()))
     }
 
     /// Counts the pods of the workload that still run or are on their way out; where they may not be listed, as far as the

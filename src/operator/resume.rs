@@ -13,7 +13,7 @@ use crate::policy::judge;
 use crate::reply::{Change, Report};
 use crate::store::inbox::Entry;
 use crate::store::orders::Done;
-use crate::store::outbox::{Draft, Speech};
+use crate::store::outbox::Speech;
 use crate::store::{StoreError, outcome};
 
 /// How often the workload of an interrupted order is looked at: whatever changes it between a look and the order, be it only
@@ -23,6 +23,15 @@ const LOOKS: u32 = 4;
 const AWAY_PAUSE: Duration = Duration::from_secs(2);
 /// What the log says while the journal holds up an interrupted order.
 const UNJUDGED: &str = "an interrupted order cannot be judged";
+
+/// Whether an API server that says so may say otherwise in a moment, as one that is just starting does. It is only asked how
+/// things are, so that nothing is uncertain.
+fn is_passing(error: &ClusterError) -> bool {
+    matches!(
+        error,
+        ClusterError::Timeout | ClusterError::Unreachable(_) | ClusterError::Failed(_) | ClusterError::Unauthorized(_)
+    )
+}
 
 /// What waits behind an interrupted order for the same target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,19 +75,20 @@ impl Operator {
             id = entry.id,
             "an interrupted order cannot be read, and was perhaps written by another version"
         );
-        let speech = message.and_then(|message| self.told_of_unread(&entry, &message));
+        let row = self.insist(entry.id, UNJUDGED, || self.store.answer_row(entry.id)).await;
+        let speech = message.and_then(|message| self.told_of_unread(&entry, &message, row));
         self.conclude(Done { speech, ..Done::silent(entry.id, outcome::INTERRUPTED) }).await;
         Ok(())
     }
 
     /// What the room reads of an order that cannot be read: that of its command.
-    fn told_of_unread(&self, entry: &Entry, message: &Message) -> Option<Speech> {
+    fn told_of_unread(&self, entry: &Entry, message: &Message, row: Option<i64>) -> Option<Speech> {
         let book = self.read_book();
         let Reading::Command(command) = reading(message, &book) else { return None };
         let target = book.target(command.targets().first()?)?.clone();
         let report = Report::Interrupted { target, verb: command.verb() };
         let (txn, payload) = (txn(&entry.event, "interrupted"), outgoing(&report, anchor(message)));
-        Some(Speech::New(Draft { txn, room: entry.room.clone(), payload }))
+        Some(Speech::about(row, entry.room.clone(), txn, payload))
     }
 
     async fn take_up(&self, entry: &Entry, message: &Message, work: &Work) -> Result<(), StoreError> {
@@ -87,7 +97,7 @@ impl Operator {
         let row = self.insist(id, UNJUDGED, || self.store.answer_row(id)).await;
         let past = self.insist(id, UNJUDGED, || self.store.past(id, &key)).await;
         let turn = Turn::new(entry, message, &past).recorded(row);
-        let mut looks = 0;
+        let (mut looks, mut is_away) = (0, false);
         while looks < LOOKS && !past.overtaken && self.is_still_wanted(entry, message, work) {
             let behind = self.behind(id, &key).await;
             if behind == Behind::Command {
@@ -96,14 +106,24 @@ impl Operator {
             let workload = match self.between(message, work).await {
                 Ok(Some(workload)) => workload,
                 // After a reboot of everything the API server may come later; whoever asks about the target is not kept waiting.
-                Err(ClusterError::Timeout | ClusterError::Unreachable(_)) if behind == Behind::Nothing => {
-                    tokio::time::sleep(AWAY_PAUSE).await;
-                    continue;
+                Err(error) if is_passing(&error) && behind == Behind::Nothing => {
+                    if !std::mem::replace(&mut is_away, true) {
+                        tracing::warn!(id, %error, "the workload of an interrupted order cannot be read: waiting for the API server");
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(AWAY_PAUSE) => continue,
+                        // It is judged again at the next start.
+                        () = self.shutdown.cancelled() => return Ok(()),
+                    }
                 }
-                Ok(None) | Err(_) => break,
+                Err(error) => {
+                    tracing::warn!(id, %error, "the workload of an interrupted order cannot be read");
+                    break;
+                }
+                Ok(None) => break,
             };
             looks += 1;
-            tracing::info!(id, "an interrupted order is finished");
+            tracing::info!(id, "an interrupted order goes on");
             let book = self.read_book();
             if matches!(work.change, Change::Scale { to, .. } if to == workload.desired) {
                 // Only its outcome is missing.
@@ -141,8 +161,8 @@ impl Operator {
             let message = message(newer)?;
             let Reading::Command(command) = reading(&message, &book) else { return None };
             let is_granted = judge(&book.rules, &actor(&message), &message.standing, &command).is_ok();
-            let changes = is_granted && command.changes() && !book.rules.is_stale(newer.sent_at, now());
-            Some(if changes { Behind::Command } else { Behind::Question })
+            let counts = is_granted && !book.rules.is_stale(newer.sent_at, now());
+            counts.then_some(if command.changes() { Behind::Command } else { Behind::Question })
         });
         kinds.max().unwrap_or(Behind::Nothing)
     }
@@ -152,9 +172,7 @@ impl Operator {
     /// have changed anything.
     async fn between(&self, message: &Message, work: &Work) -> Result<Option<Workload>, ClusterError> {
         let Change::Scale { from, to } = work.change else { return Ok(None) };
-        let looked = self.cluster.workload(&work.target).await;
-        let workload = looked
-            .inspect_err(|error| tracing::warn!(%error, "the workload of an interrupted order cannot be read"))?;
+        let workload = self.cluster.workload(&work.target).await?;
         let is_between = if message.who == GUARD {
             work.version.as_ref().is_some_and(|after| {
                 workload.desired == from && workload.version.next() == *after

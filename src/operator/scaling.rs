@@ -101,7 +101,8 @@ impl Operator {
     async fn unchanged(&self, turn: Turn<'_>, target: Target, workload: &Workload) -> Result<(), StoreError> {
         let (replicas, ready) = (workload.desired, workload.ready);
         // Its replicas leave out the pods that are on their way out: those would pass for gone.
-        let left = if replicas == 0 { self.cluster.left(&target).await } else { Left::AtLeast(workload.current) };
+        let counted = if replicas == 0 { self.cluster.left(&target).await } else { None };
+        let left = counted.unwrap_or(Left::AtLeast(workload.current));
         let change = Change::Scale { from: replicas, to: replicas };
         self.metrics.command(change.verb().word(), "unchanged");
         let work = Work { target: target.clone(), change, owners: vec![], version: Some(workload.version.clone()) };

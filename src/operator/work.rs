@@ -134,7 +134,7 @@ impl Operator {
         self.store.start(started, now()).await
     }
 
-    /// A command whose key came late must not undo what was said after it.
+    /// A command that came late must not undo what was said after it.
     pub(super) async fn overtaken(
         &self,
         entry: &Entry,

@@ -51,12 +51,14 @@ impl Store {
     pub async fn past(&self, id: i64, target: &str) -> Result<Past, StoreError> {
         let target = target.to_owned();
         self.read(move |tx| {
-            // The guard that leaves a target alone has said nothing about it.
+            // The guard that leaves a target alone has said nothing about it. By what clocks say only people are compared, whose
+            // rooms may be read late; and nothing was said after it arrived, whatever a clock that is ahead says.
             let newer =
                 "SELECT 1 FROM inbox newer, inbox this WHERE this.id = ?2 AND newer.id <> ?2 AND newer.target = ?1
                            AND newer.outcome IS NOT ?3
                            AND (coalesce(newer.parent, newer.id) > coalesce(this.parent, this.id)
-                                OR newer.sent_at > this.sent_at + ?4)";
+                                OR min(newer.sent_at, newer.received_at) > this.sent_at + ?4
+                                   AND newer.sender GLOB '@*' AND this.sender GLOB '@*')";
             let overtaken = tx.prepare(newer)?.exists((&target, id, outcome::LEFT_ALONE, CLOCKS))?;
             let memory = "SELECT replicas FROM memory WHERE target = ?1";
             let remembered = tx.query_row(memory, [&target], |row| row.get(0)).optional()?;

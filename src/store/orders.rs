@@ -36,7 +36,7 @@ pub struct Done {
     pub target: Option<String>,
     /// JSON of the absolute order, where nothing had to change.
     pub work: Option<String>,
-    /// The order that was started has not reached the cluster: it counts for nothing, and what was before it holds again.
+    /// The order that was started has not reached the cluster: it is taken off the record, and what was before it holds again.
     pub given_up: Option<Before>,
     /// What the room reads.
     pub speech: Option<Speech>,

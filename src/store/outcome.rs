@@ -6,7 +6,7 @@ pub const FAILED: &str = "failed";
 pub const TOO_OLD: &str = "too old to act on";
 /// A kill came between, and it was not finished.
 pub const INTERRUPTED: &str = "interrupted";
-/// A newer command was done before.
+/// A newer command for the target had its turn before.
 pub const OVERTAKEN: &str = "overtaken";
 /// A newer command for the target came before the end of its rollout.
 pub const SUPERSEDED: &str = "superseded";

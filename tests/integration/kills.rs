@@ -129,8 +129,8 @@ async fn what_is_no_longer_certain_is_told_and_not_done() {
 
         // It is too long ago.
         let (anchor, journal) = house.killed_before("hello again").await;
-        let id = journal.receive_of(&anchor.id, "start web 4", now() - SignedDuration::from_mins(6)).await;
-        journal.start(&namespace, id, "web", 0, 4).await;
+        let id = journal.receive_of(&anchor.id, "start db 4", now() - SignedDuration::from_mins(6)).await;
+        journal.start(&namespace, id, "db", 0, 4).await;
         house.goes_on(&anchor, "was interrupted during this start").await;
 
         // Something newer was begun for the target.

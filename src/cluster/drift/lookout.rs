@@ -138,7 +138,7 @@ impl Lookout {
 
 fn look_at(cluster: Cluster, target: Target, fallen: Option<Fallen>) -> BoxStream<'static, (Drift, Timestamp)> {
     let follow = Follow::new(cluster.clone(), target.clone(), cluster.pace.drift);
-    let look = Look { cluster, target, follow, fallen, state: State::New, sight: None };
+    let look = Look { cluster, target, follow, fallen, state: State::New, sight: None, is_blind: false };
     stream::unfold(look, |mut look| async move {
         let told = look.next().await;
         Some((told, look))
@@ -154,14 +154,17 @@ struct Look {
     /// Until the first sight.
     fallen: Option<Fallen>,
     state: State,
-    /// The last that was seen: time alone can make news of it.
+    /// The last that was seen: time alone can make news of it, unless it cannot be seen any more.
     sight: Option<(Sight, Option<Box<Snapshot>>)>,
+    /// The last question had no answer.
+    is_blind: bool,
 }
 
 impl Look {
     async fn next(&mut self) -> (Drift, Timestamp) {
         loop {
-            let patience = self.state.due(self.cluster.pace.steady).map_or(IDLE, |due| {
+            let due = self.state.due(self.cluster.pace.steady).filter(|_| !self.is_blind);
+            let patience = due.map_or(IDLE, |due| {
                 // Rounded up, or the last look would come a moment too early.
                 Duration::try_from(due.duration_since(now())).unwrap_or(Duration::ZERO) + Duration::from_millis(1)
             });
@@ -183,12 +186,15 @@ impl Look {
                     self.cluster.note_seen(&self.target, None);
                     self.sight = Some((Sight::Absent, None));
                 }
+                Observation::Silent if self.is_blind => continue,
                 Observation::Silent => {}
                 Observation::Failed(error) => {
+                    self.is_blind = true;
                     tracing::debug!(target = %self.target, %error, "drift cannot be seen just now");
                     continue;
                 }
             }
+            self.is_blind = false;
             let Some((sight, snapshot)) = &self.sight else { continue };
             if let Some(fallen) = self.fallen.take() {
                 self.state = State::resume(fallen, sight);

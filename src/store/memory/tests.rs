@@ -51,19 +51,28 @@ async fn a_command_is_overtaken_by_a_newer_one_that_had_its_turn_whatever_came_o
 
 #[tokio::test]
 async fn a_command_out_of_a_gap_is_overtaken_by_what_was_said_after_it() {
-    let place = Place::new();
-    let store = place.open();
-    let said = async |event: &str, second: i64| {
-        let arrival = Arrival { sent_at: at(second), ..arrival(event) };
-        store.receive(vec![arrival], None, at(100)).await.unwrap();
-        store.received(10).await.unwrap().into_iter().find(|entry| entry.event == event).unwrap().id
-    };
-    let first = said("$done", 60).await;
-    store.finish(Done { target: Some("k".to_owned()), ..Done::silent(first, "scaled 0 → 1") }, at(61)).await.unwrap();
-    for (event, second, overtaken) in
-        [("$a minute before", 0, true), ("$as good as now", 55, false), ("$after", 70, false)]
-    {
-        let id = said(event, second).await;
-        assert_eq!(store.past(id, "k").await.unwrap().overtaken, overtaken, "{event}");
+    // (the newer's sender, said and arrived at; then this one's sender, said at) -> whether it is overtaken
+    for (newer, this, overtaken) in [
+        (("@bert:hs", 60, 61), ("@anna:hs", 0), true),
+        (("@bert:hs", 60, 61), ("@anna:hs", 55), false),
+        (("@bert:hs", 60, 61), ("@anna:hs", 70), false),
+        // A clock that is ahead: nothing was said after it arrived.
+        (("@bert:hs", 10_000, 61), ("@anna:hs", 70), false),
+        // The guard's clock is another, and it comes out of no gap.
+        (("usage guard", 60, 61), ("@anna:hs", 0), false),
+        (("@bert:hs", 60, 61), ("usage guard", 0), false),
+    ] {
+        let place = Place::new();
+        let store = place.open();
+        let said = async |event: &str, sender: &str, sent: i64, received: i64| {
+            let arrival = Arrival { sent_at: at(sent), sender: sender.to_owned(), ..arrival(event) };
+            store.receive(vec![arrival], None, at(received)).await.unwrap();
+            store.received(10).await.unwrap().into_iter().find(|entry| entry.event == event).unwrap().id
+        };
+        let first = said("$newer", newer.0, newer.1, newer.2).await;
+        let done = Done { target: Some("k".to_owned()), ..Done::silent(first, "scaled 0 → 1") };
+        store.finish(done, at(newer.2)).await.unwrap();
+        let id = said("$this", this.0, this.1, 100).await;
+        assert_eq!(store.past(id, "k").await.unwrap().overtaken, overtaken, "{newer:?} {this:?}");
     }
 }

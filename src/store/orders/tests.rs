@@ -27,7 +27,7 @@ async fn an_order_that_was_outdated_is_replaced_and_one_that_is_given_up_counts_
     store.finish(done, at(4)).await.expect("written");
     let history = store.history(None, 9).await.expect("read");
     assert_eq!((history[0].work.as_deref(), history[0].outcome.as_deref()), (None, Some("failed")));
-    assert_eq!(history[0].started_at, None, "it overtakes nothing");
+    assert_eq!(history[0].started_at, None, "no order is on record");
     assert_eq!(store.ordered("k", None, 9).await.expect("read"), [], "no order for the guard to judge");
     assert_eq!(store.past(id, "k").await.expect("read").remembered, Some(5), "what was before it holds again");
 }
