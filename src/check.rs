@@ -32,8 +32,8 @@ pub enum Verdict {
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What belongs together: `configuration`, `matrix`, `store`, `trust`, `rooms`, `kubernetes`, `permissions`, `targets`, `usage`,
-    /// `usage guard`.
+    /// What belongs together: `configuration`, `matrix`, `store`, `trust`, `rooms`, `kubernetes`, `permissions`, `targets`,
+    /// `usage`, `usage guard`.
     pub area: &'static str,
     /// What was tried.
     pub subject: String,

@@ -16,8 +16,8 @@ pub enum Readers {
 }
 
 /// Replaces a file: a new one beside it, synced, renamed over it, and the folder synced. A link is replaced, too: whoever
-/// keeps one gives the path that it leads to. What a kill has left of new files goes first, so that no secrets gather. There is to be one writer of a file
-/// at a time: a second takes the new file of the first away, which fails.
+/// keeps one gives the path that it leads to. What a kill has left of new files goes first, so that no secrets gather. There
+/// is to be one writer of a file at a time: a second takes the new file of the first away, which fails.
 ///
 /// # Errors
 /// Where the folder cannot be written; what stood there before is untouched then.

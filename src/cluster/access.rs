@@ -85,7 +85,8 @@ const RESTART: (&str, &str) =
     ("restart", "restart is off (the permission also allows changing the image, so leave it out unless it is used)");
 
 /// Every permission that Pilothouse can use. The usage guard needs none of its own: it stops and starts as people do, and
-/// whether anybody has changed a workload since its stop it reads off `metadata.generation`, with the same `get`. Preflight and `check` ask for each; the shipped manifests grant them.
+/// whether anybody has changed a workload since its stop it reads off `metadata.generation`, with the same `get`. Preflight
+/// and `check` ask for each; the shipped manifests grant them.
 pub const PERMISSIONS: &[Permission] = &[
     Permission::of(Kind::Deployment, "deployments", "get").required().why(READ.0, READ.1),
     Permission::of(Kind::StatefulSet, "statefulsets", "get").required().why(READ.0, READ.1),

@@ -1,4 +1,5 @@
-//! What was done before: for `history`, for who scaled last, and for the guard, which starts nothing that somebody else has touched.
+//! What was done before: for `history`, for who scaled last, and for the guard, which starts nothing that somebody else has
+//! touched.
 
 use super::inbox::{COLUMNS, Entry, rows};
 use super::{Store, StoreError, outcome};
