@@ -45,6 +45,8 @@ const SYNC_LIMIT: Duration = Duration::from_mins(2);
 /// A homeserver that limits syncs is waited for as it asks, within these.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_mins(15);
+/// How often the loop shows that it turns while it waits; `/livez` gives it some minutes.
+const BEAT: Duration = Duration::from_mins(1);
 
 /// How long the next poll lets the answer to what has come go first: a homeserver works at one request at a time, and
 /// everybody's polls end with the answer, so that this one would be served before the person's.
@@ -148,10 +150,21 @@ impl Receiver {
                     };
                     tokio::select! {
                         () = shutdown.cancelled() => return Ok(Ended::Shutdown),
-                        () = tokio::time::sleep(pause) => {}
+                        () = self.rest(pause) => {}
                     }
                 }
             }
+        }
+    }
+
+    /// Waits, and shows meanwhile that the loop turns: a long limit is no reason to be taken for dead.
+    async fn rest(&self, pause: Duration) {
+        let mut left = pause;
+        while !left.is_zero() {
+            let part = left.min(BEAT);
+            tokio::time::sleep(part).await;
+            left -= part;
+            self.context.health.send_modify(|health| health.turned_at = Some(now()));
         }
     }
 

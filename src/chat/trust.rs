@@ -234,7 +234,8 @@ impl Trust {
         let mut pinned = BTreeMap::new();
         if self.context.trust.mode == TrustMode::Devices {
             // Before anything is noted: after a kill in between they would be met already.
-            let counting = counting(&before, master.as_deref(), &devices);
+            let pin = self.pin(user, &before).map(|pin| pin.master);
+            let counting = counting(&before, pin.as_deref(), master.as_deref(), &devices);
             if !counting.is_empty() {
                 store.pin_first_devices(user.as_str(), counting, now()).await?;
             }
@@ -362,9 +363,9 @@ impl Trust {
 
 /// The devices that count from now on, of a person of whom none is pinned: at first contact all; where they were met under
 /// another mode, those that their pinned identity has signed. Any other may be one that was refused until now.
-fn counting(before: &Keys, master: Option<&str>, devices: &[SeenDevice]) -> Vec<SeenDevice> {
-    let pin = before.pin.as_ref().map(|pin| pin.key.as_str());
-    let met = pin.is_some() || !before.devices.is_empty();
+/// `pin` is the one that holds: the configuration's before the store's.
+fn counting(before: &Keys, pin: Option<&str>, master: Option<&str>, devices: &[SeenDevice]) -> Vec<SeenDevice> {
+    let met = before.pin.is_some() || !before.devices.is_empty();
     let vouched = pin.is_some() && pin == master;
     devices.iter().filter(|device| !met || vouched && device.signed).cloned().collect()
 }
@@ -406,4 +407,25 @@ fn cipher(info: &EncryptionInfo, sender: &UserId) -> Cipher {
 #[expect(clippy::disallowed_methods, reason = "keys are noted with the time at which they were seen")]
 fn now() -> Timestamp {
     Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_switch_only_devices_of_the_pin_that_holds_count() {
+        let device =
+            |name: &str, signed| SeenDevice { device: name.to_owned(), ed25519: "key".to_owned(), name: None, signed };
+        let devices = [device("SIGNED", true), device("UNSIGNED", false)];
+        let pin = |key: &str| Pin { key: key.to_owned(), since: Timestamp::UNIX_EPOCH, by: By::FirstContact };
+        let met = Keys { pin: Some(pin("A")), devices: devices.to_vec(), ..Keys::default() };
+        let counted = |before: &Keys, pin, master| {
+            counting(before, pin, master, &devices).into_iter().map(|seen| seen.device).collect::<Vec<_>>()
+        };
+        assert_eq!(counted(&Keys::default(), None, Some("A")), ["SIGNED", "UNSIGNED"], "first contact");
+        assert_eq!(counted(&met, Some("A"), Some("A")), ["SIGNED"]);
+        assert_eq!(counted(&met, Some("A"), Some("B")), [""; 0], "another identity is served");
+        assert_eq!(counted(&met, Some("B"), Some("A")), [""; 0], "the configuration pins another one");
+    }
 }
