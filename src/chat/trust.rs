@@ -140,7 +140,7 @@ impl Trust {
             && !pin.deliberate
             && !identity.violation
         {
-            identity.violation = violation::is_noted(&self.context.store, sender.as_str(), &identity.master).await?;
+            identity.violation = violation::is_noted(&self.context.client, sender.as_str()).await?;
         }
         if let Some(device) = device?.filter(|device| !device.is_deleted())
             && let (Some(ed25519), Some(curve25519)) = (device.ed25519_key(), device.curve25519_key())
@@ -211,7 +211,7 @@ impl Trust {
             From::Local => encryption.get_user_identity(user).await?,
         };
         if let Some(identity) = &identity {
-            violation::withdraw(&self.context.store, identity).await?;
+            violation::withdraw(&self.context.client, identity).await?;
         }
         let master = identity.as_ref().and_then(self::identity).map(|identity| identity.master);
         let devices: Vec<SeenDevice> = encryption
@@ -234,7 +234,9 @@ impl Trust {
         let mut pinned = BTreeMap::new();
         if self.context.trust.mode == TrustMode::Devices {
             // Before anything is noted: after a kill in between they would be met already.
-            let pin = self.pin(user, &before).map(|pin| pin.master);
+            // As in mode `identity`: an identity that came in a verified one's place vouches for nothing by itself.
+            let violated = violation::is_noted(&self.context.client, user.as_str()).await?;
+            let pin = self.pin(user, &before).filter(|pin| pin.deliberate || !violated).map(|pin| pin.master);
             let counting = counting(&before, pin.as_deref(), master.as_deref(), &devices);
             if !counting.is_empty() {
                 store.pin_first_devices(user.as_str(), counting, now()).await?;

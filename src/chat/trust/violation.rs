@@ -4,14 +4,13 @@
 //! commands count, and what is said is for everybody in the room: the verification is withdrawn as soon as that is seen. It
 //! is noted first, because afterwards nothing tells such a person from one who was never verified.
 
-use matrix_sdk::Error;
 use matrix_sdk::encryption::identities::UserIdentity;
 use matrix_sdk::ruma::OwnedUserId;
+use matrix_sdk::{Client, Error};
 use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
 use tracing::warn;
 
 use crate::chat::Context;
-use crate::store::{Store, StoreError};
 
 /// Withdraws the verifications because of which the SDK refuses to send; says whether it may send now.
 pub(crate) async fn settle(context: &Context, error: &Error) -> bool {
@@ -19,7 +18,7 @@ pub(crate) async fn settle(context: &Context, error: &Error) -> bool {
     let withdrawn = async {
         for user in users {
             if let Some(identity) = context.client.encryption().get_user_identity(user).await? {
-                withdraw(&context.store, &identity).await?;
+                withdraw(&context.client, &identity).await?;
             }
         }
         anyhow::Ok(())
@@ -34,24 +33,26 @@ pub(crate) async fn settle(context: &Context, error: &Error) -> bool {
 }
 
 /// Withdraws the verification of an identity that is not the verified one any more.
-pub(super) async fn withdraw(store: &Store, identity: &UserIdentity) -> anyhow::Result<()> {
+pub(super) async fn withdraw(client: &Client, identity: &UserIdentity) -> anyhow::Result<()> {
     let master = identity.master_key().get_first_key().filter(|_| identity.has_verification_violation());
     let Some(master) = master.map(|key| key.to_base64()) else { return Ok(()) };
     let user = identity.user_id();
-    store.set_cursor(&cursor(user.as_str()), &master).await?;
+    // Where the verification was: it outlives the loss of the journal, and so must this.
+    client.state_store().set_custom_value_no_read(key(user.as_str()).as_bytes(), master.clone().into_bytes()).await?;
     identity.withdraw_verification().await?;
     warn!(%user, now = master, "this account had verified another identity of theirs: that is withdrawn, or nobody in a room \
         with them could be told anything");
     Ok(())
 }
 
-/// Whether this master key came in the place of one that the bot's account had verified.
-pub(super) async fn is_noted(store: &Store, user: &str, master: &str) -> Result<bool, StoreError> {
-    Ok(store.cursor(&cursor(user)).await?.is_some_and(|noted| noted == master))
+/// Whether any key has come in the place of one that the bot's account had verified: whatever key they have now, and however
+/// often they changed it since, only somebody's deliberate word lets it count.
+pub(super) async fn is_noted(client: &Client, user: &str) -> anyhow::Result<bool> {
+    Ok(client.state_store().get_custom_value(key(user).as_bytes()).await?.is_some())
 }
 
-fn cursor(user: &str) -> String {
-    format!("violation/{user}")
+fn key(user: &str) -> String {
+    format!("pilothouse/violation/{user}")
 }
 
 fn changed(error: &Error) -> &[OwnedUserId] {
