@@ -231,8 +231,9 @@ impl Trust {
         // One at a time: what another observation has noted of somebody new is not what was known before.
         let _turn = self.observing.lock().await;
         let before = store.keys(user.as_str()).await?;
-        let mut pinned = BTreeMap::new();
-        if self.context.trust.mode == TrustMode::Devices {
+        let mut pinned = before.device_pins.clone();
+        // Once any is pinned, only somebody's word adds one.
+        if self.context.trust.mode == TrustMode::Devices && pinned.is_empty() {
             // Before anything is noted: after a kill in between they would be met already.
             // As in mode `identity`: an identity that came in a verified one's place vouches for nothing by itself.
             let violated = violation::is_noted(&self.context.client, user.as_str()).await?;
