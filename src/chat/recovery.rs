@@ -39,7 +39,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Gives what the operator of the machine should do about the recovery key.
 ///
 /// # Errors
-/// [`Unsigned::Unanswered`] as long as the homeserver leaves open whether it is signed: ask again later.
+/// [`Unsigned::Unanswered`] as long as the homeserver leaves open whether it is signed, [`Unsigned::Unsettled`] where it is
+/// not and another try may sign it.
 pub(super) async fn sign_own_device(
     client: &Client,
     matrix: &config::Matrix,
@@ -49,10 +50,18 @@ pub(super) async fn sign_own_device(
         return Err(Unsigned::Certain(OpenError::Other { why: "there is no login".to_owned() }));
     };
     let device = client.device_id().map(ToString::to_string).unwrap_or_default();
-    let unsigned =
-        |error: anyhow::Error| Unsigned::because(error, |why| OpenError::Unsigned { device: device.clone(), why });
     // Who will not say which keys it serves has not said that the device is unsigned.
-    let unsaid = |error: anyhow::Error| Unsigned::because(error, |why| OpenError::Other { why });
+    let unsaid = |error: anyhow::Error| match passing(&error) {
+        Some(wait) => Unsigned::Unanswered(error, wait),
+        None => Unsigned::Certain(OpenError::Other { why: format!("{error:#}") }),
+    };
+    let unsigned = |error: anyhow::Error| {
+        let why = OpenError::Unsigned { device: device.clone(), why: format!("{error:#}") };
+        match passing(&error) {
+            Some(wait) => Unsigned::Unsettled(why, wait),
+            None => Unsigned::Certain(why),
+        }
+    };
 
     let published = published(client, &own, &device).await.map_err(unsaid)?;
     if published.master.is_none() {
@@ -69,7 +78,8 @@ pub(super) async fn sign_own_device(
         return Err(unsigned(anyhow::anyhow!("the homeserver does not serve its signature")));
     }
     if !is_signed(client).await.map_err(unsigned)? {
-        client.encryption().request_user_identity(&own).await.map_err(|error| unsigned(error.into()))?;
+        // Published it is: only this store has not heard of it.
+        client.encryption().request_user_identity(&own).await.map_err(|error| unsaid(error.into()))?;
         if !is_signed(client).await.map_err(unsigned)? {
             return Err(unsigned(anyhow::anyhow!("its signature does not reach the store")));
         }
@@ -79,23 +89,23 @@ pub(super) async fn sign_own_device(
     Ok(kept.unwrap_or_else(|error| Some(Advice::NotKept { why: format!("{error:#}") })))
 }
 
-/// Why the own device is not signed.
+/// Why the own device does not count as signed.
 pub(super) enum Unsigned {
-    /// The homeserver gave no answer that settles it; it asked to wait so long, where it did.
+    /// The homeserver gave no answer that says whether it is; it asked to wait so long, where it did.
     Unanswered(anyhow::Error, Option<Duration>),
+    /// It is not, and signing it failed in a way that may pass; the homeserver asked to wait so long, where it did.
+    Unsettled(OpenError, Option<Duration>),
     /// That was settled.
     Certain(OpenError),
 }
 
-impl Unsigned {
-    /// `certain` makes the error of a homeserver that has answered.
-    fn because(error: anyhow::Error, certain: impl FnOnce(String) -> OpenError) -> Self {
-        match answer::to(&error) {
-            None | Some(Answer::Refused) => Self::Certain(certain(format!("{error:#}"))),
-            Some(Answer::Limited(wait)) => Self::Unanswered(error, wait),
-            // The end of a login is seen, and mended where that can be, when it is connected again.
-            Some(Answer::Passing | Answer::LoggedOut(_)) => Self::Unanswered(error, None),
-        }
+/// Whether a later try may go better: then how long the homeserver asked to wait before it, if it did.
+fn passing(error: &anyhow::Error) -> Option<Option<Duration>> {
+    match answer::to(error)? {
+        Answer::Refused => None,
+        Answer::Limited(wait) => Some(wait),
+        // The end of a login is seen, and mended where that can be, when it is connected again.
+        Answer::Passing | Answer::LoggedOut(_) => Some(None),
     }
 }
 

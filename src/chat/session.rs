@@ -32,6 +32,8 @@ use crate::retry::Backoff;
 
 /// How often signing the own device is tried, with a homeserver that answers.
 const SIGNING_TRIES: u32 = 4;
+/// How often it is tried with one that gives no answer, where an unsigned device may start: for some half a minute.
+const UNSETTLED_TRIES: u32 = 8;
 /// Pauses between tries of it grow from here …
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// … to here, with one that does not.
@@ -99,26 +101,35 @@ impl Session {
         Ok(Opened { session, client, advice })
     }
 
-    /// Connects and has the own device signed. A homeserver that does not answer that is waited for like one that is away.
+    /// Connects and has the own device signed. A homeserver that does not answer that is waited for like one that is away; but
+    /// where the device is known to be unsigned and may start so, not for ever.
     async fn sign(&self) -> Result<(Client, Result<Option<Advice>, OpenError>), OpenError> {
         let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut tries = 1;
+        let (mut refused, mut unsettled) = (0, 0);
         loop {
             let client = self.connect().await?;
-            let pause = match recovery::sign_own_device(&client, &self.matrix, &self.folder).await {
+            let (why, asked) = match recovery::sign_own_device(&client, &self.matrix, &self.folder).await {
                 Ok(advice) => return Ok((client, Ok(advice))),
                 Err(Unsigned::Unanswered(error, asked)) => {
-                    let pause = asked.map_or_else(|| pauses.next(), |wait| wait.max(FIRST_PAUSE));
-                    warn!(?pause, "whether the own device is signed is not known yet, trying again: {error:#}");
-                    pause
+                    (format!("whether the own device is signed is not known yet: {error:#}"), asked)
                 }
-                Err(Unsigned::Certain(why @ OpenError::Unsigned { .. })) if tries < SIGNING_TRIES => {
-                    tries += 1;
-                    warn!(%why, "the own device could not be signed, trying again");
-                    pauses.next()
+                Err(Unsigned::Unsettled(why, asked)) => {
+                    unsettled += 1;
+                    if !self.matrix.require_signed_device && unsettled >= UNSETTLED_TRIES {
+                        return Ok((client, Err(why)));
+                    }
+                    (why.to_string(), asked)
                 }
-                Err(Unsigned::Certain(why)) => return Ok((client, Err(why))),
+                Err(Unsigned::Certain(why)) => {
+                    refused += 1;
+                    if !matches!(why, OpenError::Unsigned { .. }) || refused >= SIGNING_TRIES {
+                        return Ok((client, Err(why)));
+                    }
+                    (why.to_string(), None)
+                }
             };
+            let pause = asked.map_or_else(|| pauses.next(), |wait| wait.max(FIRST_PAUSE));
+            warn!(?pause, "trying again: {why}");
             close(&client).await;
             tokio::time::sleep(pause).await;
         }

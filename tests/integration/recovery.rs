@@ -1,9 +1,11 @@
 //! The own device signed, and the identity recoverable, over starts that are cut off and keys that do not fit.
 
+use std::time::Duration;
+
 use http::Method;
 use pilothouse::chat::{Advice, OpenError};
 use pilothouse::config::Secret;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::session::{is_signed, keys};
 use crate::support::bot::{Bot, empty, eventually};
@@ -73,6 +75,16 @@ async fn a_homeserver_that_half_works_is_waited_for_and_makes_no_signed_device_u
     assert!(advice.iter().all(|advice| !advice.contains("unsigned")), "{advice:?}");
 }
 
+/// An upload of device keys without the signature of the device's owner.
+fn unsigned(user: &str, mut body: Value) -> Value {
+    if let Some(device) = body["device_keys"]["device_id"].as_str().map(str::to_owned)
+        && let Some(signatures) = body["device_keys"]["signatures"][user].as_object_mut()
+    {
+        signatures.retain(|key, _| *key == format!("ed25519:{device}"));
+    }
+    body
+}
+
 #[tokio::test]
 async fn a_signature_that_is_not_published_is_made_again_without_any_recovery_key() {
     let synapse = synapse().await;
@@ -83,15 +95,7 @@ async fn a_signature_that_is_not_published_is_made_again_without_any_recovery_ke
 
     // The device goes out without its owner's signature, and the signature by itself does not go out either.
     let user = account.user_id.clone();
-    proxy.change(move |_, path, mut body| {
-        if path.contains("/keys/upload")
-            && let Some(device) = body["device_keys"]["device_id"].as_str().map(str::to_owned)
-            && let Some(signatures) = body["device_keys"]["signatures"][&user].as_object_mut()
-        {
-            signatures.retain(|key, _| *key == format!("ed25519:{device}"));
-        }
-        body
-    });
+    proxy.change(move |_, path, body| if path.contains("/keys/upload") { unsigned(&user, body) } else { body });
     proxy.fail("/keys/signatures/upload", Answer::page(502));
     killed(&bot, &proxy, "/keys/signatures/upload").await;
     assert!(keys(&synapse, &account).await["master_keys"][&account.user_id].is_object());
@@ -107,6 +111,37 @@ async fn a_signature_that_is_not_published_is_made_again_without_any_recovery_ke
     proxy.mend();
     bot.open_once().await.expect("the private keys are in the store");
     assert!(is_signed(&synapse, &account, &bot).await);
+}
+
+#[tokio::test]
+async fn a_device_that_may_be_unsigned_does_not_wait_for_ever_for_an_upload_that_a_proxy_does_not_let_through() {
+    tokio::join!(
+        starts_unsigned("/keys/device_signing/upload", Answer::page(403)),
+        starts_unsigned("/keys/signatures/upload", Answer::page(502)),
+    );
+}
+
+async fn starts_unsigned(failing: &'static str, answer: Answer) {
+    let synapse = synapse().await;
+    let account = synapse.register("bot").await;
+    let proxy = Proxy::before(&synapse).await;
+    let mut bot = Bot::new(&synapse, &account);
+    bot.matrix.homeserver = proxy.url();
+    let user = account.user_id.clone();
+    proxy.change(move |_, path, body| if path.contains("/keys/upload") { unsigned(&user, body) } else { body });
+    proxy.fail(failing, answer);
+
+    // Where it must be signed, it goes on waiting.
+    killed(&bot, &proxy, failing).await;
+    bot.matrix.require_signed_device = false;
+    let advice = tokio::time::timeout(Duration::from_mins(3), bot.open_once()).await.expect("it gives up signing");
+    let advice = advice.expect("it opens");
+    assert!(advice.iter().any(|advice| advice.contains("not signed")), "{failing}: {advice:?}");
+    assert!(!is_signed(&synapse, &account, &bot).await);
+
+    proxy.mend();
+    bot.open_once().await.expect("the next start signs it");
+    assert!(is_signed(&synapse, &account, &bot).await, "{failing}");
 }
 
 /// What the daemon has noted for `trust` and `check`, once it is what is waited for.
