@@ -35,6 +35,7 @@ use tracing::{info, warn};
 pub use self::advice::Advice;
 use self::session::Session;
 pub use self::session::{Lock, OpenError, lock_held};
+pub(crate) use self::trust::contact;
 use crate::config;
 use crate::store::outbox::Speech;
 use crate::store::{Store, StoreError};

@@ -96,7 +96,7 @@ const INTERRUPTED: u8 = 2;
 pub async fn run(loaded: &Loaded, json: bool, end: &CancellationToken) -> anyhow::Result<ExitCode> {
     let findings = findings(loaded, true, end).await;
     if end.is_cancelled() {
-        eprintln!("pilothouse: interrupted; no login of this check stays behind");
+        eprintln!("{}", interrupted(&findings));
         return Ok(ExitCode::from(INTERRUPTED));
     }
     let good = is_good(&findings);
@@ -109,11 +109,26 @@ pub async fn run(loaded: &Loaded, json: bool, end: &CancellationToken) -> anyhow
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Tries everything; gives the table that people read, and whether there is no failure. `applied`: this is where it
-/// will run, with its Secrets and files in place.
-pub async fn told(loaded: &Loaded, applied: bool, end: &CancellationToken) -> (String, bool) {
+/// Tries everything and prints the table that people read, beside what a dialogue says; exit codes as of [`run`]. `applied`:
+/// this is where it will run, with its Secrets and files in place.
+pub async fn told(loaded: &Loaded, applied: bool, end: &CancellationToken) -> ExitCode {
     let findings = findings(loaded, applied, end).await;
-    (table::text(&findings), is_good(&findings))
+    if end.is_cancelled() {
+        eprintln!("{}", interrupted(&findings));
+        return ExitCode::from(INTERRUPTED);
+    }
+    eprint!("{}", table::text(&findings));
+    if is_good(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is said where nobody waited for the end.
+fn interrupted(findings: &[Finding]) -> String {
+    match findings.iter().find(|finding| finding.subject == room::LOGOUT) {
+        Some(Finding { detail, remedy, .. }) => {
+            format!("pilothouse: interrupted; {detail} ({})", remedy.as_deref().unwrap_or_default())
+        }
+        None => "pilothouse: interrupted; no login of this check stays behind".to_owned(),
+    }
 }
 
 async fn findings(loaded: &Loaded, applied: bool, end: &CancellationToken) -> Vec<Finding> {

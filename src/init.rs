@@ -309,9 +309,11 @@ async fn try_it(draft: &Draft) -> anyhow::Result<ExitCode> {
     // From here on an interruption is heard, so that no login of the check stays behind.
     let _held = shutdown::InterruptHeld::begin();
     let end = shutdown::listen()?.end;
-    let (table, good) = check::told(&loaded, draft.paths.place != Place::Cluster, &end).await;
-    eprint!("{table}");
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let code = check::told(&loaded, draft.paths.place != Place::Cluster, &end).await;
+    if end.is_cancelled() {
+        eprintln!("What was written stays; `pilothouse check` tries it again.");
+    }
+    Ok(code)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a subcommand happens now")]

@@ -36,7 +36,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use self::outbox::Speech;
 
 /// Version of the schema that this build writes.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// How long a statement waits for another process's.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -320,6 +320,9 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     }
     if found < 2 {
         transaction.execute_batch(include_str!("store/schema-2.sql"))?;
+    }
+    if found < 3 {
+        transaction.execute_batch(include_str!("store/schema-3.sql"))?;
     }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use crate::chat::outside::{Outside, is_logged_in};
-use crate::chat::{Advice, Standing};
+use crate::chat::{Advice, Standing, contact};
 use crate::command::{Command, Grammar, Mistake, Place, Reading, read};
 use crate::config::Config;
 use crate::daemon;
@@ -48,7 +48,12 @@ async fn refresh(config: &Config, store: &Store) {
     match asked.await {
         Ok(served) => {
             for (user, served) in served {
-                if let Err(error) = store.observe_keys(&user, served.master, served.devices, now()).await {
+                let noted = async {
+                    // Whom the daemon has not met yet is met here, by the same rule.
+                    let before = store.keys(&user).await?;
+                    contact::note(store, &config.trust, &user, &before, &served, now()).await
+                };
+                if let Err(error) = noted.await {
                     eprintln!("pilothouse: {error}");
                 }
             }

@@ -82,6 +82,9 @@ pub enum Fault {
     /// The daemon would not start so; the sentence ends with what to do.
     #[error("{0}")]
     Unusable(String),
+    /// No answer, or a limit: the daemon waits for that.
+    #[error("{0}")]
+    Unanswered(String),
     /// Anything else.
     #[error("{0}")]
     Said(String),
@@ -89,7 +92,10 @@ pub enum Fault {
 
 impl From<OpenError> for Fault {
     fn from(error: OpenError) -> Self {
-        Self::Unusable(error.to_string())
+        match error {
+            OpenError::Limited { .. } | OpenError::Unanswered { .. } => Self::Unanswered(error.to_string()),
+            error => Self::Unusable(error.to_string()),
+        }
     }
 }
 

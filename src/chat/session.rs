@@ -321,7 +321,9 @@ fn new_device() -> String {
 fn other(error: &WireError) -> OpenError {
     match error {
         WireError::Limited(wait) => OpenError::Limited { wait: *wait },
-        error => OpenError::Other { why: error.to_string() },
+        WireError::Unreachable(why) => OpenError::Unanswered { why: why.clone() },
+        error @ WireError::Strange(_) => OpenError::Unanswered { why: error.to_string() },
+        error @ WireError::Refused { .. } => OpenError::Other { why: error.to_string() },
     }
 }
 

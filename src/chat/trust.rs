@@ -1,6 +1,7 @@
 //! Whose word a message is: gathers what the rule in [`standing`] looks at, and keeps the store's view of people's keys
 //! fresh.
 
+pub(crate) mod contact;
 pub(crate) mod replay;
 pub(crate) mod standing;
 pub(crate) mod violation;
@@ -22,10 +23,11 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::standing::{Cipher, Device, Evidence, Identity, Link, PinnedKey, judge};
+use super::outside::Served;
 use super::{Context, Standing};
 use crate::config::TrustMode;
 use crate::retry::Backoff;
-use crate::store::pins::{By, Keys, Pin, SeenDevice};
+use crate::store::pins::{Keys, Pin, SeenDevice};
 
 /// How often the Matrix store is looked at besides: it does not say when a device is gone.
 const LOOK: Duration = Duration::from_mins(5);
@@ -128,7 +130,7 @@ impl Trust {
             tokio::join!(encryption.get_user_identity(sender), self.context.store.keys(sender.as_str()), device);
         evidence.identity = identity?.as_ref().and_then(self::identity);
         let keys = keys?;
-        evidence.pin = match (self.pin(sender, &keys), &evidence.identity) {
+        evidence.pin = match (contact::pin(&keys, self.configured(sender)), &evidence.identity) {
             (Some(pin), _) => Some(pin),
             (None, Some(identity)) => {
                 let master = self.context.store.pin_first(sender.as_str(), &identity.master, now()).await?;
@@ -154,17 +156,6 @@ impl Trust {
             });
         }
         Ok(evidence)
-    }
-
-    /// The pinned master key: the configuration's before the store's.
-    fn pin(&self, user: &UserId, keys: &Keys) -> Option<PinnedKey> {
-        match self.configured(user) {
-            Some(master) => Some(PinnedKey { master: master.to_owned(), deliberate: true }),
-            None => keys
-                .pin
-                .as_ref()
-                .map(|pin| PinnedKey { master: pin.key.clone(), deliberate: pin.by != By::FirstContact }),
-        }
     }
 
     fn configured(&self, user: &UserId) -> Option<&str> {
@@ -211,10 +202,11 @@ impl Trust {
             From::Local => encryption.get_user_identity(user).await?,
         };
         if let Some(identity) = &identity {
-            violation::withdraw(&self.context.client, identity).await?;
+            violation::look(&self.context, identity).await?;
         }
+        let violated = violation::is_noted(&self.context.client, user.as_str()).await?;
         let master = identity.as_ref().and_then(self::identity).map(|identity| identity.master);
-        let devices: Vec<SeenDevice> = encryption
+        let devices = encryption
             .get_user_devices(user)
             .await?
             .devices()
@@ -227,49 +219,26 @@ impl Trust {
                 })
             })
             .collect();
+        let served = Served { master, devices };
         let store = &self.context.store;
         // One at a time: what another observation has noted of somebody new is not what was known before.
         let _turn = self.observing.lock().await;
-        let before = store.keys(user.as_str()).await?;
-        let mut pinned = before.device_pins.clone();
-        // Once any is pinned, only somebody's word adds one.
-        if self.context.trust.mode == TrustMode::Devices && pinned.is_empty() {
-            // Before anything is noted: after a kill in between they would be met already.
-            // As in mode `identity`: an identity that came in a verified one's place vouches for nothing by itself.
-            let violated = violation::is_noted(&self.context.client, user.as_str()).await?;
-            let pin = self.pin(user, &before).filter(|pin| pin.deliberate || !violated).map(|pin| pin.master);
-            let counting = counting(&before, pin.as_deref(), master.as_deref(), &devices);
-            if !counting.is_empty() {
-                store.pin_first_devices(user.as_str(), counting, now()).await?;
-            }
-            pinned = store.keys(user.as_str()).await?.device_pins;
+        let mut before = store.keys(user.as_str()).await?;
+        if before.violated != violated {
+            // The journal was lost, or a kill came between the two.
+            store.note_violation(user.as_str(), violated, now()).await?;
+            before.violated = violated;
         }
-        store.observe_keys(user.as_str(), master.clone(), devices.clone(), now()).await?;
-        match (self.configured(user), &master) {
-            (Some(pin), _) if before.pin.as_ref().is_none_or(|before| before.key != pin) => {
-                store.pin_configured(user.as_str(), pin, now()).await?;
-            }
-            (None, Some(master)) => {
-                store.pin_first(user.as_str(), master, now()).await?;
-            }
-            _ => {}
-        }
+        let pinned = contact::note(store, &self.context.trust, user.as_str(), &before, &served, now()).await?;
         let first =
             from == From::Server && self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned());
-        self.tell(user, &before, master.as_deref(), &devices, &pinned, first);
+        self.tell(user, &before, &served, &pinned, first);
         Ok(())
     }
 
-    fn tell(
-        &self,
-        user: &UserId,
-        before: &Keys,
-        master: Option<&str>,
-        devices: &[SeenDevice],
-        device_pins: &BTreeMap<String, Pin>,
-        first: bool,
-    ) {
-        let pinned = self.pin(user, before).map(|pin| pin.master);
+    fn tell(&self, user: &UserId, before: &Keys, served: &Served, device_pins: &BTreeMap<String, Pin>, first: bool) {
+        let pinned = contact::pin(before, self.configured(user)).map(|pin| pin.master);
+        let master = served.master.as_deref();
         let mode = self.context.trust.mode;
         match (&pinned, master) {
             (Some(pinned), Some(master)) if pinned != master && (first || before.master.as_deref() != Some(master)) => {
@@ -291,7 +260,7 @@ impl Trust {
         if before.devices.is_empty() || mode == TrustMode::Any {
             return;
         }
-        for device in devices {
+        for device in &served.devices {
             let known =
                 before.devices.iter().any(|seen| seen.device == device.device && seen.ed25519 == device.ed25519);
             let counts = match mode {
@@ -364,15 +333,6 @@ impl Trust {
     }
 }
 
-/// The devices that count from now on, of a person of whom none is pinned: at first contact all; where they were met under
-/// another mode, those that their pinned identity has signed. Any other may be one that was refused until now.
-/// `pin` is the one that holds: the configuration's before the store's.
-fn counting(before: &Keys, pin: Option<&str>, master: Option<&str>, devices: &[SeenDevice]) -> Vec<SeenDevice> {
-    let met = before.pin.is_some() || !before.devices.is_empty();
-    let vouched = pin.is_some() && pin == master;
-    devices.iter().filter(|device| !met || vouched && device.signed).cloned().collect()
-}
-
 async fn is_encrypted(room: &Room) -> anyhow::Result<bool> {
     let known = room.encryption_state();
     if known.is_unknown() {
@@ -410,25 +370,4 @@ fn cipher(info: &EncryptionInfo, sender: &UserId) -> Cipher {
 #[expect(clippy::disallowed_methods, reason = "keys are noted with the time at which they were seen")]
 fn now() -> Timestamp {
     Timestamp::now()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_a_switch_only_devices_of_the_pin_that_holds_count() {
-        let device =
-            |name: &str, signed| SeenDevice { device: name.to_owned(), ed25519: "key".to_owned(), name: None, signed };
-        let devices = [device("SIGNED", true), device("UNSIGNED", false)];
-        let pin = |key: &str| Pin { key: key.to_owned(), since: Timestamp::UNIX_EPOCH, by: By::FirstContact };
-        let met = Keys { pin: Some(pin("A")), devices: devices.to_vec(), ..Keys::default() };
-        let counted = |before: &Keys, pin, master| {
-            counting(before, pin, master, &devices).into_iter().map(|seen| seen.device).collect::<Vec<_>>()
-        };
-        assert_eq!(counted(&Keys::default(), None, Some("A")), ["SIGNED", "UNSIGNED"], "first contact");
-        assert_eq!(counted(&met, Some("A"), Some("A")), ["SIGNED"]);
-        assert_eq!(counted(&met, Some("A"), Some("B")), [""; 0], "another identity is served");
-        assert_eq!(counted(&met, Some("B"), Some("A")), [""; 0], "the configuration pins another one");
-    }
 }

@@ -1,20 +1,22 @@
 //! The homeserver, the store, the own device, the people and the rooms.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
 use super::Finding;
 use crate::chat::outside::{Entered, Entrance, Fault, Outside, Served, look_at_files};
-use crate::chat::{Advice, lock_held};
+use crate::chat::{Advice, contact, lock_held};
 use crate::config::{Config, TrustMode};
 use crate::daemon;
-use crate::store::pins::{Keys, Pin, SeenDevice};
+use crate::store::pins::{Keys, SeenDevice};
 use crate::store::{Store, StoreError};
 
 /// What the row about the encryption keys is called.
 const MATRIX_STORE: &str = "Matrix store";
+
+/// What the row about a login that stays behind is called.
+pub(super) const LOGOUT: &str = "logout";
 
 /// `applied`: this is where it will run, with its volume. Where `end` comes first, nothing more is looked at, but a login that
 /// was made for this is ended all the same.
@@ -38,7 +40,11 @@ pub(super) async fn findings(config: &Config, applied: bool, end: &CancellationT
             return findings;
         }
     };
-    match outside.versions().await {
+    // No login is made for who has gone already.
+    let Some(versions) = end.run_until_cancelled(outside.versions()).await.filter(|_| !end.is_cancelled()) else {
+        return findings;
+    };
+    match versions {
         Ok(versions) => {
             let newest = versions.last().cloned().unwrap_or_default();
             findings.push(Finding::good(
@@ -88,13 +94,14 @@ pub(super) async fn findings(config: &Config, applied: bool, end: &CancellationT
         Err(fault) => {
             let remedy = match fault {
                 Fault::Unusable(_) => "until then the daemon does not start; `pilothouse config` shows how it logs in",
+                Fault::Unanswered(_) => "the daemon waits for that and goes on by itself; check again then",
                 _ => "check matrix.user and the token; a daemon that was logged out says in its log what to do",
             };
             findings.push(Finding::failure("matrix", "login", fault.to_string(), remedy));
         }
     }
     if let Err(fault) = outside.leave().await {
-        findings.push(Finding::warning("matrix", "logout", fault.to_string(), "Element: Settings, Sessions"));
+        findings.push(Finding::warning("matrix", LOGOUT, fault.to_string(), "Element: Settings, Sessions"));
     }
     findings
 }
@@ -202,14 +209,13 @@ async fn people(
             Some(store) => store.keys(user).await.unwrap_or_default(),
             None => Keys::default(),
         };
-        if config.trust.mode == TrustMode::Devices {
-            let devices = served.get(user).map(|served| served.devices.as_slice()).unwrap_or_default();
-            findings.push(by_devices(user, &keys.device_pins, devices));
-            continue;
-        }
         let configured = config.trust.pins.get(user).map(String::as_str);
-        let met = keys.pin.map(|pin| pin.key);
-        findings.push(person(config.trust.mode, user, configured, met.as_deref(), served.get(user)));
+        let served = served.get(user).cloned().unwrap_or_default();
+        findings.push(if config.trust.mode == TrustMode::Devices {
+            by_devices(user, configured, &keys, &served)
+        } else {
+            person(config.trust.mode, user, configured, keys, &served)
+        });
     }
 }
 
@@ -264,74 +270,78 @@ async fn recovery(config: &Config, store: Option<&Store>) -> Finding {
     }
 }
 
-/// `configured`: the pin in `trust.pins`; `met`: the one that the first contact or somebody's word has set.
-fn person(
-    mode: TrustMode,
-    user: &str,
-    configured: Option<&str>,
-    met: Option<&str>,
-    served: Option<&Served>,
-) -> Finding {
-    let master = served.and_then(|served| served.master.as_deref());
-    match (mode, configured.or(met), master) {
-        (TrustMode::Any, _, _) => Finding::warning(
+/// `configured`: the pin in `trust.pins`, which wins over the one in `keys`.
+fn person(mode: TrustMode, user: &str, configured: Option<&str>, keys: Keys, served: &Served) -> Finding {
+    if mode == TrustMode::Any {
+        return Finding::warning(
             "trust",
             user,
             "any device counts (trust.mode = any): whoever controls the homeserver or one session commands the cluster",
             "set trust.mode = \"identity\"",
-        ),
-        (_, Some(pin), Some(master)) if pin == master => Finding::good("trust", user, format!("pinned as {master}")),
-        (_, Some(pin), Some(master)) => Finding::failure(
-            "trust",
-            user,
-            format!("suspended: the identity was {pin} and is now {master}"),
-            if configured.is_some() {
-                format!("compare it with them, then correct trust.pins: `{user} = \"{master}\"`")
-            } else {
-                format!("compare it with them, then `pilothouse trust accept {user} {master}`")
-            },
-        ),
-        (_, None, Some(master)) => {
-            Finding::good("trust", user, format!("not met yet; the first contact pins {master}"))
-        }
-        (_, _, None) => Finding::failure(
+        );
+    }
+    let Some(master) = &served.master else {
+        return Finding::failure(
             "trust",
             user,
             "has no cross-signing identity: cannot read here, and no command of theirs counts",
             "they set one up (Element: Settings, Encryption, Set up recovery), or you set trust.mode = \"devices\"",
-        ),
-    }
+        );
+    };
+    let now = Keys { master: Some(master.clone()), ..keys };
+    let pinned = configured.or(now.pin.as_ref().map(|pin| pin.key.as_str()));
+    let detail = match pinned {
+        None => return Finding::good("trust", user, format!("not met yet; the first contact pins {master}")),
+        Some(_) if contact::is_vouched_for(&now, configured) => {
+            return Finding::good("trust", user, format!("pinned as {master}"));
+        }
+        Some(pin) if pin == master => {
+            format!("suspended: the bot's account had verified another identity, and it is now {master}")
+        }
+        Some(pin) => format!("suspended: the identity was {pin} and is now {master}"),
+    };
+    let remedy = if configured.is_some() {
+        format!("compare it with them, then correct trust.pins: `{user} = \"{master}\"`")
+    } else {
+        format!("compare it with them, then `pilothouse trust accept {user} {master}`")
+    };
+    Finding::failure("trust", user, detail, remedy)
 }
 
-/// Judges a person in mode `devices`: by the devices that were there at first contact or were accepted.
-fn by_devices(user: &str, pins: &BTreeMap<String, Pin>, served: &[SeenDevice]) -> Finding {
-    let (known, new): (Vec<_>, Vec<_>) =
-        served.iter().partition(|device| pins.get(&device.device).is_some_and(|pin| pin.key == device.ed25519));
-    let names = |devices: &[&SeenDevice]| -> String {
+/// Judges a person in mode `devices`: by the devices that were there at first contact or were accepted. Of whom none is
+/// pinned, the daemon's next look pins those that count.
+fn by_devices(user: &str, configured: Option<&str>, keys: &Keys, served: &Served) -> Finding {
+    let names = |devices: &[SeenDevice]| -> String {
         devices.iter().map(|device| device.device.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let none_pinned = keys.device_pins.is_empty();
+    let pinned =
+        |device: &SeenDevice| keys.device_pins.get(&device.device).is_some_and(|pin| pin.key == device.ed25519);
+    let counting = if none_pinned { contact::counting(keys, configured, served) } else { Vec::new() };
+    let (known, new): (Vec<_>, Vec<_>) =
+        served.devices.iter().cloned().partition(|device| pinned(device) || counting.contains(device));
+    let good = match (none_pinned, keys.is_met()) {
+        (true, false) => format!("not met yet; the first contact pins {}", names(&known)),
+        (true, true) => format!("the next look of the daemon pins {}, as their identity has signed", names(&known)),
+        (false, _) => format!("known by {}", names(&known)),
     };
     let Some(newest) = new.first() else {
         return if known.is_empty() {
             let remedy = "they log in at a client with encryption";
             Finding::failure("trust", user, "has no device that could say anything", remedy)
         } else {
-            Finding::good("trust", user, format!("known by {}", names(&known)))
+            Finding::good("trust", user, good)
         };
     };
     let remedy = format!(
         "compare the fingerprint with them, then `pilothouse trust accept {user} {} {}`",
         newest.device, newest.ed25519
     );
-    match (pins.is_empty(), known.is_empty()) {
-        (true, _) => Finding::good("trust", user, format!("not met yet; the first contact pins {}", names(&new))),
-        (false, true) => {
-            let detail = format!("none of their devices was accepted, so no command of theirs counts: {}", names(&new));
-            Finding::failure("trust", user, detail, remedy)
-        }
-        (false, false) => {
-            let detail = format!("known by {}; new, and not accepted: {}", names(&known), names(&new));
-            Finding::warning("trust", user, detail, remedy)
-        }
+    if known.is_empty() {
+        let detail = format!("none of their devices was accepted, so no command of theirs counts: {}", names(&new));
+        Finding::failure("trust", user, detail, remedy)
+    } else {
+        Finding::warning("trust", user, format!("{good}; new, and not accepted: {}", names(&new)), remedy)
     }
 }
 
@@ -378,19 +388,29 @@ mod tests {
 
     use super::*;
     use crate::check::Verdict;
-    use crate::store::pins::By;
+    use crate::store::pins::{By, Pin};
 
     #[test]
     fn a_changed_identity_is_accepted_where_its_pin_stands() {
         let served = Served { master: Some("NEW".to_owned()), devices: Vec::new() };
-        let remedy = |configured, met| {
-            let found = person(TrustMode::Identity, "@anna:hs", configured, met, Some(&served));
+        let pin = |key: &str, by| Pin { key: key.to_owned(), since: Timestamp::UNIX_EPOCH, by };
+        let remedy = |configured, met: Option<&str>| {
+            let keys = Keys { pin: met.map(|key| pin(key, By::FirstContact)), ..Keys::default() };
+            let found = person(TrustMode::Identity, "@anna:hs", configured, keys, &served);
             assert_eq!(found.verdict, Verdict::Failure, "{found:?}");
             found.remedy.expect("a way out")
         };
         assert!(remedy(None, Some("OLD")).contains("pilothouse trust accept @anna:hs NEW"));
         let configured = remedy(Some("OLD"), Some("NEW"));
         assert!(configured.contains("trust.pins") && !configured.contains("accept"), "{configured}");
+
+        let violated = |by| Keys { pin: Some(pin("NEW", by)), violated: true, ..Keys::default() };
+        let judged = |configured, by| person(TrustMode::Identity, "@anna:hs", configured, violated(by), &served);
+        let found = judged(None, By::FirstContact);
+        assert!(found.detail.contains("had verified another identity"), "{found:?}");
+        assert!(found.remedy.expect("a way out").contains("pilothouse trust accept @anna:hs NEW"));
+        assert_eq!(judged(None, By::Accepted("@bob:hs".to_owned())).verdict, Verdict::Good);
+        assert_eq!(judged(Some("NEW"), By::FirstContact).verdict, Verdict::Good);
     }
 
     #[test]
@@ -416,12 +436,21 @@ mod tests {
             (None, Vec::new(), Verdict::Failure, "has no device"),
         ] {
             let pin = |key: &str| Pin { key: key.to_owned(), since: Timestamp::UNIX_EPOCH, by: By::FirstContact };
-            let pins = pins.map(|key| ("PHONE".to_owned(), pin(key))).into_iter().collect();
-            let found = by_devices("@anna:hs", &pins, &devices);
+            let device_pins = pins.map(|key| ("PHONE".to_owned(), pin(key))).into_iter().collect();
+            let keys = Keys { device_pins, ..Keys::default() };
+            let found = by_devices("@anna:hs", None, &keys, &Served { master: None, devices });
             assert_eq!(found.verdict, verdict, "{found:?}");
             assert!(found.detail.contains(part), "{found:?}");
             let way_out = matches!(found.verdict, Verdict::Good) || found.remedy.is_some();
             assert!(way_out, "{found:?}");
         }
+        // Met under another mode: what the trusted identity has signed will count, and nothing else.
+        let pin = Pin { key: "MASTER".to_owned(), since: Timestamp::UNIX_EPOCH, by: By::FirstContact };
+        let met = Keys { pin: Some(pin), devices: both(), ..Keys::default() };
+        let shown = Served { master: Some("MASTER".to_owned()), devices: both() };
+        let found = by_devices("@anna:hs", None, &met, &shown);
+        assert!(found.verdict == Verdict::Good && found.detail.contains("pins PHONE, LAPTOP"), "{found:?}");
+        let found = by_devices("@anna:hs", None, &Keys { violated: true, ..met }, &shown);
+        assert!(found.verdict == Verdict::Failure && found.detail.contains("none of their devices"), "{found:?}");
     }
 }

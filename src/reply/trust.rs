@@ -1,7 +1,7 @@
 //! The words of `trust`.
 
 use super::{Text, Words};
-use crate::chat::Advice;
+use crate::chat::{Advice, contact};
 use crate::store::pins::{Keys, SeenDevice};
 
 /// A person and what is known of their keys.
@@ -22,9 +22,9 @@ impl Person {
         self.configured.as_deref().or(self.keys.pin.as_ref().map(|pin| pin.key.as_str()))
     }
 
-    /// Whether the identity that the homeserver serves is not the pinned one.
+    /// Whether the identity that the homeserver serves counts for nothing.
     fn is_suspended(&self) -> bool {
-        matches!((self.pinned(), &self.keys.master), (Some(pin), Some(shown)) if pin != shown)
+        self.pinned().is_some() && !contact::is_vouched_for(&self.keys, self.configured.as_deref())
     }
 }
 
@@ -71,7 +71,7 @@ pub(super) fn words(proof: Proof, people: &[Person], advice: &[Advice]) -> Words
 fn identity(text: Text, person: &Person) -> Text {
     let keys = &person.keys;
     match (person.pinned(), keys.master.as_deref()) {
-        (Some(pin), Some(shown)) if pin == shown => {
+        (Some(_), Some(shown)) if !person.is_suspended() => {
             let text = text.say("✅ ").strong(&person.user).say(": trusted");
             match &keys.pin {
                 Some(pin) if person.configured.is_none() => text
@@ -85,13 +85,13 @@ fn identity(text: Text, person: &Person) -> Text {
             .say("   identity ")
             .code(&grouped(shown))
         }
-        (Some(_), Some(shown)) => {
-            let text = text
-                .say("⛔ ")
-                .strong(&person.user)
-                .say(": suspended, the identity has changed. It is now ")
-                .code(&grouped(shown))
-                .line();
+        (Some(pin), Some(shown)) => {
+            let why = if pin == shown {
+                ": suspended, the bot's account had verified another identity. It is now "
+            } else {
+                ": suspended, the identity has changed. It is now "
+            };
+            let text = text.say("⛔ ").strong(&person.user).say(why).code(&grouped(shown)).line();
             match person.configured {
                 Some(_) => text.say("   The configuration pins the old one (trust.pins): it is changed there."),
                 None => text
@@ -121,8 +121,7 @@ fn device(text: Text, proof: Proof, person: &Person, seen: &SeenDevice) -> Text 
         (Proof::Identity, _) => (false, ", not verified by its owner"),
         (Proof::Devices, Some(pin)) if pin.key == seen.ed25519 => (true, ", pinned"),
         (Proof::Devices, Some(_)) => (false, ", its key has changed"),
-        (Proof::Devices, None) if person.keys.device_pins.is_empty() => (true, ", not met yet"),
-        (Proof::Devices, None) => (false, ", new"),
+        (Proof::Devices, None) => (false, ", not accepted"),
     };
     let text = text.say("   ").say(if counts { "✓ " } else { "✗ " }).code(&seen.device);
     let text = match &seen.name {
@@ -172,8 +171,8 @@ mod tests {
 
     #[test]
     fn a_device_of_a_suspended_identity_is_not_shown_as_one_that_counts() {
-        let told = |shown: &str| {
-            let pin = Pin { key: "PINNED".to_owned(), since: Timestamp::UNIX_EPOCH, by: By::FirstContact };
+        let told = |shown: &str, violated, by| {
+            let pin = Pin { key: "PINNED".to_owned(), since: Timestamp::UNIX_EPOCH, by };
             let device = |signed| SeenDevice {
                 device: if signed { "SIGNED" } else { "UNSIGNED" }.to_owned(),
                 ed25519: "key".to_owned(),
@@ -184,15 +183,22 @@ mod tests {
                 pin: Some(pin),
                 master: Some(shown.to_owned()),
                 devices: vec![device(true), device(false)],
+                violated,
                 ..Keys::default()
             };
             let person = Person { user: "@anna:hs".to_owned(), keys, configured: None };
             words(Proof::Identity, &[person], &[]).plain
         };
-        let trusted = told("PINNED");
+        let trusted = told("PINNED", false, By::FirstContact);
         assert!(trusted.contains("✓ SIGNED") && trusted.contains("✗ UNSIGNED"), "{trusted}");
-        let suspended = told("ANOTHER");
+        let suspended = told("ANOTHER", false, By::FirstContact);
         assert!(suspended.contains("✗ SIGNED") && suspended.contains("✗ UNSIGNED"), "{suspended}");
         assert!(suspended.contains("not accepted"), "{suspended}");
+
+        let violated = told("PINNED", true, By::FirstContact);
+        assert!(violated.contains("suspended, the bot's account had verified another identity"), "{violated}");
+        assert!(violated.contains("✗ SIGNED") && violated.contains("trust accept @anna:hs PINNED"), "{violated}");
+        let accepted = told("PINNED", true, By::Accepted("@bob:hs".to_owned()));
+        assert!(accepted.contains("✓ SIGNED") && accepted.contains(": trusted"), "{accepted}");
     }
 }

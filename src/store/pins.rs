@@ -77,6 +77,16 @@ pub struct Keys {
     pub devices: Vec<SeenDevice>,
     /// Pinned device keys, by device id.
     pub device_pins: BTreeMap<String, Pin>,
+    /// The bot's account had verified another identity of theirs: no key counts because it was met first.
+    pub violated: bool,
+}
+
+impl Keys {
+    /// Whether anything of theirs was seen before.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.pin.is_some() || !self.devices.is_empty()
+    }
 }
 
 /// Reads a row with the columns `key`, `since` and `by`.
@@ -115,7 +125,8 @@ impl Store {
             let device_pins = statement
                 .query_map([&user], |row| Ok((row.get("device")?, self::pin(row)?)))?
                 .collect::<Result<_, _>>()?;
-            Ok(Keys { pin, master, devices, device_pins })
+            let violated = tx.prepare("SELECT 1 FROM violation WHERE user = ?1")?.exists([&user])?;
+            Ok(Keys { pin, master, devices, device_pins, violated })
         })
         .await
     }
@@ -145,6 +156,27 @@ impl Store {
                     "INSERT INTO device_seen (user, device, ed25519, name, signed, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                     (&user, &device.device, &device.ed25519, &device.name, device.signed, now),
                 )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes whether the bot's account had verified another identity of a person than the one that is served.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn note_violation(&self, user: &str, violated: bool, now: Timestamp) -> Result<(), StoreError> {
+        let user = user.to_owned();
+        self.call(move |tx| {
+            if violated {
+                let since = now.as_millisecond();
+                tx.execute(
+                    "INSERT INTO violation (user, since) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                    (&user, since),
+                )?;
+            } else {
+                tx.execute("DELETE FROM violation WHERE user = ?1", [&user])?;
             }
             Ok(())
         })

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use http::Method;
-use serde_json::Value;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
 
 use crate::support::control_plane::with_namespace;
 use crate::support::front::{Front, Way};
@@ -117,10 +117,60 @@ async fn whoever_interrupts_it_finds_no_device_left_behind() {
         check.signal("INT");
         assert_eq!(check.end(SOON).await.code(), Some(2));
         check.line("interrupted", SOON).await;
-        let login = synapse.login(&bot).await;
-        let left = synapse.call(&login.access_token, Method::GET, "/_matrix/client/v3/devices", None).await;
-        // The two logins of this test.
-        assert_eq!(left["devices"].as_array().map(Vec::len), Some(2), "{left}");
+        let mut left = devices(&synapse, &bot).await;
+        // The login of the first question.
+        assert_eq!(left, 1);
+
+        // Gone before the login: none is made.
+        front.cut(Method::GET, "/versions", Way::Nowhere);
+        let mut check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).start();
+        front.until_cut(2).await;
+        check.signal("INT");
+        assert_eq!(check.end(SOON).await.code(), Some(2));
+        check.line("no login of this check stays behind", SOON).await;
+        left += 1;
+        assert_eq!(devices(&synapse, &bot).await, left);
+
+        // A login that cannot be ended again stays behind, and that is what is said.
+        front.cut(Method::GET, "/joined_rooms", Way::Nowhere);
+        let mut check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).start();
+        front.until_cut(3).await;
+        front.cut(Method::POST, "/logout", Way::Answer(StatusCode::BAD_GATEWAY, json!({})));
+        check.signal("INT");
+        assert_eq!(check.end(SOON).await.code(), Some(2));
+        check.line("could not be logged out", SOON).await;
+        let log = check.log();
+        assert!(!log.iter().any(|line| line.contains("no login of this check stays behind")), "{log:?}");
+        left += 2;
+        assert_eq!(devices(&synapse, &bot).await, left);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_daemon_waits_out_is_not_said_to_keep_it_from_starting() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let synapse = synapse().await;
+        let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
+        let front = Front::deciding(&synapse, |_| Way::On).await;
+        let plan = Plan { homeserver: Some(front.url().to_owned()), ..Plan::of(&["web"]) };
+        let toml = plan.toml(&synapse, &bot, &account.user_id, &namespace.name);
+        for (status, body, waits) in [
+            (StatusCode::BAD_GATEWAY, json!({}), true),
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                json!({"errcode": "M_LIMIT_EXCEEDED", "error": "later", "retry_after_ms": 600_000}),
+                true,
+            ),
+            (StatusCode::FORBIDDEN, json!({"errcode": "M_FORBIDDEN", "error": "no"}), false),
+        ] {
+            front.cut(Method::POST, "/login", Way::Answer(status, body));
+            let checked = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).run(SOON).await;
+            assert_eq!(checked.status.code(), Some(1), "{}", checked.said);
+            assert_eq!(checked.said.contains("the daemon waits for that"), waits, "{status}: {}", checked.said);
+            assert_eq!(checked.said.contains("does not start"), !waits, "{status}: {}", checked.said);
+        }
     })
     .await;
 }
@@ -130,7 +180,10 @@ async fn an_identity_provider_that_is_away_is_told_at_once() {
     with_namespace(async |namespace| {
         let synapse = synapse().await;
         let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
-        let away = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
+        // A port that stays taken, and where nobody listens.
+        let taken = tokio::net::TcpSocket::new_v4().expect("a socket");
+        taken.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let away = taken.local_addr().expect("bound");
         let keycloak =
             format!("[matrix.jwt.keycloak]\nurl = \"http://{away}/\"\nrealm = \"home\"\nclient_id = \"pilothouse\"\n");
         let plan = Plan { matrix: keycloak, ..Plan::of(&["web"]) };
@@ -139,6 +192,7 @@ async fn an_identity_provider_that_is_away_is_told_at_once() {
         assert_eq!(checked.status.code(), Some(1), "{}", checked.said);
         assert_eq!(verdicts(&checked.said, "matrix", "login"), ["failure"], "{}", checked.said);
         assert!(checked.said.contains("Keycloak at http://"), "{}", checked.said);
+        assert!(checked.said.contains("the daemon waits for that"), "{}", checked.said);
     })
     .await;
 }

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use http::Method;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::support::control_plane::{Namespace, client_for, with_namespace};
+use crate::support::front::{Front, Way};
 use crate::support::house::SOON;
 use crate::support::leash::Folder;
 use crate::support::manifests::Manifests;
@@ -331,4 +333,26 @@ async fn an_interrupt_or_an_end_of_the_answers_leaves_nothing_behind() {
     let status = tokio::time::timeout(RUN, child.wait()).await.expect("it ends").expect("it is waited for");
     assert!(!status.success());
     assert_eq!(fs::read_dir(&*folder).expect("a folder").count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_of_its_check_is_no_success_and_leaves_no_login_behind() {
+    let synapse = synapse().await;
+    let (bot, person) = accounts(&synapse).await;
+    let front = Front::deciding(&synapse, |_| Way::On).await;
+    let folder = Folder::new("pilothouse-init-");
+    fs::write(folder.join("given"), &bot.password).expect("written");
+    let mut arguments = for_the_cluster(&synapse, &bot, &person, "apps/web");
+    arguments[2] = front.url();
+    front.cut(Method::GET, "/joined_rooms", Way::Nowhere);
+    let mut child = command(&folder, &[], &arguments).spawn().expect("the binary starts");
+    drop(child.stdin.take());
+    front.until_cut(1).await;
+    let pid = child.id().expect("it runs").to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().expect("kill").success());
+    let output = tokio::time::timeout(RUN, child.wait_with_output()).await.expect("it ends").expect("it is waited for");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("no login of this check stays behind"), "{said}");
+    assert!(said.contains("What was written stays"), "{said}");
 }

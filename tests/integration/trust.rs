@@ -131,6 +131,7 @@ async fn a_verified_person_who_resets_their_identity_makes_it_mute_for_nobody() 
     })
     .await;
     assert_eq!(scene.objection(&scene.anna.send(&room, "start").await).await, changed());
+    assert!(scene.store.keys(&scene.anna.user_id).await.expect("the store answers").violated, "what `trust` shows");
     let reads = async |text: &str| {
         scene.bot.say(&scene.store, &room, text, None).await;
         scene.anna.expect(DEADLINE, |event| event.room == room && event.body() == text).await;
@@ -139,13 +140,22 @@ async fn a_verified_person_who_resets_their_identity_makes_it_mute_for_nobody() 
     running.stop().await;
 
     // Met anew, by a database that has lost its pins: what was verified was another identity all the same.
-    scene.sql("DELETE FROM pin; DELETE FROM identity_seen; DELETE FROM device_seen");
+    scene.sql("DELETE FROM pin; DELETE FROM identity_seen; DELETE FROM device_seen; DELETE FROM violation");
     let running = scene.start().await;
     assert_eq!(scene.objection(&scene.anna.send(&room, "start").await).await, changed());
     reads("refused again").await;
+    assert!(scene.store.keys(&scene.anna.user_id).await.expect("the store answers").violated, "it is shown again");
     scene.store.repin(&scene.anna.user_id, None, &fingerprint, "@owner:test", now()).await.expect("the store answers");
     assert_eq!(scene.standing(&scene.anna.send(&room, "start").await).await, Standing::Proven);
     reads("done").await;
+    running.stop().await;
+
+    // Met anew once more, and verified by the bot's account: that is its word on the identity of now.
+    scene.sql("DELETE FROM pin; DELETE FROM identity_seen; DELETE FROM device_seen");
+    scene.verify_anna().await;
+    let running = scene.start().await;
+    assert_eq!(scene.standing(&scene.anna.send(&room, "start").await).await, Standing::Proven);
+    assert!(!scene.store.keys(&scene.anna.user_id).await.expect("the store answers").violated);
     running.stop().await;
 }
 

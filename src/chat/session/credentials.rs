@@ -61,10 +61,9 @@ async fn keycloak(source: &JwtSource, matrix: &config::Matrix, patience: Patienc
     let JwtSource::Keycloak { url, realm, client_id, client_secret, password } = source else {
         return Err(OpenError::TokenSource { why: "not a Keycloak source".to_owned() });
     };
+    let said = |why: String| format!("Keycloak at {url}, realm {realm}: {why}");
     let fail = |why: String| OpenError::TokenSource {
-        why: format!(
-            "Keycloak at {url}, realm {realm}: {why}; check the keycloak settings and the bot's account there"
-        ),
+        why: format!("{}; check the keycloak settings and the bot's account there", said(why)),
     };
     let http = keycloak_http(matrix).map_err(fail)?;
     let endpoint = format!("{}/realms/{realm}/protocol/openid-connect/token", url.as_str().trim_end_matches('/'));
@@ -78,9 +77,13 @@ async fn keycloak(source: &JwtSource, matrix: &config::Matrix, patience: Patienc
     if let Some(secret) = client_secret {
         form.push(("client_secret", secret.expose()));
     }
-    patiently("asking Keycloak for a token", patience, || grant(http.post(&endpoint).form(&form)))
-        .await
-        .map_err(|error| fail(error.to_string()))
+    patiently("asking Keycloak for a token", patience, || grant(http.post(&endpoint).form(&form))).await.map_err(
+        |error| match error {
+            WireError::Refused { .. } => fail(error.to_string()),
+            WireError::Limited(wait) => OpenError::Limited { wait },
+            WireError::Unreachable(_) | WireError::Strange(_) => OpenError::Unanswered { why: said(error.to_string()) },
+        },
+    )
 }
 
 /// Its own client: the homeserver's proxy is not Keycloak's. The private CA usually is.

@@ -149,6 +149,12 @@ pub enum OpenError {
         /// How long.
         wait: Duration,
     },
+    /// Nobody answers, and whoever asks does not wait for it.
+    #[error("no answer: {why}; is the address right, and can it be reached from here?")]
+    Unanswered {
+        /// Who was asked, and what came.
+        why: String,
+    },
     /// The JSON Web Token could not be had.
     #[error("no token for the login: {why}")]
     TokenSource {

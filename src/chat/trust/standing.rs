@@ -112,11 +112,7 @@ fn objection(mode: TrustMode, evidence: &Evidence) -> Option<Why> {
     match mode {
         TrustMode::Identity => {
             let Some(identity) = &evidence.identity else { return Some(Why::NoIdentity) };
-            let trusted = evidence
-                .pin
-                .as_ref()
-                .is_some_and(|pin| pin.master == identity.master && (pin.deliberate || !identity.violation));
-            if !trusted {
+            if !is_trusted(evidence.pin.as_ref(), identity) {
                 return Some(Why::IdentityChanged { fingerprint: identity.master.clone() });
             }
             if !device.signed || cipher.link == Link::Unsigned {
@@ -131,6 +127,11 @@ fn objection(mode: TrustMode, evidence: &Evidence) -> Option<Why> {
         TrustMode::Any => {}
     }
     evidence.replayed.then_some(Why::Replayed)
+}
+
+/// Whether an identity is the pinned one. In the place of one that the bot's account had verified, only a deliberate pin counts.
+pub(crate) fn is_trusted(pin: Option<&PinnedKey>, identity: &Identity) -> bool {
+    pin.is_some_and(|pin| pin.master == identity.master && (pin.deliberate || !identity.violation))
 }
 
 #[cfg(test)]

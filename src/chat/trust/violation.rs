@@ -4,11 +4,12 @@
 //! commands count, and what is said is for everybody in the room: the verification is withdrawn as soon as that is seen. It
 //! is noted first, because afterwards nothing tells such a person from one who was never verified.
 
+use jiff::Timestamp;
 use matrix_sdk::encryption::identities::UserIdentity;
 use matrix_sdk::ruma::OwnedUserId;
 use matrix_sdk::{Client, Error};
 use matrix_sdk_base::crypto::{OlmError, SessionRecipientCollectionError};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::chat::Context;
 
@@ -18,7 +19,7 @@ pub(crate) async fn settle(context: &Context, error: &Error) -> bool {
     let withdrawn = async {
         for user in users {
             if let Some(identity) = context.client.encryption().get_user_identity(user).await? {
-                withdraw(&context.client, &identity).await?;
+                look(context, &identity).await?;
             }
         }
         anyhow::Ok(())
@@ -32,16 +33,34 @@ pub(crate) async fn settle(context: &Context, error: &Error) -> bool {
     }
 }
 
-/// Withdraws the verification of an identity that is not the verified one any more.
-pub(super) async fn withdraw(client: &Client, identity: &UserIdentity) -> anyhow::Result<()> {
-    let master = identity.master_key().get_first_key().filter(|_| identity.has_verification_violation());
-    let Some(master) = master.map(|key| key.to_base64()) else { return Ok(()) };
-    let user = identity.user_id();
+/// Withdraws the verification of an identity that is not the verified one any more; ends the note of one that the bot's account
+/// has verified since.
+pub(super) async fn look(context: &Context, identity: &UserIdentity) -> anyhow::Result<()> {
+    let user = identity.user_id().as_str();
+    if identity.has_verification_violation() {
+        return withdraw(context, identity).await;
+    }
+    if identity.is_verified() && is_noted(&context.client, user).await? {
+        context.client.state_store().remove_custom_value(key(user).as_bytes()).await?;
+        info!(user, "this account has verified their identity of now");
+    }
+    Ok(())
+}
+
+async fn withdraw(context: &Context, identity: &UserIdentity) -> anyhow::Result<()> {
+    let Some(master) = identity.master_key().get_first_key().map(|key| key.to_base64()) else { return Ok(()) };
+    let user = identity.user_id().as_str();
     // Where the verification was: it outlives the loss of the journal, and so must this.
-    client.state_store().set_custom_value_no_read(key(user.as_str()).as_bytes(), master.clone().into_bytes()).await?;
+    let note = master.clone().into_bytes();
+    context.client.state_store().set_custom_value_no_read(key(user).as_bytes(), note).await?;
+    context.store.note_violation(user, true, now()).await?;
     identity.withdraw_verification().await?;
-    warn!(%user, now = master, "this account had verified another identity of theirs: that is withdrawn, or nobody in a room \
-        with them could be told anything");
+    warn!(
+        user,
+        now = master,
+        "this account had verified another identity of theirs: that is withdrawn, or nobody in a room \
+        with them could be told anything"
+    );
     Ok(())
 }
 
@@ -64,4 +83,9 @@ fn changed(error: &Error) -> &[OwnedUserId] {
         return users;
     }
     &[]
+}
+
+#[expect(clippy::disallowed_methods, reason = "noted with the time at which it was seen")]
+fn now() -> Timestamp {
+    Timestamp::now()
 }
