@@ -196,6 +196,19 @@ impl Store {
         self.call(move |tx| put_cursor(tx, &name, &token)).await
     }
 
+    /// Replaces a position where it still is what it was seen to be.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub async fn move_cursor(&self, name: &str, from: &str, to: &str) -> Result<(), StoreError> {
+        let (name, from, to) = (name.to_owned(), from.to_owned(), to.to_owned());
+        self.call(move |tx| {
+            tx.execute("UPDATE cursor SET token = ?3 WHERE name = ?1 AND token = ?2", (&name, &from, &to))?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Notes that a daemon works with this file, the first time. `used`: its volume was in use before. Where nothing is known
     /// here of that time, the file is not the one of then: says so, and puts `words` into the outbox, in one transaction.
     ///

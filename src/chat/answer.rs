@@ -94,7 +94,19 @@ pub(crate) fn in_words(error: &anyhow::Error) -> String {
 
 /// What became of the request that failed with an error, where one did.
 pub(crate) fn to(error: &anyhow::Error) -> Option<Answer> {
-    of(error).map(Answer::of)
+    // Whoever asked the same at the same time has the error of the request itself.
+    let shared = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(matrix_sdk::Error::ConcurrentRequestFailed))
+    };
+    of(error).map(Answer::of).or_else(|| error.chain().any(shared).then_some(Answer::Passing))
+}
+
+/// How long the homeserver asked to wait before the next try.
+pub(crate) fn asked_to_wait(error: &anyhow::Error) -> Option<Duration> {
+    match to(error)? {
+        Answer::Limited(wait) => wait,
+        _ => None,
+    }
 }
 
 /// Whether an error means that the login is over: no room's own fault.
@@ -148,6 +160,14 @@ mod tests {
         let told = in_words(&error.context("sync with the homeserver"));
         assert_eq!(told, "sync with the homeserver: error sending request: Connection refused");
         assert_eq!(in_words(&anyhow::anyhow!("403 Forbidden")), "403 Forbidden");
+    }
+
+    #[test]
+    fn a_failure_of_a_request_that_another_made_is_one_of_a_request() {
+        let shared = anyhow::Error::from(matrix_sdk::Error::ConcurrentRequestFailed).context("is the room encrypted?");
+        assert_eq!(to(&shared), Some(Answer::Passing));
+        assert!(!is_logout(&shared));
+        assert_eq!(to(&anyhow::anyhow!("the disk is full")), None);
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(crate) async fn fill(
 ) -> anyhow::Result<Filled> {
     let mut filled = Filled::default();
     let mut from = from;
-    let mut read = 0;
+    let (mut read, mut old, mut cut) = (0, 0, false);
     'pages: loop {
         let mut request = get_message_events::v3::Request::new(room.room_id().to_owned(), Direction::Backward);
         request.from = Some(from);
@@ -85,6 +85,7 @@ pub(crate) async fn fill(
             }
             if read >= EVENTS {
                 filled.left = Some(Left::TooMuch);
+                cut = true;
                 break 'pages;
             }
             read += 1;
@@ -95,6 +96,7 @@ pub(crate) async fn fill(
             if now.duration_since(event.sent_at()) > REACH {
                 if event.is_encrypted_message() || event.text().is_some() {
                     filled.left = Some(Left::TooMuch);
+                    old += 1;
                 }
                 continue;
             }
@@ -108,10 +110,14 @@ pub(crate) async fn fill(
         }
     }
     filled.heard.reverse();
-    if filled.left == Some(Left::TooMuch) {
-        warn!(room = %room.room_id(), read, "more was said than the last {EVENTS} events or 24 hours: the rest is left unread");
-    } else if read > 0 {
+    if read > 0 {
         info!(room = %room.room_id(), read, "read what the sync left out");
+    }
+    if cut {
+        warn!(room = %room.room_id(), "more was said than {EVENTS} events: what is older is left unread");
+    }
+    if old > 0 {
+        warn!(room = %room.room_id(), old, "messages that are more than 24 hours old, by their own time, are left unread");
     }
     Ok(filled)
 }

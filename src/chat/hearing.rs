@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use matrix_sdk::deserialized_responses::{EncryptionInfo, TimelineEvent, TimelineEventKind};
+use matrix_sdk::deserialized_responses::{EncryptionInfo, TimelineEvent, TimelineEventKind, UnableToDecryptReason};
 use matrix_sdk::ruma::{OwnedRoomId, UserId};
 use matrix_sdk::{Room, RoomMemberships};
 use tracing::{debug, warn};
@@ -60,7 +60,7 @@ impl Judged {
     /// Takes in nothing more of a room: something of it, or of a person who speaks there, could not be asked for, and no other
     /// room must wait for that. Gives the error back where it is no room's own: the login is over, or a store is broken.
     fn hold(&mut self, room: &Room, error: anyhow::Error) -> anyhow::Result<()> {
-        if answer::of(&error).is_none() || is_logout(&error) {
+        if answer::to(&error).is_none() || is_logout(&error) {
             return Err(error);
         }
         warn!(room = %room.room_id(), "held until it can be judged: {error:#}");
@@ -254,8 +254,13 @@ fn meaning(heard: Heard, users: &[String]) -> Option<Meaning> {
             if !event.is_encrypted_message() {
                 return None;
             }
-            // What no key opens waits like the rest: its sender is asked to send it again.
-            let session = utd_info.session_id.clone().unwrap_or_else(|| event.id.clone());
+            // What the key that is here does not open waits like the rest; but its sender is asked for this one by itself.
+            let awaits_key = matches!(
+                utd_info.reason,
+                UnableToDecryptReason::MissingMegolmSession { .. } | UnableToDecryptReason::UnknownMegolmMessageIndex
+            );
+            let session = utd_info.session_id.clone().filter(|_| awaits_key);
+            let waiting_for = session.unwrap_or_else(|| event.id.clone());
             debug!(event = event.id, sender = event.sender, reason = ?utd_info.reason, "cannot be read");
             let id = room.room_id().to_owned();
             Some(Meaning::Locked(
@@ -264,7 +269,7 @@ fn meaning(heard: Heard, users: &[String]) -> Option<Meaning> {
                     room: room.room_id().to_string(),
                     sent_at: event.sent_at(),
                     payload: timeline.raw().json().get().to_owned(),
-                    waiting_for: Some(session),
+                    waiting_for: Some(waiting_for),
                     sender: event.sender,
                     event: event.id,
                 },

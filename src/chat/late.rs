@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use matrix_sdk::ruma::api::client::room::get_room_event;
@@ -44,10 +44,10 @@ pub(crate) async fn run(context: Arc<Context>, hearing: Arc<Hearing>, keys: Arc<
     let mut health = context.health.subscribe();
     health.wait_for(|health| health.synced_at.is_some()).await?;
     hearing.index_missing();
-    let mut asked = HashSet::new();
+    let mut known = Known::default();
     let mut pauses = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
     loop {
-        let pause = match look(&context, &hearing, &mut asked).await {
+        let pause = match look(&context, &hearing, &mut known).await {
             Ok(Look { next, failed: false }) => {
                 pauses.reset();
                 next
@@ -88,37 +88,47 @@ struct Look {
     failed: bool,
 }
 
-/// Tries everything that waits, each message for itself. `asked` holds the sessions about which a sender was asked by this
-/// process.
-async fn look(context: &Context, hearing: &Hearing, asked: &mut HashSet<String>) -> anyhow::Result<Look> {
+/// What this process knows of the messages that wait.
+#[derive(Default)]
+struct Known {
+    /// Sessions about which a sender was asked.
+    asked: HashSet<String>,
+    /// Entries that could not be looked at when they were tried last.
+    failing: HashSet<i64>,
+}
+
+/// Tries everything that waits, each message for itself; what failed last time after all the rest, so that it holds up nothing.
+async fn look(context: &Context, hearing: &Hearing, known: &mut Known) -> anyhow::Result<Look> {
     let now = now();
     let mut look = Look { next: None, failed: false };
+    let mut waiting = context.store.waiting().await?;
+    known.failing.retain(|id| waiting.iter().any(|entry| entry.id == *id));
+    waiting.sort_by_key(|entry| (known.failing.contains(&entry.id), entry.id));
     let mut mute = HashSet::new();
-    for entry in context.store.waiting(None).await? {
+    for entry in waiting {
+        // What fails for one of a room's messages mostly fails for all of them, and takes its time: they wait for the next look.
+        if mute.contains(&entry.room) {
+            continue;
+        }
         let age = now.duration_since(entry.received_at);
-        // What fails for one of a room's messages fails for all of them, and takes its time: they wait for the next look.
-        let tried = if mute.contains(&entry.room) {
-            Err(anyhow!("its room is not answered for"))
-        } else {
-            see_to(context, hearing, &entry, age, asked).await
-        };
-        let due = match tried {
-            Ok(Some(due)) => due,
-            Ok(None) => continue,
-            Err(error) => {
-                look.failed = true;
-                if mute.insert(entry.room.clone()) {
-                    warn!(room = entry.room, event = entry.event, "a message that waits was not looked at: {error:#}");
+        match see_to(context, hearing, &entry, age, &mut known.asked).await {
+            Ok(due) => {
+                known.failing.remove(&entry.id);
+                if let Some(due) = due {
+                    look.next = Some(look.next.map_or(due, |next| next.min(due)));
                 }
-                if age < REACH {
-                    continue;
-                }
-                // Whether it is still there cannot be known; that it was not done must be said.
-                give_up(context, &entry, now, asked).await?;
-                continue;
             }
-        };
-        look.next = Some(look.next.map_or(due, |next| next.min(due)));
+            Err(error) => {
+                warn!(room = entry.room, event = entry.event, "a message that waits was not looked at: {error:#}");
+                look.failed = true;
+                known.failing.insert(entry.id);
+                mute.insert(entry.room.clone());
+                if age >= REACH {
+                    // Whether it is still there cannot be known; that it was not done must be said.
+                    give_up(context, &entry, now, &mut known.asked).await?;
+                }
+            }
+        }
     }
     Ok(look)
 }
@@ -136,7 +146,7 @@ async fn see_to(
         Wait::Lost => true,
         Wait::Goes => age >= REACH,
     };
-    let is_due = (over || age >= PATIENCE) && !asked.contains(&session(entry));
+    let is_due = (over || age >= PATIENCE) && !asked.contains(session(entry));
     if is_due && is_gone(&context.client, entry).await? {
         close(context, entry, "it was deleted before its key came").await?;
         return Ok(None);
@@ -171,17 +181,17 @@ async fn ask_again(
     asked: &mut HashSet<String>,
 ) -> anyhow::Result<()> {
     let session = session(entry);
-    if asked.contains(&session) {
+    if asked.contains(session) {
         return Ok(());
     }
     let (event, sender) = (&entry.event, &entry.sender);
     warn!(event, sender, session, "its key has not come: the sender is asked to say it again");
-    let txn = format!("utd-{:x}", Sha256::digest(&session));
+    let txn = format!("utd-{:x}", Sha256::digest(session));
     let waiting = Event::parse(&entry.payload);
     let thread = waiting.as_ref().and_then(Event::thread);
     context.say(txn, &entry.room, notice::unreadable(event, sender, thread), now).await?;
     // After the words are in the outbox, which takes them once: a crash between the two asks in vain, not never.
-    asked.insert(session);
+    asked.insert(session.to_owned());
     Ok(())
 }
 
@@ -222,10 +232,8 @@ async fn unlock(client: &Client, context: &Context, hearing: &Hearing, entry: &E
     Ok(Wait::Over)
 }
 
-fn session(entry: &Entry) -> String {
-    Event::parse(&entry.payload)
-        .and_then(|event| Some(event.content.get("session_id")?.as_str()?.to_owned()))
-        .unwrap_or_else(|| entry.event.clone())
+fn session(entry: &Entry) -> &str {
+    entry.waiting_for.as_deref().unwrap_or(&entry.event)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a loop: it reads the clock to tell how long a message has waited")]

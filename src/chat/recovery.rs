@@ -51,16 +51,16 @@ pub(super) async fn sign_own_device(
     };
     let device = client.device_id().map(ToString::to_string).unwrap_or_default();
     // Who will not say which keys it serves has not said that the device is unsigned.
-    let unsaid = |error: anyhow::Error| match passing(&error) {
-        Some(wait) => Unsigned::Unanswered(error, wait),
-        None => Unsigned::Certain(OpenError::Other { why: format!("{error:#}") }),
+    let unsaid = |error: anyhow::Error| {
+        if may_pass(&error) {
+            let wait = answer::asked_to_wait(&error);
+            return Unsigned::Unanswered(error, wait);
+        }
+        Unsigned::Certain(OpenError::Other { why: format!("{error:#}") })
     };
     let unsigned = |error: anyhow::Error| {
         let why = OpenError::Unsigned { device: device.clone(), why: format!("{error:#}") };
-        match passing(&error) {
-            Some(wait) => Unsigned::Unsettled(why, wait),
-            None => Unsigned::Certain(why),
-        }
+        if may_pass(&error) { Unsigned::Unsettled(why, answer::asked_to_wait(&error)) } else { Unsigned::Certain(why) }
     };
 
     let published = published(client, &own, &device).await.map_err(unsaid)?;
@@ -99,14 +99,9 @@ pub(super) enum Unsigned {
     Certain(OpenError),
 }
 
-/// Whether a later try may go better: then how long the homeserver asked to wait before it, if it did.
-fn passing(error: &anyhow::Error) -> Option<Option<Duration>> {
-    match answer::to(error)? {
-        Answer::Refused => None,
-        Answer::Limited(wait) => Some(wait),
-        // The end of a login is seen, and mended where that can be, when it is connected again.
-        Answer::Passing | Answer::LoggedOut(_) => Some(None),
-    }
+/// Whether a later try may go better. The end of a login is seen, and mended where that can be, when it is connected again.
+fn may_pass(error: &anyhow::Error) -> bool {
+    !matches!(answer::to(error), None | Some(Answer::Refused))
 }
 
 /// What everybody else sees of the own account.

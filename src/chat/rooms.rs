@@ -153,7 +153,7 @@ impl Rooms {
     }
 
     /// Takes the room of the last command through its upgrades, and forgets it once the bot has left: what is told there
-    /// would reach nobody.
+    /// would reach nobody. Where a command came from another room meanwhile, that one holds.
     async fn note_last(&self) {
         let store = &self.context.store;
         let noted = async {
@@ -168,10 +168,10 @@ impl Rooms {
                 .is_some_and(|room| matches!(room.state(), RoomState::Left | RoomState::Banned));
             if left {
                 info!(room = %latest, "left the room of the last command: news waits for the next one");
-                return store.set_cursor(LAST_ROOM, "").await;
+                return store.move_cursor(LAST_ROOM, last.as_str(), "").await;
             }
             if latest != last {
-                store.set_cursor(LAST_ROOM, latest.as_str()).await?;
+                store.move_cursor(LAST_ROOM, last.as_str(), latest.as_str()).await?;
             }
             Ok(())
         };

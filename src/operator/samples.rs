@@ -55,5 +55,6 @@ pub(in crate::operator) fn order(
         work: Some(work.to_string()),
         outcome: outcome.map(str::to_owned),
         started_at: None,
+        waiting_for: None,
     }
 }

@@ -330,6 +330,7 @@ mod tests {
             work: change.map(|change| Work { target: target.clone(), change, owners: vec![], version: None }.to_json()),
             outcome: Some(outcome.to_owned()),
             started_at: None,
+            waiting_for: None,
         };
         let scale = |from, to| Some(Change::Scale { from, to });
         for (change, outcome, course, will) in [

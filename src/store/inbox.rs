@@ -19,7 +19,8 @@ pub struct Arrival {
     pub sent_at: Timestamp,
     /// JSON of the message, or of the encrypted event while its key is missing.
     pub payload: String,
-    /// The Megolm session whose key is missing; `None` for a readable message.
+    /// The Megolm session whose key is missing, or the event itself where that key is here and does not open it; `None` for a
+    /// readable message.
     pub waiting_for: Option<String>,
 }
 
@@ -78,10 +79,12 @@ pub struct Entry {
     pub outcome: Option<String>,
     /// When the order was written.
     pub started_at: Option<Timestamp>,
+    /// What it waits for while `Waiting`: see [`Arrival::waiting_for`].
+    pub waiting_for: Option<String>,
 }
 
 pub(super) const COLUMNS: &str =
-    "id, event, room, sender, state, sent_at, received_at, payload, target, work, outcome, started_at";
+    "id, event, room, sender, session, state, sent_at, received_at, payload, target, work, outcome, started_at";
 
 pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let started: Option<i64> = row.get("started_at")?;
@@ -98,6 +101,7 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         work: row.get("work")?,
         outcome: row.get("outcome")?,
         started_at: started.and_then(|millis| Timestamp::from_millisecond(millis).ok()),
+        waiting_for: row.get("session")?,
     })
 }
 
@@ -152,21 +156,13 @@ impl Store {
         if somebody_waits { self.call_unsynced(write).await } else { self.call(write).await }
     }
 
-    /// Lists the events that wait for the key of a session, or all that wait.
+    /// Lists the events that wait for a key.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
-    pub async fn waiting(&self, session: Option<String>) -> Result<Vec<Entry>, StoreError> {
-        self.read(move |tx| {
-            rows(
-                tx,
-                &format!(
-                    "SELECT {COLUMNS} FROM inbox WHERE state = 'waiting' AND (?1 IS NULL OR session = ?1) ORDER BY id"
-                ),
-                [session],
-            )
-        })
-        .await
+    pub async fn waiting(&self) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |tx| rows(tx, &format!("SELECT {COLUMNS} FROM inbox WHERE state = 'waiting' ORDER BY id"), []))
+            .await
     }
 
     /// Brings a waiting event back as a readable message.

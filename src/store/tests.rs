@@ -133,6 +133,21 @@ fn a_newer_file_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
+async fn a_position_is_moved_only_where_it_is_what_it_was_seen_to_be() {
+    let place = Place::new();
+    let store = place.open();
+    store.set_cursor("last", "!new").await.expect("written");
+    store.move_cursor("last", "!old", "!upgraded").await.expect("written");
+    assert_eq!(
+        store.cursor("last").await.expect("read").as_deref(),
+        Some("!new"),
+        "somebody spoke elsewhere meanwhile"
+    );
+    store.move_cursor("last", "!new", "!newer").await.expect("written");
+    assert_eq!(store.cursor("last").await.expect("read").as_deref(), Some("!newer"));
+}
+
+#[tokio::test]
 async fn what_only_reads_waits_for_no_writer_and_writes_nothing() {
     let place = Place::new();
     let store = place.open();

@@ -271,7 +271,7 @@ async fn a_late_message_that_cannot_be_looked_at_holds_up_no_other_and_has_its_e
     let (bad, good) = (scene.room().await, scene.room().await);
     scene.marker(&bad).await;
     scene.marker(&good).await;
-    let waiting = async || scene.store.waiting(None).await.expect("the store answers").len();
+    let waiting = async || scene.store.waiting().await.expect("the store answers").len();
     let stuck = scene.anna.send_without_key(&bad, "start").await;
     eventually("one waits", async || (waiting().await == 1).then_some(())).await;
     let late = scene.anna.send_without_key(&good, "stop").await;

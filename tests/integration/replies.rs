@@ -100,7 +100,7 @@ async fn a_message_of_a_thread_whose_key_is_late_is_asked_for_and_answered_in_it
         let asked = house.person.send_without_key_in(&house.room, "status", &relation).await;
         let journal = Journal::of(&house);
         eventually("it waits", async || {
-            let waiting = journal.store.waiting(None).await.expect("read");
+            let waiting = journal.store.waiting().await.expect("read");
             waiting.iter().any(|entry| entry.event == asked.id).then_some(())
         })
         .await;

@@ -236,7 +236,7 @@ fn a_pin_is_moved_by_an_order_or_by_the_configuration() {
     // In `pins.rs` itself the configuration's pin is written like another.
     assert_eq!(calling("store.repin("), ["operator/pinning.rs"]);
     assert_eq!(calling("self.repin("), ["operator/gate.rs"], "the gate carries an order out");
-    assert_eq!(calling(".pin_configured("), ["chat/trust.rs"]);
+    assert_eq!(calling(".pin_configured("), ["chat/trust/contact.rs"]);
 }
 
 #[test]

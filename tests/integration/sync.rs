@@ -163,7 +163,7 @@ async fn what_is_no_text_of_an_allowed_person_leaves_nothing() {
     let last = scene.marker(&room).await;
 
     assert_eq!(events(&scene.inbox().await), [first, last]);
-    assert_eq!(scene.store.waiting(None).await.expect("the store answers"), []);
+    assert_eq!(scene.store.waiting().await.expect("the store answers"), []);
     running.stop().await;
 }
 
@@ -249,7 +249,7 @@ async fn a_late_key_brings_the_message_back_over_a_restart() {
     let room = scene.room().await;
     scene.marker(&room).await;
     let waits = async |event: String| {
-        let waiting = async || scene.store.waiting(None).await.expect("the store answers");
+        let waiting = async || scene.store.waiting().await.expect("the store answers");
         eventually("it waits", async || waiting().await.into_iter().find(|entry| entry.event == event)).await
     };
 
@@ -278,7 +278,7 @@ async fn a_late_key_brings_the_message_back_over_a_restart() {
     scene.sql("UPDATE inbox SET received_at = received_at - 86400000 WHERE state = 'waiting'");
     let running = scene.start().await;
     eventually("it is closed", async || {
-        let waiting = scene.store.waiting(None).await.expect("the store answers");
+        let waiting = scene.store.waiting().await.expect("the store answers");
         waiting.is_empty().then_some(())
     })
     .await;

@@ -13,14 +13,14 @@ use crate::sync::Scene;
 impl Scene {
     /// Waits until a message is in the inbox without its key.
     async fn waits(&self, sent: &Sent) {
-        let waiting = async || self.store.waiting(None).await.expect("the store answers");
+        let waiting = async || self.store.waiting().await.expect("the store answers");
         eventually("it waits", async || waiting().await.into_iter().find(|entry| entry.event == sent.id)).await;
     }
 
     /// Waits until no message waits any more.
     async fn nothing_waits(&self) {
         eventually("nothing waits", async || {
-            self.store.waiting(None).await.expect("the store answers").is_empty().then_some(())
+            self.store.waiting().await.expect("the store answers").is_empty().then_some(())
         })
         .await;
     }
@@ -93,18 +93,53 @@ async fn what_no_key_opens_is_not_passed_over_in_silence() {
     let room = scene.room().await;
     let good = scene.anna.send(&room, "status").await;
     scene.arrives(&good.id).await;
-    let mut content = good.content.clone();
-    let mut sealed: Vec<char> = content["ciphertext"].as_str().expect("a ciphertext").chars().collect();
-    let middle = sealed.len() / 2;
-    sealed[middle] = if sealed[middle] == 'A' { 'B' } else { 'A' };
-    content["ciphertext"] = json!(sealed.iter().collect::<String>());
-    let broken = scene.anna.send_raw(&room, &good.kind, &content).await;
-    scene.waits(&broken).await;
+    let broken = async |at: usize| {
+        let mut content = good.content.clone();
+        let mut sealed: Vec<char> = content["ciphertext"].as_str().expect("a ciphertext").chars().collect();
+        sealed[at] = if sealed[at] == 'A' { 'B' } else { 'A' };
+        content["ciphertext"] = json!(sealed.iter().collect::<String>());
+        let sent = scene.anna.send_raw(&room, &good.kind, &content).await;
+        scene.waits(&sent).await;
+        sent
+    };
+    // The key is here: that one of them cannot be read says nothing of the other.
+    let middle = good.content["ciphertext"].as_str().expect("a ciphertext").len() / 2;
+    let both = [broken(middle).await, broken(middle + 1).await];
     running.stop().await;
     scene.sql("UPDATE inbox SET received_at = received_at - 61000 WHERE state = 'waiting'");
     let running = scene.start().await;
-    let asks = scene.anna.expect(DEADLINE, |event| event.is_notice() && event.replies_to() == Some(&broken.id)).await;
-    assert!(asks.body().contains("send it again"), "{}", asks.body());
+    for sent in both {
+        let asks = scene.anna.expect(DEADLINE, |event| event.is_notice() && event.replies_to() == Some(&sent.id)).await;
+        assert!(asks.body().contains("send it again"), "{}", asks.body());
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_late_message_that_always_fails_holds_up_no_other_of_its_room() {
+    let mut scene = Scene::new().await;
+    let proxy = scene.proxied().await;
+    let running = scene.start().await;
+    let room = scene.room().await;
+    scene.marker(&room).await;
+    let first = scene.anna.send_without_key(&room, "status").await;
+    scene.waits(&first).await;
+    scene.anna.rotate(&room).await;
+    let second = scene.anna.send_without_key(&room, "version").await;
+    scene.waits(&second).await;
+
+    // Whether it is still there is asked when its key has come.
+    let path: &'static str = Box::leak(first.id.trim_start_matches('$').to_owned().into_boxed_str());
+    proxy.fail(path, Answer::page(502));
+    scene.anna.deliver_key(&first).await;
+    eventually("it is asked for", async || (proxy.count(&Method::GET, path) > 0).then_some(())).await;
+    scene.anna.deliver_key(&second).await;
+    assert_eq!(scene.arrives(&second.id).await.text, "version");
+    let waiting = scene.store.waiting().await.expect("the store answers");
+    assert_eq!(waiting.iter().map(|entry| entry.event.as_str()).collect::<Vec<_>>(), [first.id.as_str()]);
+
+    proxy.mend();
+    assert_eq!(scene.arrives(&first.id).await.text, "status");
     running.stop().await;
 }
 

@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use jiff::{SignedDuration, Timestamp};
 use matrix_sdk::ruma::OwnedRoomId;
-use matrix_sdk::{HttpError, Room, RoomState};
+use matrix_sdk::{Room, RoomState};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ use crate::chat::Context;
 use crate::chat::chores::Chores;
 use crate::chat::hearing::{Hearing, Judged};
 use crate::chat::sync::POSITION;
-use crate::chat::{notice, receipts};
+use crate::chat::{answer, notice, receipts};
 use crate::retry::Backoff;
 use crate::store::gaps::Gap;
 
@@ -63,7 +63,7 @@ pub(crate) struct Open {
 impl Open {
     /// A gap that begins at a position and could not be read because of `error`.
     pub(crate) fn because(error: &anyhow::Error, begin: &str, now: Timestamp) -> Self {
-        Self { gap: Gap { begin: begin.to_owned(), since: now }, wait: asked_to_wait(error) }
+        Self { gap: Gap { begin: begin.to_owned(), since: now }, wait: answer::asked_to_wait(error) }
     }
 
     /// A gap that begins at a position.
@@ -140,7 +140,7 @@ impl OpenGaps {
                     self.close(&id).await
                 };
                 let Err(error) = tried else { return id };
-                let pause = asked_to_wait(&error).unwrap_or_else(|| pauses.next());
+                let pause = answer::asked_to_wait(&error).unwrap_or_else(|| pauses.next());
                 warn!(room = %id, ?pause, "what was said there cannot be read yet: {error:#}");
                 next = Instant::now() + pause.min(LONGEST_WAIT);
             }
@@ -274,19 +274,6 @@ pub(crate) async fn tell_left(
     };
     let txn = format!("cut-{:x}", Sha256::digest(format!("{id} {begin}")));
     Ok(context.say(txn, id.as_str(), words, now).await?)
-}
-
-/// How long the homeserver asked to wait before the next try.
-fn asked_to_wait(error: &anyhow::Error) -> Option<Duration> {
-    use matrix_sdk::ruma::api::error::{ErrorKind, RetryAfter};
-    let error = error.downcast_ref::<HttpError>()?;
-    match error.client_api_error_kind()? {
-        ErrorKind::LimitExceeded(limit) => match limit.retry_after {
-            Some(RetryAfter::Delay(delay)) => Some(delay),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a loop: it notes when things arrived, and how long they took")]

@@ -110,6 +110,22 @@ mod tests {
         assert_eq!(counted(&violated(By::FirstContact), Some("A"), "A"), ["SIGNED"], "and is configured");
     }
 
+    #[tokio::test]
+    async fn who_is_looked_at_from_outside_first_is_met_by_the_same_rule() {
+        let place = crate::store::tests::Place::new();
+        let store = place.open();
+        let trust = config::Trust { mode: TrustMode::Devices, pins: BTreeMap::new(), plaintext: Vec::new() };
+        let served = Served { master: Some("A".to_owned()), devices: vec![device("PHONE", false)] };
+        let look = async |served: &Served| {
+            let before = store.keys("@anna:hs").await.unwrap();
+            note(&store, &trust, "@anna:hs", &before, served, Timestamp::UNIX_EPOCH).await.unwrap()
+        };
+        // `pilothouse trust`, and later the daemon, which also sees a device that was made in between.
+        assert!(look(&served).await.contains_key("PHONE"));
+        let later = Served { devices: vec![device("PHONE", false), device("LAPTOP", true)], ..served };
+        assert_eq!(look(&later).await.into_keys().collect::<Vec<_>>(), ["PHONE"]);
+    }
+
     #[test]
     fn only_a_deliberate_pin_vouches_for_an_identity_in_a_verified_ones_place() {
         let vouched = |violated, by, configured, master: &str| {

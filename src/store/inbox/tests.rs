@@ -60,7 +60,7 @@ async fn the_depth_counts_what_can_be_looked_at_until_something_came_of_it() {
     store.start(started, at(1)).await.expect("written");
     assert_eq!(store.inbox_depth().await.expect("read"), 1, "it is in work");
     store.finish(Done::silent(id, "scaled 0 → 1"), at(2)).await.expect("written");
-    let sealed = store.waiting(None).await.expect("read")[0].id;
+    let sealed = store.waiting().await.expect("read")[0].id;
     store.revive(sealed, "{}".to_owned()).await.expect("written");
     assert_eq!(store.inbox_depth().await.expect("read"), 1, "its key has come");
 }
