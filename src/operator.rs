@@ -13,6 +13,7 @@ mod drift;
 mod gate;
 mod guarded;
 mod history;
+mod judging;
 mod pinning;
 mod restarting;
 mod resume;

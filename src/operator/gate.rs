@@ -4,11 +4,12 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use super::guarded::{Anchor, actor, anchor};
+use super::judging::Judged;
 use super::{Book, Operator, now};
 use crate::chat::{self, Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
 use crate::cluster::Target;
-use crate::command::{Command, Grammar, Place, Reading, Usage, read};
-use crate::policy::{Actor, Order, Refusal, Topic, judge, known};
+use crate::command::{Command, Reading, Usage};
+use crate::policy::{Actor, Order, Refusal, Topic, known};
 use crate::reply::{self, Report};
 use crate::store::inbox::Entry;
 use crate::store::orders::Done;
@@ -26,19 +27,6 @@ pub(super) fn message(entry: &Entry) -> Option<Message> {
     serde_json::from_str(&entry.payload)
         .inspect_err(|error| tracing::error!(id = entry.id, %error, "an inbox entry cannot be read"))
         .ok()
-}
-
-fn place(address: Address) -> Place {
-    match address {
-        Address::Bare => Place::Bare,
-        Address::Mentioned => Place::Addressed,
-        Address::Answering => Place::Answering,
-        Address::Overheard => Place::Overheard,
-    }
-}
-
-pub(super) fn reading(message: &Message, book: &Book) -> Reading {
-    read(&message.text, Grammar { targets: &book.names(), prefix: &book.prefix }, place(message.address))
 }
 
 /// What the first words of an answer are for: their part of the transaction id.
@@ -94,7 +82,7 @@ impl Operator {
     /// Names the lanes of an entry: the targets that it changes or asks about, or a lane of its own.
     pub(super) fn lanes(&self, entry: &Entry) -> Vec<String> {
         let book = self.read_book();
-        match message(entry).map(|message| reading(&message, &book)) {
+        match message(entry).map(|message| book.reading(&message)) {
             Some(Reading::Command(command)) if command.targets().len() == 1 || command.changes() => {
                 command.targets().iter().filter_map(|name| book.target(name)).map(Target::key).collect()
             }
@@ -113,24 +101,22 @@ impl Operator {
                 self.store.ignore(entry.id, now).await?;
                 continue;
             };
-            let actor = actor(&message);
-            if actor == Actor::UsageGuard {
+            if actor(&message) == Actor::UsageGuard {
                 // Nobody waits for an answer, and the guard asks again where it still wants it.
                 self.store.finish(Done::silent(entry.id, outcome::TOO_OLD), now).await?;
                 continue;
             }
-            let wanted = match reading(&message, &book) {
-                Reading::Talk => {
+            match book.judged(&message) {
+                Judged::Talk => {
                     self.store.ignore(entry.id, now).await?;
                     continue;
                 }
-                Reading::Mistake(_) => Command::Help(None),
-                Reading::Command(command) => command,
-            };
-            if let Err(refusal) = judge(&book.rules, &actor, &message.standing, &wanted) {
                 // Why it does not count holds later, too.
-                self.refuse(&entry, &message, refusal).await?;
-                continue;
+                Judged::Refused { refusal, .. } => {
+                    self.refuse(&entry, &message, refusal).await?;
+                    continue;
+                }
+                Judged::Mistaken(_) | Judged::Granted { .. } => {}
             }
             // Each where it was said: a thread is read by few.
             let place = |entries: &&mut Vec<(Entry, Message)>| {
@@ -164,38 +150,35 @@ impl Operator {
         let book = self.read_book();
         let Some(message) = message(&entry) else { return self.store.ignore(entry.id, now()).await };
         let actor = actor(&message);
-        match reading(&message, &book) {
-            Reading::Talk | Reading::Mistake(_) if actor == Actor::UsageGuard => {
+        match book.judged(&message) {
+            Judged::Talk | Judged::Mistaken(_) | Judged::Refused { command: None, .. } if actor == Actor::UsageGuard => {
                 // It names a target that the configuration had a moment ago.
                 self.store.finish(Done::silent(entry.id, outcome::TARGET_GONE), now()).await.map(drop)
             }
-            Reading::Talk if book.echo && book.rules.users.contains(&message.who) => {
+            Judged::Talk if book.echo && book.rules.users.contains(&message.who) => {
                 self.answer(&entry, &message, "echo", &Report::Echo(message.text.clone())).await
             }
-            Reading::Talk => self.store.ignore(entry.id, now()).await,
-            Reading::Mistake(mistake) => match judge(&book.rules, &actor, &message.standing, &Command::Help(None)) {
-                Ok(_) => {
-                    let targets = known(&book.rules, &actor);
-                    let report = Report::Mistaken { mistake: mistake.among(&targets), targets };
-                    self.answer(&entry, &message, "not understood", &report).await
-                }
-                Err(refusal) => self.refuse(&entry, &message, refusal).await,
-            },
-            Reading::Command(command) => match judge(&book.rules, &actor, &message.standing, &command) {
-                Err(refusal) => {
+            Judged::Talk => self.store.ignore(entry.id, now()).await,
+            Judged::Mistaken(mistake) => {
+                let targets = known(&book.rules, &actor);
+                let report = Report::Mistaken { mistake: mistake.among(&targets), targets };
+                self.answer(&entry, &message, "not understood", &report).await
+            }
+            Judged::Refused { command, refusal } => {
+                if let Some(command) = command {
                     self.metrics.command(command.verb().word(), "refused");
-                    self.refuse(&entry, &message, refusal).await
                 }
-                Ok(orders) => {
-                    let work = self.carry_out(&entry, &message, &command, orders, &book);
-                    if actor == Actor::UsageGuard {
-                        return work.await;
-                    }
-                    let result = self.while_typing(&entry.room, work).await;
-                    self.note_room(&entry.room, &book).await;
-                    result
+                self.refuse(&entry, &message, refusal).await
+            }
+            Judged::Granted { command, orders } => {
+                let work = self.carry_out(&entry, &message, &command, orders, &book);
+                if actor == Actor::UsageGuard {
+                    return work.await;
                 }
-            },
+                let result = self.while_typing(&entry.room, work).await;
+                self.note_room(&entry.room, &book).await;
+                result
+            }
         }
     }
 

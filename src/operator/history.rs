@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use jiff::Timestamp;
 
-use super::gate::{message, reading};
+use super::gate::message;
 use super::{Book, Operator};
 use crate::command::{Command, Reading, Verb};
 use crate::policy::Actor;
@@ -76,7 +76,7 @@ fn accepted_on_the_machine(user: &str, keys: &Keys) -> Vec<Line> {
 /// The line of a command that moved no target, where it belongs here, as the configuration reads it today. What only reads
 /// does not.
 fn attempt(entry: &Entry, targets: &[String], verbs: &[Verb], book: &Book) -> Option<Line> {
-    let Reading::Command(command) = reading(&message(entry)?, book) else { return None };
+    let Reading::Command(command) = book.reading(&message(entry)?) else { return None };
     if !command.changes() || !concerns(&command, targets, verbs) {
         return None;
     }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::gate::{message, outgoing, reading, txn};
-use super::guarded::{actor, anchor};
+use super::gate::{message, outgoing, txn};
+use super::guarded::anchor;
+use super::judging::Judged;
 use super::work::{Act, Turn, Work};
 use super::{Operator, SCAN, now, watching};
 use crate::chat::{GUARD, Message};
 use crate::cluster::{ClusterError, Workload};
 use crate::command::Reading;
-use crate::policy::judge;
 use crate::reply::{Change, Report};
 use crate::store::inbox::Entry;
 use crate::store::orders::Done;
@@ -84,7 +84,7 @@ impl Operator {
     /// What the room reads of an order that cannot be read: that of its command.
     fn told_of_unread(&self, entry: &Entry, message: &Message, row: Option<i64>) -> Option<Speech> {
         let book = self.read_book();
-        let Reading::Command(command) = reading(message, &book) else { return None };
+        let Reading::Command(command) = book.reading(message) else { return None };
         let target = book.target(command.targets().first()?)?.clone();
         let report = Report::Interrupted { target, verb: command.verb() };
         let (txn, payload) = (txn(&entry.event, "interrupted"), outgoing(&report, anchor(message)));
@@ -147,8 +147,7 @@ impl Operator {
     /// Says whether an interrupted order is still fresh, and whoever gave it may still give it for that target.
     fn is_still_wanted(&self, entry: &Entry, message: &Message, work: &Work) -> bool {
         let book = self.read_book();
-        let is_granted = matches!(reading(message, &book), Reading::Command(command)
-            if judge(&book.rules, &actor(message), &message.standing, &command).is_ok());
+        let is_granted = matches!(book.judged(message), Judged::Granted { .. });
         is_granted && book.targets.contains(&work.target) && !book.rules.is_stale(entry.sent_at, now())
     }
 
@@ -157,12 +156,11 @@ impl Operator {
         let received = self.insist(id, UNJUDGED, || self.store.received(SCAN)).await;
         let book = self.read_book();
         let waiting = received.iter().filter(|newer| newer.id > id && self.lanes(newer).iter().any(|lane| lane == key));
-        let kinds = waiting.filter_map(|newer| {
-            let message = message(newer)?;
-            let Reading::Command(command) = reading(&message, &book) else { return None };
-            let is_granted = judge(&book.rules, &actor(&message), &message.standing, &command).is_ok();
-            let counts = is_granted && !book.rules.is_stale(newer.sent_at, now());
-            counts.then_some(if command.changes() { Behind::Command } else { Behind::Question })
+        let fresh = waiting.filter(|newer| !book.rules.is_stale(newer.sent_at, now()));
+        let kinds = fresh.filter_map(|newer| match book.judged(&message(newer)?) {
+            Judged::Granted { command, .. } if command.changes() => Some(Behind::Command),
+            Judged::Granted { .. } => Some(Behind::Question),
+            Judged::Talk | Judged::Mistaken(_) | Judged::Refused { .. } => None,
         });
         kinds.max().unwrap_or(Behind::Nothing)
     }
