@@ -1,4 +1,5 @@
-//! The room: what people said, how far it is proven, and what they are told. No SDK type crosses this door.
+//! The room: what people said, how far it is proven, and what they are told, in the words of [`crate::message`]. No SDK type
+//! crosses this door.
 
 mod advice;
 mod answer;
@@ -26,7 +27,6 @@ use anyhow::Context as _;
 
 use jiff::{SignedDuration, Timestamp};
 use matrix_sdk::Client;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -46,10 +46,6 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 const GESTURES: usize = 64;
 /// What the loops get to come to their end, before they are ended.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// Who says what the usage guard wants: stands in [`Message::who`] where a user id would. It is none, and no event of a
-/// room can bear it: user ids begin with `@`.
-pub const GUARD: &str = "usage guard";
 
 /// Cursor of the store with the room of the last accepted command, where news goes without a home room: it follows upgrades,
 /// and is empty once the bot has left the room.
@@ -95,144 +91,6 @@ pub async fn bring_home(store: &Store, home: &str, now: Timestamp) -> Result<boo
 pub async fn begin(store: &Store, has_logged_in: bool, now: Timestamp) -> Result<bool, StoreError> {
     let txn = format!("ph-forgotten-{}", now.as_millisecond());
     store.begin(has_logged_in, Speech::New(notice::draft(txn, "", &notice::forgotten())), now).await
-}
-
-/// One thing that a person said, as the inbox keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Full user id of the sender.
-    pub who: String,
-    /// Room id.
-    pub room: String,
-    /// Event id.
-    pub event: String,
-    /// The plain text body.
-    pub text: String,
-    /// The homeserver's time for the event (`origin_server_ts`).
-    pub sent_at: Timestamp,
-    /// Root event of the thread that it stands in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub thread: Option<String>,
-    /// Device that encrypted it.
-    pub device: Option<String>,
-    /// Whether it is the sender's word.
-    pub standing: Standing,
-    /// How it may be a command in this room.
-    pub address: Address,
-}
-
-/// Whether a text is meant for Pilothouse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Address {
-    /// Bare words are commands here: a room of two, or one that the configuration names.
-    Bare,
-    /// The text mentions the bot (`m.mentions`).
-    Mentioned,
-    /// It answers something and mentions the bot for that alone, as clients do of themselves: thanks more often than a
-    /// command.
-    Answering,
-    /// Only the prefix makes a change; reading commands count when they are the whole text.
-    Overheard,
-}
-
-/// How far the sender is proven.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "standing", content = "why")]
-pub enum Standing {
-    /// A pinned key proves it.
-    Proven,
-    /// Nothing proves it, and the configuration has it count all the same: a room of `trust.plaintext`, or `trust.mode` =
-    /// `any`. Good for commands, but not for moving a pin, which counts elsewhere.
-    Believed,
-    /// It is not, and this is why.
-    Unproven(Why),
-}
-
-/// Why a message is not proven to be its sender's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Why {
-    /// The room is not encrypted.
-    PlaintextRoom,
-    /// A plaintext event in an encrypted room.
-    PlaintextEvent,
-    /// The homeserver says another sender than the session's owner.
-    MismatchedSender,
-    /// The sending device is unknown or gone.
-    UnknownDevice,
-    /// The sender has no cross-signing identity.
-    NoIdentity,
-    /// The sender's identity has not signed the sending device.
-    UnsignedDevice {
-        /// The device.
-        device: String,
-    },
-    /// The sender's master key is not the pinned one.
-    IdentityChanged {
-        /// Fingerprint of the key that the homeserver serves now.
-        fingerprint: String,
-    },
-    /// In mode `devices`: a device that was not there at first contact and was not accepted.
-    NewDevice {
-        /// The device.
-        device: String,
-        /// Its ed25519 key.
-        fingerprint: String,
-    },
-    /// The session's key was handed on by another device, or came from a backup.
-    ForwardedKey,
-    /// The same ciphertext was seen before.
-    Replayed,
-}
-
-/// What people are told: one event of the room, with the transaction id that makes a repeated send the same event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outgoing {
-    /// The text without formatting, complete.
-    pub plain: String,
-    /// The same as HTML, every foreign word escaped.
-    pub html: String,
-    /// Event that this answers.
-    pub reply_to: Option<String>,
-    /// Root event of the thread that it belongs into.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub thread: Option<String>,
-    /// People to notify.
-    pub mentions: Vec<String>,
-    /// Says nothing that must not be read on the way: may go into a room that is not encrypted.
-    #[serde(default)]
-    pub anywhere: bool,
-    /// A picture, of which the text is the caption.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
-}
-
-impl Outgoing {
-    /// Words that answer nothing and notify nobody.
-    #[must_use]
-    pub fn new(plain: String, html: String) -> Self {
-        Self { plain, html, reply_to: None, thread: None, mentions: Vec::new(), anywhere: false, image: None }
-    }
-
-    /// As the outbox keeps it.
-    #[must_use]
-    pub fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-/// A picture to show.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// Name of the file.
-    pub name: String,
-    /// PNG, in base64.
-    pub png: String,
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
 }
 
 /// What `/readyz` asks about the room.

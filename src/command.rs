@@ -9,6 +9,8 @@ mod verb;
 pub use usage::Usage;
 pub use verb::Verb;
 
+use crate::message::Address;
+
 /// A command, as somebody meant it; targets are names of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -184,19 +186,6 @@ pub enum Reading {
     Mistake(Mistake),
 }
 
-/// How a text reached Pilothouse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// Bare words are commands: talk is possible, so only what looks like a command counts.
-    Bare,
-    /// Somebody spoke to Pilothouse: whatever it is, it gets an answer.
-    Addressed,
-    /// Somebody answered Pilothouse, in a room of many: commands count, and near misses of one; thanks do not.
-    Answering,
-    /// A room of many: reading commands count when they are the whole text, everything else needs the prefix.
-    Overheard,
-}
-
 /// What a text is read against.
 #[derive(Debug, Clone, Copy)]
 pub struct Grammar<'a> {
@@ -211,17 +200,17 @@ const LONGEST_GUESS: usize = 4;
 
 /// Reads a text.
 #[must_use]
-pub fn read(text: &str, grammar: Grammar<'_>, place: Place) -> Reading {
-    let (text, place) = match strip_prefix(text, grammar.prefix) {
-        Some(rest) => (rest, Place::Addressed),
-        None => (text, place),
+pub fn read(text: &str, grammar: Grammar<'_>, address: Address) -> Reading {
+    let (text, address) = match strip_prefix(text, grammar.prefix) {
+        Some(rest) => (rest, Address::Mentioned),
+        None => (text, address),
     };
     let words: Vec<&str> =
         text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty()).collect();
     let Some((&first, rest)) = words.split_first() else {
-        return match place {
-            Place::Addressed => Reading::Command(Command::Help(None)),
-            Place::Bare | Place::Answering | Place::Overheard => Reading::Talk,
+        return match address {
+            Address::Mentioned => Reading::Command(Command::Help(None)),
+            Address::Bare | Address::Answering | Address::Overheard => Reading::Talk,
         };
     };
     let reading = match Verb::parse(first) {
@@ -234,14 +223,14 @@ pub fn read(text: &str, grammar: Grammar<'_>, place: Place) -> Reading {
             meant: closest_verb(&first.to_lowercase()),
         }),
     };
-    match (place, reading) {
-        (Place::Overheard, Reading::Command(command)) if command.changes() => Reading::Talk,
+    match (address, reading) {
+        (Address::Overheard, Reading::Command(command)) if command.changes() => Reading::Talk,
         // "Have you seen this?" is no command, "statsu" is one.
-        (Place::Overheard, Reading::Mistake(_))
-        | (Place::Bare, Reading::Mistake(Mistake::UnknownVerb { meant: None, .. })) => Reading::Talk,
-        (Place::Bare | Place::Answering, Reading::Mistake(_)) if words.len() > LONGEST_GUESS => Reading::Talk,
+        (Address::Overheard, Reading::Mistake(_))
+        | (Address::Bare, Reading::Mistake(Mistake::UnknownVerb { meant: None, .. })) => Reading::Talk,
+        (Address::Bare | Address::Answering, Reading::Mistake(_)) if words.len() > LONGEST_GUESS => Reading::Talk,
         // "Restart worked" is no command, "restart wbe" is one.
-        (Place::Answering, Reading::Mistake(mistake)) if !mistake.is_near() => Reading::Talk,
+        (Address::Answering, Reading::Mistake(mistake)) if !mistake.is_near() => Reading::Talk,
         (_, reading) => reading,
     }
 }

@@ -19,6 +19,8 @@
 
 pub mod daemon;
 
+pub mod message;
+
 pub mod chat;
 pub mod command;
 pub mod policy;

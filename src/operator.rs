@@ -26,7 +26,7 @@ mod watching;
 mod work;
 
 pub use pinning::accept;
-pub use telling::people;
+pub use telling::{advice, people};
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

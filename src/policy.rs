@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{GUARD, Standing, Why};
 use crate::command::{Command, Usage, Verb};
+use crate::message::{GUARD, Standing, Why};
 
 /// Who wants something.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,6 @@ pub use refusal::in_a_word;
 pub use text::{Text, Words, span};
 pub use trust::{Person, Proof};
 
-use crate::chat::Advice;
 use crate::cluster::{ClusterError, Description, Drift, Left, Progress, Target};
 use crate::command::{Mistake, Verb};
 use crate::policy::Refusal;
@@ -66,7 +65,7 @@ pub enum Report {
         /// The people.
         people: Vec<Person>,
         /// What whoever runs Pilothouse should see to.
-        advice: Vec<Advice>,
+        advice: Vec<String>,
     },
     /// The configuration pins another key, and wins.
     PinnedByConfiguration {

@@ -3,11 +3,12 @@
 
 use jiff::Timestamp;
 
+use crate::chat::contact;
 use crate::chat::outside::{Outside, is_logged_in};
-use crate::chat::{Advice, Standing, contact};
-use crate::command::{Command, Grammar, Mistake, Place, Reading, read};
+use crate::command::{Command, Grammar, Mistake, Reading, read};
 use crate::config::Config;
 use crate::daemon;
+use crate::message::{Address, Standing};
 use crate::operator;
 use crate::policy::{Actor, Order, judge};
 use crate::reply::{Report, words};
@@ -64,15 +65,14 @@ async fn refresh(config: &Config, store: &Store) {
 
 async fn list(config: &Config, store: &Store) -> anyhow::Result<Report> {
     let people = operator::people(store, &config.policy.users, &config.trust.pins).await?;
-    let advice = Advice::noted(store).await?.unwrap_or_default();
-    Ok(Report::Trust { proof: daemon::proof(config.trust.mode), people, advice })
+    Ok(Report::Trust { proof: daemon::proof(config.trust.mode), people, advice: operator::advice(store).await? })
 }
 
 /// Goes the way of every command: read, judged, ordered, carried out.
 async fn accepted(config: &Config, store: &Store, user: &str, fingerprint: &[String]) -> anyhow::Result<Report> {
     let text = format!("trust accept {user} {}", fingerprint.join(" "));
     let grammar = Grammar { targets: &[], prefix: &config.matrix.prefix };
-    let command = match read(&text, grammar, Place::Addressed) {
+    let command = match read(&text, grammar, Address::Mentioned) {
         Reading::Command(command @ Command::Accept { .. }) => command,
         Reading::Mistake(mistake) => return Ok(Report::Mistaken { mistake, targets: vec![] }),
         _ => return Ok(Report::Mistaken { mistake: Mistake::BadTrust, targets: vec![] }),

@@ -13,11 +13,12 @@ use tracing::{debug, warn};
 use super::answer::{self, is_logout};
 use super::chores::Chores;
 use super::event::{Event, names_one_of, strip_name};
+use crate::chat::Context;
 use crate::chat::rooms::Rooms;
 use crate::chat::trust::Trust;
 use crate::chat::trust::replay::{Replay, Sight};
 use crate::chat::trust::standing::Evidence;
-use crate::chat::{Address, Context, Message, Standing};
+use crate::message::{Address, Message, Standing};
 use crate::store::inbox::Arrival;
 
 /// How long the homeserver is left to the answer before a message index is asked for.

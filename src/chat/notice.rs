@@ -2,7 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::chat::{Context, Outgoing};
+use crate::chat::Context;
+use crate::message::Outgoing;
 use crate::reply::{self, Report};
 use crate::store::StoreError;
 use crate::store::losses::Loss;

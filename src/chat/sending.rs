@@ -27,8 +27,9 @@ use tracing::{debug, info, warn};
 
 use self::pace::Pace;
 use self::verdict::Verdict;
+use super::Context;
 use super::trust::violation;
-use super::{Context, Image, Outgoing};
+use crate::message::{Image, Outgoing};
 use crate::store::outbox::{Fixed, Parcel};
 use crate::store::{Store, StoreError};
 

@@ -23,9 +23,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::standing::{Cipher, Device, Evidence, Identity, Link, PinnedKey, judge};
+use super::Context;
 use super::outside::Served;
-use super::{Context, Standing};
 use crate::config::TrustMode;
+use crate::message::Standing;
 use crate::retry::Backoff;
 use crate::store::pins::{Keys, Pin, SeenDevice};
 

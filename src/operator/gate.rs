@@ -6,9 +6,10 @@ use sha2::{Digest as _, Sha256};
 use super::guarded::{Anchor, actor, anchor};
 use super::judging::Judged;
 use super::{Book, Operator, now};
-use crate::chat::{self, Address, Gesture, LAST_ROOM, Message, Outgoing, Why};
+use crate::chat::{self, Gesture, LAST_ROOM};
 use crate::cluster::Target;
 use crate::command::{Command, Reading, Usage};
+use crate::message::{Address, Message, Outgoing, Why};
 use crate::policy::{Actor, Order, Refusal, Topic, known};
 use crate::reply::{self, Report};
 use crate::store::inbox::Entry;
@@ -151,7 +152,9 @@ impl Operator {
         let Some(message) = message(&entry) else { return self.store.ignore(entry.id, now()).await };
         let actor = actor(&message);
         match book.judged(&message) {
-            Judged::Talk | Judged::Mistaken(_) | Judged::Refused { command: None, .. } if actor == Actor::UsageGuard => {
+            Judged::Talk | Judged::Mistaken(_) | Judged::Refused { command: None, .. }
+                if actor == Actor::UsageGuard =>
+            {
                 // It names a target that the configuration had a moment ago.
                 self.store.finish(Done::silent(entry.id, outcome::TARGET_GONE), now()).await.map(drop)
             }

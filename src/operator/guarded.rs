@@ -2,8 +2,8 @@
 
 use super::Operator;
 use super::work::Work;
-use crate::chat::{GUARD, Message};
 use crate::cluster::{Target, Workload};
+use crate::message::{GUARD, Message};
 use crate::policy::Actor;
 use crate::reply::Change;
 use crate::store::StoreError;

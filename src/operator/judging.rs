@@ -3,8 +3,8 @@
 
 use super::Book;
 use super::guarded::actor;
-use crate::chat::{Address, Message};
-use crate::command::{Command, Grammar, Mistake, Place, Reading, read};
+use crate::command::{Command, Grammar, Mistake, Reading, read};
+use crate::message::Message;
 use crate::policy::{Order, Refusal, Rules, judge};
 
 /// What a message comes to under the rules.
@@ -23,7 +23,7 @@ pub(super) enum Judged {
 impl Book {
     /// Reads a message.
     pub(super) fn reading(&self, message: &Message) -> Reading {
-        reading(message, Grammar { targets: &self.names(), prefix: &self.prefix })
+        read(&message.text, Grammar { targets: &self.names(), prefix: &self.prefix }, message.address)
     }
 
     /// Reads a message and judges it.
@@ -32,19 +32,9 @@ impl Book {
     }
 }
 
-fn reading(message: &Message, grammar: Grammar<'_>) -> Reading {
-    let place = match message.address {
-        Address::Bare => Place::Bare,
-        Address::Mentioned => Place::Addressed,
-        Address::Answering => Place::Answering,
-        Address::Overheard => Place::Overheard,
-    };
-    read(&message.text, grammar, place)
-}
-
 fn judged(message: &Message, rules: &Rules, grammar: Grammar<'_>) -> Judged {
     let asks = |command: &Command| judge(rules, &actor(message), &message.standing, command);
-    match reading(message, grammar) {
+    match read(&message.text, grammar, message.address) {
         Reading::Talk => Judged::Talk,
         // To be told of a mistake takes what reading the help takes.
         Reading::Mistake(mistake) => match asks(&Command::Help(None)) {
@@ -65,7 +55,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
 
     use super::*;
-    use crate::chat::{GUARD, Standing, Why};
+    use crate::message::{Address, GUARD, Standing, Why};
     use crate::policy::Bounds;
 
     fn rules() -> Rules {
@@ -113,7 +103,11 @@ mod tests {
         let too_many = Refusal::TooMany { target: "web".to_owned(), max: 3 };
         assert_eq!(refused(proven("@anna:hs", "start web 9")), Some((Some("start"), too_many)));
         assert_eq!(refused(proven("@eve:hs", "stop web")), Some((Some("stop"), Refusal::Stranger)));
-        assert_eq!(refused(proven("@eve:hs", "stop wob")), Some((None, Refusal::Stranger)), "nor is a mistake explained");
+        assert_eq!(
+            refused(proven("@eve:hs", "stop wob")),
+            Some((None, Refusal::Stranger)),
+            "nor is a mistake explained"
+        );
         let unproven = || Standing::Unproven(Why::Replayed);
         let why = || Refusal::Unproven(Why::Replayed);
         assert_eq!(refused(said("@anna:hs", "stop wob", Address::Bare, unproven())), Some((None, why())));

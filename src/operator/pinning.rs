@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Book, Operator, now};
-use crate::chat::Message;
+use crate::message::Message;
 use crate::policy::Repin;
 use crate::reply::Report;
 use crate::store::inbox::Entry;

@@ -2,8 +2,8 @@
 
 use super::work::{Turn, Work};
 use super::{Book, Operator};
-use crate::chat::Message;
 use crate::command::Verb;
+use crate::message::Message;
 use crate::policy::Restart;
 use crate::reply::{Change, Report};
 use crate::store::inbox::Entry;

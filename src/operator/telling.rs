@@ -7,7 +7,7 @@ use futures_util::future::{join_all, try_join_all};
 
 use super::work::Work;
 use super::{Book, Operator, now};
-use crate::chat::Advice;
+use crate::chat::{Advice, contact};
 use crate::cluster::{Workload, Writer};
 use crate::command::Verb;
 use crate::policy::Topic;
@@ -74,8 +74,7 @@ impl Operator {
 
     async fn trust(&self, book: &Book) -> Result<Report, StoreError> {
         let people = people(&self.store, &book.rules.users, &book.pins).await?;
-        let advice = Advice::noted(&self.store).await?.unwrap_or_default();
-        Ok(Report::Trust { proof: book.proof, people, advice })
+        Ok(Report::Trust { proof: book.proof, people, advice: advice(&self.store).await? })
     }
 }
 
@@ -102,10 +101,20 @@ pub async fn people(
 ) -> Result<Vec<Person>, StoreError> {
     let mut people = Vec::new();
     for user in users {
-        let keys = store.keys(user).await?;
-        people.push(Person { user: user.clone(), keys, configured: configured.get(user).cloned() });
+        let (keys, configured) = (store.keys(user).await?, configured.get(user).cloned());
+        let vouched = contact::is_vouched_for(&keys, configured.as_deref());
+        people.push(Person { user: user.clone(), keys, configured, vouched });
     }
     Ok(people)
+}
+
+/// What whoever runs Pilothouse should do, as noted.
+///
+/// # Errors
+/// [`StoreError`] where the store cannot be read.
+pub async fn advice(store: &Store) -> Result<Vec<String>, StoreError> {
+    let noted = Advice::noted(store).await?.unwrap_or_default();
+    Ok(noted.iter().map(ToString::to_string).collect())
 }
 
 #[cfg(test)]

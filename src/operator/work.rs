@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::revise;
 use super::{Book, Operator, STORE_PAUSE, now, watching};
-use crate::chat::Message;
 use crate::cluster::{ClusterError, Target, Version, Wanted};
 use crate::command::Verb;
+use crate::message::Message;
 use crate::reply::{Change, Report};
 use crate::store::inbox::Entry;
 use crate::store::memory::Past;

@@ -1,7 +1,7 @@
 //! Why somebody may not, in words that say what to do.
 
 use super::{Text, Words};
-use crate::chat::Why;
+use crate::message::Why;
 use crate::policy::Refusal;
 
 pub(super) fn words(who: &str, refusal: &Refusal) -> Words {

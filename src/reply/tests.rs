@@ -1,4 +1,4 @@
-use crate::chat::Why;
+use crate::message::Why;
 
 use super::*;
 use crate::cluster::{Cause, RolloutState, Trouble, Version, Workload};

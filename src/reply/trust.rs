@@ -1,7 +1,6 @@
 //! The words of `trust`.
 
 use super::{Text, Words};
-use crate::chat::{Advice, contact};
 use crate::store::pins::{Keys, SeenDevice};
 
 /// A person and what is known of their keys.
@@ -13,6 +12,8 @@ pub struct Person {
     pub keys: Keys,
     /// A pin of the configuration: it wins.
     pub configured: Option<String>,
+    /// Whether the identity that the homeserver serves is the trusted one.
+    pub vouched: bool,
 }
 
 impl Person {
@@ -24,7 +25,7 @@ impl Person {
 
     /// Whether the identity that the homeserver serves counts for nothing.
     fn is_suspended(&self) -> bool {
-        self.pinned().is_some() && !contact::is_vouched_for(&self.keys, self.configured.as_deref())
+        self.pinned().is_some() && !self.vouched
     }
 }
 
@@ -45,7 +46,7 @@ pub enum Proof {
     Any,
 }
 
-pub(super) fn words(proof: Proof, people: &[Person], advice: &[Advice]) -> Words {
+pub(super) fn words(proof: Proof, people: &[Person], advice: &[String]) -> Words {
     let mut text = Text::new();
     if proof == Proof::Any {
         text = text.say("⚠️ Any device of these people counts (trust.mode = any).").line();
@@ -63,7 +64,7 @@ pub(super) fn words(proof: Proof, people: &[Person], advice: &[Advice]) -> Words
         }
     }
     for advice in advice {
-        text = text.line().say("🔧 For whoever runs Pilothouse: ").say(&advice.to_string()).say(".");
+        text = text.line().say("🔧 For whoever runs Pilothouse: ").say(advice).say(".");
     }
     text.words()
 }
@@ -171,8 +172,8 @@ mod tests {
 
     #[test]
     fn a_device_of_a_suspended_identity_is_not_shown_as_one_that_counts() {
-        let told = |shown: &str, violated, by| {
-            let pin = Pin { key: "PINNED".to_owned(), since: Timestamp::UNIX_EPOCH, by };
+        let told = |shown: &str, vouched| {
+            let pin = Pin { key: "PINNED".to_owned(), since: Timestamp::UNIX_EPOCH, by: By::FirstContact };
             let device = |signed| SeenDevice {
                 device: if signed { "SIGNED" } else { "UNSIGNED" }.to_owned(),
                 ed25519: "key".to_owned(),
@@ -183,22 +184,19 @@ mod tests {
                 pin: Some(pin),
                 master: Some(shown.to_owned()),
                 devices: vec![device(true), device(false)],
-                violated,
                 ..Keys::default()
             };
-            let person = Person { user: "@anna:hs".to_owned(), keys, configured: None };
+            let person = Person { user: "@anna:hs".to_owned(), keys, configured: None, vouched };
             words(Proof::Identity, &[person], &[]).plain
         };
-        let trusted = told("PINNED", false, By::FirstContact);
+        let trusted = told("PINNED", true);
         assert!(trusted.contains("✓ SIGNED") && trusted.contains("✗ UNSIGNED"), "{trusted}");
-        let suspended = told("ANOTHER", false, By::FirstContact);
+        let suspended = told("ANOTHER", false);
         assert!(suspended.contains("✗ SIGNED") && suspended.contains("✗ UNSIGNED"), "{suspended}");
         assert!(suspended.contains("not accepted"), "{suspended}");
 
-        let violated = told("PINNED", true, By::FirstContact);
+        let violated = told("PINNED", false);
         assert!(violated.contains("suspended, the bot's account had verified another identity"), "{violated}");
         assert!(violated.contains("✗ SIGNED") && violated.contains("trust accept @anna:hs PINNED"), "{violated}");
-        let accepted = told("PINNED", true, By::Accepted("@bob:hs".to_owned()));
-        assert!(accepted.contains("✓ SIGNED") && accepted.contains(": trusted"), "{accepted}");
     }
 }

@@ -8,7 +8,7 @@ use super::cycle::{ClosedWindow, Sample, Shape};
 use super::decide::{BucketState, Event, News, decide};
 use super::overview;
 use super::plan::Plan;
-use crate::chat::Outgoing;
+use crate::message::Outgoing;
 use crate::reply::usage::{Bulletin, Severity};
 use crate::reply::{self, Report};
 use crate::store::outbox::{Draft, Speech};

@@ -30,7 +30,8 @@ pub use rule::{Rule, View};
 pub use state::{Key, State};
 
 use super::plan::Hours;
-use crate::chat::{self, Address, GUARD, Message, Outgoing, Standing};
+use crate::chat;
+use crate::message::{Address, GUARD, Message, Outgoing, Standing};
 use crate::reply::{self, Report};
 use crate::store::guard::Ledger;
 use crate::store::inbox::Arrival;

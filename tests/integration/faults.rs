@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use jiff::SignedDuration;
-use pilothouse::chat::{Standing, Why};
+use pilothouse::message::{Standing, Why};
 use serde_json::json;
 
 use crate::support::bot::now;

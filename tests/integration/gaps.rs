@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use http::{Method, StatusCode};
 use jiff::SignedDuration;
-use pilothouse::chat::{Standing, Why};
+use pilothouse::message::{Standing, Why};
 use serde_json::{Value, json};
 
 use crate::support::bot::{DEADLINE, Running, eventually, now};

@@ -4,8 +4,8 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
-use pilothouse::chat::{Address, GUARD, Message, Standing};
 use pilothouse::config::{Config, Sources};
+use pilothouse::message::{Address, GUARD, Message, Standing};
 use pilothouse::store::inbox::{self, Arrival, Entry};
 use pilothouse::store::orders::{Done, Started};
 use pilothouse::store::{Store, outcome};

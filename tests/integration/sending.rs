@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
-use pilothouse::chat::{Gesture, Outgoing};
+use pilothouse::chat::Gesture;
+use pilothouse::message::Outgoing;
 use pilothouse::store::Store;
 use pilothouse::store::outbox::{Draft, Speech};
 use serde_json::json;

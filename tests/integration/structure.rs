@@ -19,8 +19,18 @@ const NEVER: &[(&str, &[&str])] = &[
             "usage",
         ],
     ),
-    ("policy", &["cluster", "config", "operator", "reply", "store", "daemon", "check", "init", "admin", "usage"]),
-    ("reply", &["config", "operator", "daemon", "check", "init", "admin"]),
+    (
+        "message",
+        &[
+            "chat", "cluster", "command", "config", "operator", "policy", "reply", "store", "daemon", "check", "init",
+            "admin", "usage",
+        ],
+    ),
+    (
+        "policy",
+        &["chat", "cluster", "config", "operator", "reply", "store", "daemon", "check", "init", "admin", "usage"],
+    ),
+    ("reply", &["chat", "config", "operator", "daemon", "check", "init", "admin"]),
     ("operator", &["config", "daemon", "check", "init", "admin"]),
     (
         "store",
@@ -64,7 +74,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Modules in which nothing may be done, only decided or said.
-const PURE: &[&str] = &["command", "policy", "reply"];
+const PURE: &[&str] = &["command", "message", "policy", "reply"];
 const IMPURE: &[&str] = &["tokio::", "std::fs", "std::net", "Timestamp::now", "SystemTime", "Instant", ".await"];
 
 /// Words that say nothing: they stand in no name.

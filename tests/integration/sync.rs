@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use pilothouse::chat::{Address, LAST_ROOM, Message, Outgoing, Standing, home_room};
+use pilothouse::chat::{LAST_ROOM, home_room};
+use pilothouse::message::{Address, Message, Outgoing, Standing};
 use pilothouse::store::Store;
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use matrix_sdk::Client;
 use matrix_sdk::config::SyncSettings;
 use matrix_sdk::ruma::UserId;
-use pilothouse::chat::{Standing, Why};
 use pilothouse::config::TrustMode;
+use pilothouse::message::{Standing, Why};
 
 use crate::support::bot::{DEADLINE, eventually, now};
 use crate::support::person::{Person, RoomEvent, Sent};

@@ -1,7 +1,7 @@
 //! What waits: messages without their key, invitations without their alias, devices without their keys.
 
 use http::Method;
-use pilothouse::chat::{Address, Standing};
+use pilothouse::message::{Address, Standing};
 use serde_json::json;
 
 use crate::support::bot::{DEADLINE, eventually};

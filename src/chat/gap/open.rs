@@ -243,7 +243,7 @@ impl OpenGaps {
         id: &OwnedRoomId,
         what: &str,
         since: Timestamp,
-        words: crate::chat::Outgoing,
+        words: crate::message::Outgoing,
     ) -> anyhow::Result<()> {
         let txn = format!("{what}-{:x}", Sha256::digest(format!("{id} {}", since.as_millisecond())));
         Ok(self.context.say(txn, id.as_str(), words, now()).await?)

@@ -11,7 +11,7 @@ use matrix_sdk::ruma::events::room::message::{
 use matrix_sdk::ruma::events::room::{EncryptedFile, ImageInfo};
 use matrix_sdk::ruma::{EventId, OwnedEventId, UInt, UserId};
 
-use crate::chat::{Image, Outgoing};
+use crate::message::{Image, Outgoing};
 use crate::store::outbox::Parcel;
 
 /// Most bytes of text and HTML in one event: 64 KiB bound the whole event, and encryption adds a third.

@@ -1,7 +1,7 @@
 //! The rule: from what is known about a message to whether it is its sender's word; pure.
 
-use crate::chat::{Standing, Why};
 use crate::config::TrustMode;
+use crate::message::{Standing, Why};
 
 /// All that the rule looks at. Keys are unpadded base64.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::GUARD;
+use crate::message::GUARD;
 use crate::reply::Change;
 use crate::store::inbox::{Entry, State};
 use crate::store::outcome;

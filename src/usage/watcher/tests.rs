@@ -2,7 +2,8 @@
 
 use jiff::SignedDuration;
 
-use crate::chat::{LAST_ROOM, Outgoing};
+use crate::chat::LAST_ROOM;
+use crate::message::Outgoing;
 use crate::store::samples::Learned;
 use crate::store::usage::Asked;
 use crate::usage::bucket::{Bucket, Reading, Reset, Unit};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pilothouse::chat::{Chat, Doors, Gesture, Health, Lock, OpenError, Outgoing};
+use pilothouse::chat::{Chat, Doors, Gesture, Health, Lock, OpenError};
 use pilothouse::config::{Login, Matrix, Secret, Trust, TrustMode};
+use pilothouse::message::Outgoing;
 use pilothouse::store::Store;
 use pilothouse::store::outbox::{Draft, Speech};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! The journal of a house's daemon: read at any time, and written while the daemon is dead, as a kill would have left it.
 
 use jiff::Timestamp;
-use pilothouse::chat::{Address, Message, Standing};
+use pilothouse::message::{Address, Message, Standing};
 use pilothouse::store::Store;
 use pilothouse::store::inbox::Arrival;
 use pilothouse::store::orders::Started;
