@@ -134,6 +134,8 @@ pub(crate) struct Context {
     pub(crate) heard: watch::Sender<bool>,
     /// Tells whoever waits that something has reached a room.
     pub(crate) sent: Notify,
+    /// Held by who compares what is served of a person with what was noted.
+    pub(crate) observing: Mutex<()>,
     /// What `/readyz` asks.
     pub(crate) health: watch::Sender<Health>,
 }
@@ -266,6 +268,7 @@ impl Chat {
             outbox: Arc::clone(&self.outbox),
             heard: watch::Sender::new(false),
             sent: Notify::new(),
+            observing: Mutex::default(),
             health: self.health.clone(),
         });
         let stop = shutdown.child_token();

@@ -94,11 +94,7 @@ const INTERRUPTED: u8 = 2;
 /// # Errors
 /// Where the answer cannot be written as JSON.
 pub async fn run(loaded: &Loaded, json: bool, end: &CancellationToken) -> anyhow::Result<ExitCode> {
-    let findings = findings(loaded, true, end).await;
-    if end.is_cancelled() {
-        eprintln!("{}", interrupted(&findings));
-        return Ok(ExitCode::from(INTERRUPTED));
-    }
+    let Some(findings) = whole(loaded, true, end).await else { return Ok(ExitCode::from(INTERRUPTED)) };
     let good = is_good(&findings);
     if json {
         let answer = Answer { version: env!("CARGO_PKG_VERSION"), good, findings: &findings };
@@ -109,26 +105,33 @@ pub async fn run(loaded: &Loaded, json: bool, end: &CancellationToken) -> anyhow
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Tries everything and prints the table that people read, beside what a dialogue says; exit codes as of [`run`]. `applied`:
-/// this is where it will run, with its Secrets and files in place.
-pub async fn told(loaded: &Loaded, applied: bool, end: &CancellationToken) -> ExitCode {
-    let findings = findings(loaded, applied, end).await;
-    if end.is_cancelled() {
-        eprintln!("{}", interrupted(&findings));
-        return ExitCode::from(INTERRUPTED);
-    }
+/// Tries everything and prints the table that people read, beside what a dialogue says. `applied`: this is where it will run,
+/// with its Secrets and files in place. Gives whether there is no failure; `None`: `end` came first, and that was said.
+pub async fn told(loaded: &Loaded, applied: bool, end: &CancellationToken) -> Option<bool> {
+    let findings = whole(loaded, applied, end).await?;
     eprint!("{}", table::text(&findings));
-    if is_good(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Some(is_good(&findings))
 }
 
-/// What is said where nobody waited for the end.
-fn interrupted(findings: &[Finding]) -> String {
-    match findings.iter().find(|finding| finding.subject == room::LOGOUT) {
-        Some(Finding { detail, remedy, .. }) => {
-            format!("pilothouse: interrupted; {detail} ({})", remedy.as_deref().unwrap_or_default())
-        }
-        None => "pilothouse: interrupted; no login of this check stays behind".to_owned(),
+/// What everything came to; `None` where nobody waited for that, which is said, with what stays behind.
+async fn whole(loaded: &Loaded, applied: bool, end: &CancellationToken) -> Option<Vec<Finding>> {
+    let findings = findings(loaded, applied, end).await;
+    if !end.is_cancelled() {
+        return Some(findings);
     }
+    let of_login = |subject| findings.iter().find(|finding| finding.area == room::MATRIX && finding.subject == subject);
+    match (of_login(room::LOGOUT), of_login(room::LOGIN)) {
+        (Some(Finding { detail, remedy, .. }), _) => {
+            eprintln!("pilothouse: interrupted; {detail} ({})", remedy.as_deref().unwrap_or_default());
+        }
+        (None, Some(Finding { verdict: Verdict::Failure, detail, .. })) => {
+            eprintln!(
+                "pilothouse: interrupted while logging in ({detail}); look in the account's sessions whether one stays behind"
+            );
+        }
+        _ => eprintln!("pilothouse: interrupted; no login of this check stays behind"),
+    }
+    None
 }
 
 async fn findings(loaded: &Loaded, applied: bool, end: &CancellationToken) -> Vec<Finding> {

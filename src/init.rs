@@ -95,7 +95,7 @@ const STOPPED: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
 /// Asks, writes and checks. Exit code 0: written, and the check is content; 1: written, and the check found failures;
-/// 2: nothing was written.
+/// 2: nothing was written; 130: interrupted, which says whether anything was.
 ///
 /// # Errors
 /// Where a file cannot be read or written; what stood there before is untouched.
@@ -309,11 +309,14 @@ async fn try_it(draft: &Draft) -> anyhow::Result<ExitCode> {
     // From here on an interruption is heard, so that no login of the check stays behind.
     let _held = shutdown::InterruptHeld::begin();
     let end = shutdown::listen()?.end;
-    let code = check::told(&loaded, draft.paths.place != Place::Cluster, &end).await;
-    if end.is_cancelled() {
-        eprintln!("What was written stays; `pilothouse check` tries it again.");
-    }
-    Ok(code)
+    Ok(match check::told(&loaded, draft.paths.place != Place::Cluster, &end).await {
+        Some(true) => ExitCode::SUCCESS,
+        Some(false) => ExitCode::FAILURE,
+        None => {
+            eprintln!("What was written stays; `pilothouse check` tries it again.");
+            ExitCode::from(INTERRUPTED)
+        }
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a subcommand happens now")]

@@ -35,7 +35,7 @@ enum Task {
     ///
     /// What no flag and no variable says is asked. --config names the file to write [default: `PILOTHOUSE_CONFIG`,
     /// ./pilothouse.toml]. Standard output is the Kubernetes Secret alone. Exit code 0: written, and the check is content;
-    /// 1: written, and the check found failures; 2: nothing was written.
+    /// 1: written, and the check found failures; 2: nothing was written; 130: interrupted, which says whether anything was.
     Init(Box<Init>),
     /// Prints the effective configuration and where each value came from.
     Config,

@@ -2,9 +2,10 @@
 //! command.
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
-use crate::chat::contact;
 use crate::chat::outside::{Outside, is_logged_in};
+use crate::chat::{self, contact};
 use crate::command::{Command, Grammar, Mistake, Reading, read};
 use crate::config::Config;
 use crate::daemon;
@@ -41,18 +42,31 @@ async fn refresh(config: &Config, store: &Store) {
         eprintln!("pilothouse: the bot has not logged in yet, so nobody's keys are known; start it once");
         return;
     }
+    // A journal that was lost is known by the daemon's start by what it holds, to which this adds.
+    match chat::begin(store, true, now()).await {
+        Ok(true) => eprintln!("pilothouse: {}", daemon::forgotten()),
+        Ok(false) => {}
+        Err(error) => {
+            eprintln!("pilothouse: {error}");
+            return;
+        }
+    }
     let asked = async {
         let mut outside = Outside::new(&config.matrix)?;
-        outside.enter().await?;
+        outside.enter(&CancellationToken::new()).await?;
         outside.keys(&config.policy.users).await
     };
     match asked.await {
         Ok(served) => {
             for (user, served) in served {
                 let noted = async {
-                    // Whom the daemon has not met yet is met here, by the same rule.
                     let before = store.keys(&user).await?;
-                    contact::note(store, &config.trust, &user, &before, &served, now()).await
+                    if before.is_met() {
+                        // What else may count of theirs is the daemon's to say: the Matrix store has notes about it, too.
+                        return store.observe_keys(&user, served.master, served.devices, now()).await;
+                    }
+                    // Whom the daemon has not met yet is met here, by the same rule.
+                    contact::note(store, &config.trust, &user, &before, &served, now()).await.map(drop)
                 };
                 if let Err(error) = noted.await {
                     eprintln!("pilothouse: {error}");

@@ -91,7 +91,7 @@ struct Look {
 /// What this process knows of the messages that wait.
 #[derive(Default)]
 struct Known {
-    /// Sessions about which a sender was asked.
+    /// What a sender was asked about: a session, or a message that its key does not open.
     asked: HashSet<String>,
     /// Entries that could not be looked at when they were tried last.
     failing: HashSet<i64>,
@@ -146,7 +146,7 @@ async fn see_to(
         Wait::Lost => true,
         Wait::Goes => age >= REACH,
     };
-    let is_due = (over || age >= PATIENCE) && !asked.contains(session(entry));
+    let is_due = (over || age >= PATIENCE) && !asked.contains(awaited(entry));
     if is_due && is_gone(&context.client, entry).await? {
         close(context, entry, "it was deleted before its key came").await?;
         return Ok(None);
@@ -173,25 +173,25 @@ async fn close(context: &Context, entry: &Entry, why: &str) -> anyhow::Result<()
     Ok(context.store.ignore(entry.id, now()).await?)
 }
 
-/// Asks the sender to say it again: once for each session, because their words have one transaction id.
+/// Asks the sender to say it again: once for all that awaits the same key, because these words have one transaction id.
 async fn ask_again(
     context: &Context,
     entry: &Entry,
     now: Timestamp,
     asked: &mut HashSet<String>,
 ) -> anyhow::Result<()> {
-    let session = session(entry);
-    if asked.contains(session) {
+    let awaited = awaited(entry);
+    if asked.contains(awaited) {
         return Ok(());
     }
     let (event, sender) = (&entry.event, &entry.sender);
-    warn!(event, sender, session, "its key has not come: the sender is asked to say it again");
-    let txn = format!("utd-{:x}", Sha256::digest(session));
+    warn!(event, sender, awaited, "its key has not come: the sender is asked to say it again");
+    let txn = format!("utd-{:x}", Sha256::digest(awaited));
     let waiting = Event::parse(&entry.payload);
     let thread = waiting.as_ref().and_then(Event::thread);
     context.say(txn, &entry.room, notice::unreadable(event, sender, thread), now).await?;
     // After the words are in the outbox, which takes them once: a crash between the two asks in vain, not never.
-    asked.insert(session.to_owned());
+    asked.insert(awaited.to_owned());
     Ok(())
 }
 
@@ -232,7 +232,7 @@ async fn unlock(client: &Client, context: &Context, hearing: &Hearing, entry: &E
     Ok(Wait::Over)
 }
 
-fn session(entry: &Entry) -> &str {
+fn awaited(entry: &Entry) -> &str {
     entry.waiting_for.as_deref().unwrap_or(&entry.event)
 }
 

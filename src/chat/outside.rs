@@ -7,6 +7,7 @@ use std::path::Path;
 use matrix_sdk::encryption::vodozemac::{Ed25519PublicKey, Ed25519Signature};
 use matrix_sdk::ruma::CanonicalJsonValue;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::session::{Folder, OpenError, Patience, Saved, Wire, WireError, first_login, kept, same_user};
 use crate::config::{self, Login, Secret};
@@ -85,6 +86,9 @@ pub enum Fault {
     /// No answer, or a limit: the daemon waits for that.
     #[error("{0}")]
     Unanswered(String),
+    /// Whoever asked has gone, and no login was made.
+    #[error("interrupted before the login")]
+    Interrupted,
     /// Anything else.
     #[error("{0}")]
     Said(String),
@@ -93,6 +97,7 @@ pub enum Fault {
 impl From<OpenError> for Fault {
     fn from(error: OpenError) -> Self {
         match error {
+            OpenError::Interrupted => Self::Interrupted,
             OpenError::Limited { .. } | OpenError::Unanswered { .. } => Self::Unanswered(error.to_string()),
             error => Self::Unusable(error.to_string()),
         }
@@ -101,7 +106,13 @@ impl From<OpenError> for Fault {
 
 impl From<WireError> for Fault {
     fn from(error: WireError) -> Self {
-        Self::Said(error.to_string())
+        match error {
+            WireError::Interrupted => Self::Interrupted,
+            WireError::Refused { .. } => Self::Said(error.to_string()),
+            WireError::Unreachable(_) | WireError::Limited(_) | WireError::Strange(_) => {
+                Self::Unanswered(error.to_string())
+            }
+        }
     }
 }
 
@@ -125,15 +136,17 @@ impl Outside {
     /// Takes the login that the daemon would go on with; before its first start the configured token, or a login for this
     /// alone. Each is judged as the daemon's start judges it.
     ///
+    /// `end`: whoever asks has gone, and no login is made any more.
+    ///
     /// # Errors
     /// Where the daemon would not start with it.
-    pub async fn enter(&mut self) -> Result<Entered, Fault> {
+    pub async fn enter(&mut self, end: &CancellationToken) -> Result<Entered, Fault> {
         let is_token = matches!(self.matrix.login, Login::Token { .. });
         let (saved, by) = if let Some(saved) = kept_in(&self.matrix)? {
             (saved, if is_token { Entrance::Token } else { Entrance::Saved })
         } else {
             let by = if is_token { Entrance::NewToken } else { Entrance::Temporary };
-            (first_login(&self.matrix, &self.wire, Patience::Brief).await?, by)
+            (first_login(&self.matrix, &self.wire, Patience::Brief(end)).await?, by)
         };
         let renewable = saved.refresh_token.is_some() || !is_token;
         // From here on there is something to log out again.
@@ -162,13 +175,18 @@ impl Outside {
         Ok(entered)
     }
 
-    /// Asks what the homeserver serves for these people.
+    /// Asks what the homeserver serves for these people; of whose own homeserver it has no answer, there is nothing.
     ///
     /// # Errors
     /// Where it does not answer.
     pub async fn keys(&self, users: &[String]) -> Result<BTreeMap<String, Served>, Fault> {
         let answer = self.wire.query_keys(self.token.expose(), users).await?;
-        Ok(users.iter().map(|user| (user.clone(), served(&answer, user))).collect())
+        let failed = |user: &&String| {
+            let server = user.split_once(':').map_or("", |(_, server)| server);
+            answer["failures"].get(server).is_some()
+        };
+        let answered = users.iter().filter(|user| !failed(user));
+        Ok(answered.map(|user| (user.clone(), served(&answer, user))).collect())
     }
 
     /// Lists the rooms that the bot has joined.

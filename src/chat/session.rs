@@ -32,8 +32,10 @@ use crate::retry::Backoff;
 
 /// How often signing the own device is tried, with a homeserver that answers.
 const SIGNING_TRIES: u32 = 4;
-/// How often it is tried with one that gives no answer, where an unsigned device may start: for some half a minute.
+/// How often it is tried with one that gives no answer, where an unsigned device may start …
 const UNSETTLED_TRIES: u32 = 8;
+/// … and the longest pause between these tries, whatever it asks for: some half a minute in all.
+const UNSETTLED_PAUSE: Duration = Duration::from_secs(10);
 /// Pauses between tries of it grow from here …
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// … to here, with one that does not.
@@ -105,6 +107,7 @@ impl Session {
     /// where the device is known to be unsigned and may start so, not for ever.
     async fn sign(&self) -> Result<(Client, Result<Option<Advice>, OpenError>), OpenError> {
         let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut brief = Backoff::new(FIRST_PAUSE, UNSETTLED_PAUSE);
         let (mut refused, mut unsettled) = (0, 0);
         loop {
             let client = self.connect().await?;
@@ -115,10 +118,13 @@ impl Session {
                 }
                 Err(Unsigned::Unsettled(why, asked)) => {
                     unsettled += 1;
-                    if !self.matrix.require_signed_device && unsettled >= UNSETTLED_TRIES {
+                    if self.matrix.require_signed_device {
+                        (why.to_string(), asked)
+                    } else if unsettled < UNSETTLED_TRIES {
+                        (why.to_string(), Some(asked.unwrap_or_else(|| brief.next()).min(UNSETTLED_PAUSE)))
+                    } else {
                         return Ok((client, Err(why)));
                     }
-                    (why.to_string(), asked)
                 }
                 Err(Unsigned::Certain(why)) => {
                     refused += 1;
@@ -243,7 +249,11 @@ pub(super) fn kept(matrix: &config::Matrix, folder: &Folder) -> Result<Option<Sa
 ///
 /// # Errors
 /// Where the homeserver does not take it, or it is not what the configuration says.
-pub(super) async fn first_login(matrix: &config::Matrix, wire: &Wire, patience: Patience) -> Result<Saved, OpenError> {
+pub(super) async fn first_login(
+    matrix: &config::Matrix,
+    wire: &Wire,
+    patience: Patience<'_>,
+) -> Result<Saved, OpenError> {
     let Login::Token { access_token, device_id } = &matrix.login else {
         // Named before it is asked for: where the answer is lost, the next try gets the same device and not one more.
         let device = new_device();
@@ -291,11 +301,13 @@ async fn login(
     matrix: &config::Matrix,
     wire: &Wire,
     device: &str,
-    patience: Patience,
+    patience: Patience<'_>,
 ) -> Result<Option<LoggedIn>, OpenError> {
     // Fresh ones for each try: a JSON Web Token may not live as long as an outage or a limit.
     let attempt = || async {
         match credentials::credentials(matrix, patience).await {
+            // What has gone out makes a device, and must be waited for.
+            Ok(Some(_)) if patience.is_over() => Err(WireError::Interrupted),
             Ok(Some(credentials)) => wire.login(&credentials, device).await.map(|login| Ok(Some(login))),
             Ok(None) => Ok(Ok(None)),
             Err(error) => Ok(Err(error)),
@@ -323,6 +335,7 @@ fn other(error: &WireError) -> OpenError {
         WireError::Limited(wait) => OpenError::Limited { wait: *wait },
         WireError::Unreachable(why) => OpenError::Unanswered { why: why.clone() },
         error @ WireError::Strange(_) => OpenError::Unanswered { why: error.to_string() },
+        WireError::Interrupted => OpenError::Interrupted,
         error @ WireError::Refused { .. } => OpenError::Other { why: error.to_string() },
     }
 }

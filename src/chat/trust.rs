@@ -57,19 +57,11 @@ pub(crate) struct Trust {
     asked: Mutex<HashSet<String>>,
     /// People about whom the homeserver gave no answer, and when.
     failed: Mutex<HashMap<OwnedUserId, Instant>>,
-    /// Held by who compares what is served with what was noted.
-    observing: tokio::sync::Mutex<()>,
 }
 
 impl Trust {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self {
-            context,
-            fresh: Mutex::default(),
-            asked: Mutex::default(),
-            failed: Mutex::default(),
-            observing: tokio::sync::Mutex::default(),
-        }
+        Self { context, fresh: Mutex::default(), asked: Mutex::default(), failed: Mutex::default() }
     }
 
     /// Says whether a message is its sender's word.
@@ -196,12 +188,12 @@ impl Trust {
     /// Notes whose keys the homeserver serves for a person, pins them at first contact and warns of what changed.
     async fn observe(&self, user: &UserId, from: From) -> anyhow::Result<()> {
         let encryption = self.context.client.encryption();
-        let identity = match from {
-            From::Server => {
-                encryption.request_user_identity(user).await.context("the homeserver was asked for them")?
-            }
-            From::Local => encryption.get_user_identity(user).await?,
-        };
+        if from == From::Server {
+            encryption.request_user_identity(user).await.context("the homeserver was asked for them")?;
+        }
+        // One at a time: what another observation has noted of somebody new is not what was known before.
+        let _turn = self.context.observing.lock().await;
+        let identity = encryption.get_user_identity(user).await?;
         if let Some(identity) = &identity {
             violation::look(&self.context, identity).await?;
         }
@@ -222,8 +214,6 @@ impl Trust {
             .collect();
         let served = Served { master, devices };
         let store = &self.context.store;
-        // One at a time: what another observation has noted of somebody new is not what was known before.
-        let _turn = self.observing.lock().await;
         let mut before = store.keys(user.as_str()).await?;
         if before.violated != violated {
             // The journal was lost, or a kill came between the two.

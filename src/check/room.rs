@@ -15,7 +15,10 @@ use crate::store::{Store, StoreError};
 /// What the row about the encryption keys is called.
 const MATRIX_STORE: &str = "Matrix store";
 
-/// What the row about a login that stays behind is called.
+/// The area of the homeserver …
+pub(super) const MATRIX: &str = "matrix";
+/// … and its rows about the login, and about one that stays behind.
+pub(super) const LOGIN: &str = "login";
 pub(super) const LOGOUT: &str = "logout";
 
 /// `applied`: this is where it will run, with its volume. Where `end` comes first, nothing more is looked at, but a login that
@@ -32,7 +35,7 @@ pub(super) async fn findings(config: &Config, applied: bool, end: &CancellationT
         Ok(outside) => outside,
         Err(fault) => {
             findings.push(Finding::failure(
-                "matrix",
+                MATRIX,
                 "client",
                 fault.to_string(),
                 "correct matrix.ca_file or matrix.proxy",
@@ -40,42 +43,34 @@ pub(super) async fn findings(config: &Config, applied: bool, end: &CancellationT
             return findings;
         }
     };
-    // No login is made for who has gone already.
+    // Whoever has gone already gets no login.
     let Some(versions) = end.run_until_cancelled(outside.versions()).await.filter(|_| !end.is_cancelled()) else {
         return findings;
     };
     match versions {
         Ok(versions) => {
             let newest = versions.last().cloned().unwrap_or_default();
-            findings.push(Finding::good(
-                "matrix",
-                "homeserver",
-                format!("{} speaks {newest}", config.matrix.homeserver),
-            ));
+            findings.push(Finding::good(MATRIX, "homeserver", format!("{} speaks {newest}", config.matrix.homeserver)));
         }
         Err(fault) => {
             let detail = format!("{}: {fault}", config.matrix.homeserver);
             let remedy = "is matrix.homeserver the base URL of the client-server API, and can it be reached from here?";
-            findings.push(Finding::failure("matrix", "homeserver", detail, remedy));
+            findings.push(Finding::failure(MATRIX, "homeserver", detail, remedy));
             return findings;
         }
     }
     if findings.iter().any(|finding| finding.area == "store" && finding.subject == MATRIX_STORE && !finding.holds()) {
-        findings.push(Finding::skipped("matrix", "login", "not tried: first the Matrix store above must be in order"));
+        findings.push(Finding::skipped(MATRIX, LOGIN, "not tried: first the Matrix store above must be in order"));
         return findings;
     }
-    match outside.enter().await {
+    match outside.enter(end).await {
         Ok(entered) => {
             let how = match entered.by {
                 Entrance::Saved => "the saved login is good",
                 Entrance::Token | Entrance::NewToken => "the configured access token is good",
                 Entrance::Temporary => "logged in for this check alone",
             };
-            findings.push(Finding::good(
-                "matrix",
-                "login",
-                format!("{}, device {}: {how}", entered.user, entered.device),
-            ));
+            findings.push(Finding::good(MATRIX, LOGIN, format!("{}, device {}: {how}", entered.user, entered.device)));
             let looking = async {
                 people(config, &outside, &entered, store.as_ref(), &mut findings).await;
                 rooms(config, &outside, &entered, &mut findings).await;
@@ -86,22 +81,23 @@ pub(super) async fn findings(config: &Config, applied: bool, end: &CancellationT
             }
         }
         Err(Fault::Expired) => findings.push(Finding::warning(
-            "matrix",
-            "login",
+            MATRIX,
+            LOGIN,
             Fault::Expired.to_string(),
             "start Pilothouse and check again: keys and rooms were not looked at",
         )),
+        Err(Fault::Interrupted) => return findings,
         Err(fault) => {
             let remedy = match fault {
                 Fault::Unusable(_) => "until then the daemon does not start; `pilothouse config` shows how it logs in",
                 Fault::Unanswered(_) => "the daemon waits for that and goes on by itself; check again then",
                 _ => "check matrix.user and the token; a daemon that was logged out says in its log what to do",
             };
-            findings.push(Finding::failure("matrix", "login", fault.to_string(), remedy));
+            findings.push(Finding::failure(MATRIX, LOGIN, fault.to_string(), remedy));
         }
     }
     if let Err(fault) = outside.leave().await {
-        findings.push(Finding::warning("matrix", LOGOUT, fault.to_string(), "Element: Settings, Sessions"));
+        findings.push(Finding::warning(MATRIX, LOGOUT, fault.to_string(), "Element: Settings, Sessions"));
     }
     findings
 }
@@ -210,11 +206,14 @@ async fn people(
             None => Keys::default(),
         };
         let configured = config.trust.pins.get(user).map(String::as_str);
-        let served = served.get(user).cloned().unwrap_or_default();
+        let Some(served) = served.get(user) else {
+            findings.push(Finding::warning("trust", user, "their homeserver gave no answer", "check again later"));
+            continue;
+        };
         findings.push(if config.trust.mode == TrustMode::Devices {
-            by_devices(user, configured, &keys, &served)
+            by_devices(user, configured, &keys, served)
         } else {
-            person(config.trust.mode, user, configured, keys, &served)
+            person(config.trust.mode, user, configured, keys, served)
         });
     }
 }
@@ -289,16 +288,15 @@ fn person(mode: TrustMode, user: &str, configured: Option<&str>, keys: Keys, ser
         );
     };
     let now = Keys { master: Some(master.clone()), ..keys };
-    let pinned = configured.or(now.pin.as_ref().map(|pin| pin.key.as_str()));
-    let detail = match pinned {
+    let detail = match contact::pin(&now, configured) {
         None => return Finding::good("trust", user, format!("not met yet; the first contact pins {master}")),
         Some(_) if contact::is_vouched_for(&now, configured) => {
             return Finding::good("trust", user, format!("pinned as {master}"));
         }
-        Some(pin) if pin == master => {
+        Some(pin) if pin.master == *master => {
             format!("suspended: the bot's account had verified another identity, and it is now {master}")
         }
-        Some(pin) => format!("suspended: the identity was {pin} and is now {master}"),
+        Some(pin) => format!("suspended: the identity was {} and is now {master}", pin.master),
     };
     let remedy = if configured.is_some() {
         format!("compare it with them, then correct trust.pins: `{user} = \"{master}\"`")

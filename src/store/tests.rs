@@ -111,6 +111,8 @@ async fn a_file_of_every_earlier_version_is_read_and_brought_up() {
         // What came with later versions works on it.
         store.mute(at(100)).await.unwrap();
         assert_eq!(store.muted_until(at(50)).await.unwrap(), Some(at(100)));
+        store.note_violation("@a:hs", true, at(100)).await.unwrap();
+        assert!(store.keys("@a:hs").await.unwrap().violated);
         store.close().unwrap();
         drop(store);
         let file = rusqlite::Connection::open(&path).unwrap();

@@ -131,6 +131,19 @@ async fn whoever_interrupts_it_finds_no_device_left_behind() {
         left += 1;
         assert_eq!(devices(&synapse, &bot).await, left);
 
+        // Gone while a limit is waited out: none is made then either.
+        let limit = json!({"errcode": "M_LIMIT_EXCEEDED", "error": "later", "retry_after_ms": 25_000});
+        let earlier = front.asked("/login").len();
+        front.cut(Method::POST, "/login", Way::Answer(StatusCode::TOO_MANY_REQUESTS, limit));
+        let mut check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).start();
+        front.until_asked("/login", earlier).await;
+        check.signal("INT");
+        assert_eq!(check.end(SOON).await.code(), Some(2));
+        check.line("no login of this check stays behind", SOON).await;
+        assert_eq!(front.asked("/login").len(), earlier + 1);
+        left += 1;
+        assert_eq!(devices(&synapse, &bot).await, left);
+
         // A login that cannot be ended again stays behind, and that is what is said.
         front.cut(Method::GET, "/joined_rooms", Way::Nowhere);
         let mut check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).start();
@@ -171,6 +184,30 @@ async fn what_the_daemon_waits_out_is_not_said_to_keep_it_from_starting() {
             assert_eq!(checked.said.contains("the daemon waits for that"), waits, "{status}: {}", checked.said);
             assert_eq!(checked.said.contains("does not start"), !waits, "{status}: {}", checked.said);
         }
+        // A server of which the homeserver had no answer says nothing of its people.
+        let server = account.user_id.split_once(':').expect("a user id").1;
+        let failed = json!({"device_keys": {}, "failures": {server: {"status": 503}}});
+        front.cut(Method::POST, "/keys/query", Way::Answer(StatusCode::OK, failed));
+        let checked = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check", "--json"]).run(SOON).await;
+        assert_eq!(verdicts(&checked.said, "trust", &account.user_id), ["warning"], "{}", checked.said);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_not_blamed_on_a_saved_login() {
+    with_namespace(async |namespace| {
+        namespace.deployment("web", "fine", 0).await;
+        let synapse = synapse().await;
+        let front = Front::deciding(&synapse, |_| Way::On).await;
+        let plan = Plan { homeserver: Some(front.url().to_owned()), ..Plan::of(&["web"]) };
+        let mut house = House::build(&namespace, plan).await;
+        assert!(house.running.stop(SOON).await.success());
+        front.cut(Method::GET, "/account/whoami", Way::Answer(StatusCode::BAD_GATEWAY, json!({})));
+        let checked = house.beside(&["check"]).run(SOON).await;
+        assert_eq!(checked.status.code(), Some(1), "{}", checked.said);
+        assert!(checked.said.contains("the daemon waits for that"), "{}", checked.said);
+        assert!(!checked.said.contains("check matrix.user and the token"), "{}", checked.said);
     })
     .await;
 }

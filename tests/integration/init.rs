@@ -352,7 +352,7 @@ async fn an_interrupt_of_its_check_is_no_success_and_leaves_no_login_behind() {
     assert!(std::process::Command::new("kill").args(["-s", "INT", &pid]).status().expect("kill").success());
     let output = tokio::time::timeout(RUN, child.wait_with_output()).await.expect("it ends").expect("it is waited for");
     let said = String::from_utf8(output.stderr).expect("UTF-8");
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("no login of this check stays behind"), "{said}");
     assert!(said.contains("What was written stays"), "{said}");
 }

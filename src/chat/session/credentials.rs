@@ -13,7 +13,7 @@ use crate::config::{self, JwtSource, Login};
 const KEYCLOAK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Gives the body of a `/login` request; `None` for a configured access token, which needs no login.
-pub(super) async fn credentials(matrix: &config::Matrix, patience: Patience) -> Result<Option<Value>, OpenError> {
+pub(super) async fn credentials(matrix: &config::Matrix, patience: Patience<'_>) -> Result<Option<Value>, OpenError> {
     Ok(match &matrix.login {
         Login::Token { .. } => None,
         Login::Password { password } => Some(json!({
@@ -28,7 +28,7 @@ pub(super) async fn credentials(matrix: &config::Matrix, patience: Patience) -> 
     })
 }
 
-async fn jwt(source: &JwtSource, matrix: &config::Matrix, patience: Patience) -> Result<String, OpenError> {
+async fn jwt(source: &JwtSource, matrix: &config::Matrix, patience: Patience<'_>) -> Result<String, OpenError> {
     match source {
         JwtSource::Token { token } => Ok(token.expose().trim().to_owned()),
         JwtSource::File { path } => {
@@ -57,7 +57,7 @@ struct Denied {
 }
 
 /// The resource owner password grant; an outage of Keycloak is waited out like one of the homeserver.
-async fn keycloak(source: &JwtSource, matrix: &config::Matrix, patience: Patience) -> Result<String, OpenError> {
+async fn keycloak(source: &JwtSource, matrix: &config::Matrix, patience: Patience<'_>) -> Result<String, OpenError> {
     let JwtSource::Keycloak { url, realm, client_id, client_secret, password } = source else {
         return Err(OpenError::TokenSource { why: "not a Keycloak source".to_owned() });
     };
@@ -77,13 +77,16 @@ async fn keycloak(source: &JwtSource, matrix: &config::Matrix, patience: Patienc
     if let Some(secret) = client_secret {
         form.push(("client_secret", secret.expose()));
     }
-    patiently("asking Keycloak for a token", patience, || grant(http.post(&endpoint).form(&form))).await.map_err(
-        |error| match error {
-            WireError::Refused { .. } => fail(error.to_string()),
-            WireError::Limited(wait) => OpenError::Limited { wait },
-            WireError::Unreachable(_) | WireError::Strange(_) => OpenError::Unanswered { why: said(error.to_string()) },
-        },
-    )
+    patiently("asking Keycloak for a token", patience, || {
+        patience.while_watched(grant(http.post(&endpoint).form(&form)))
+    })
+    .await
+    .map_err(|error| match error {
+        WireError::Refused { .. } => fail(error.to_string()),
+        WireError::Interrupted => OpenError::Interrupted,
+        WireError::Limited(wait) => OpenError::Unanswered { why: said(format!("asks to wait {} s", wait.as_secs())) },
+        WireError::Unreachable(_) | WireError::Strange(_) => OpenError::Unanswered { why: said(error.to_string()) },
+    })
 }
 
 /// Its own client: the homeserver's proxy is not Keycloak's. The private CA usually is.

@@ -149,8 +149,11 @@ pub enum OpenError {
         /// How long.
         wait: Duration,
     },
-    /// Nobody answers, and whoever asks does not wait for it.
-    #[error("no answer: {why}; is the address right, and can it be reached from here?")]
+    /// Whoever wanted to log in has gone, and no login was made.
+    #[error("interrupted before the login")]
+    Interrupted,
+    /// No answer that says anything, and whoever asks does not wait for one.
+    #[error("no usable answer: {why}")]
     Unanswered {
         /// Who was asked, and what came.
         why: String,

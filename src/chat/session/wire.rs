@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use url::Url;
 
@@ -77,6 +78,9 @@ pub(crate) enum WireError {
         /// `soft_logout`.
         soft_logout: bool,
     },
+    /// Whoever wanted the answer has gone; nothing was changed.
+    #[error("interrupted")]
+    Interrupted,
     /// An answer that no homeserver gives, perhaps of a proxy that has none behind it now.
     #[error("an answer that no homeserver gives: {0}")]
     Strange(String),
@@ -218,25 +222,48 @@ impl Wire {
 }
 
 /// How long an outage or a limit is waited out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience<'a> {
     /// For ever: a daemon comes back by itself.
     Endless,
-    /// Somebody watches: an outage is told at once, and a limit is waited for once, where it ends within [`BRIEF`].
-    Brief,
+    /// Somebody watches, until this is cancelled: an outage is told at once, and a limit is waited for once, where it ends within
+    /// [`BRIEF`].
+    Brief(&'a CancellationToken),
+}
+
+impl Patience<'_> {
+    /// Whether whoever watched has gone.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::Brief(end) if end.is_cancelled())
+    }
+
+    /// Gives up what changes nothing at the server when whoever watched has gone.
+    pub(crate) async fn while_watched<T>(
+        self,
+        work: impl Future<Output = Result<T, WireError>>,
+    ) -> Result<T, WireError> {
+        match self {
+            Self::Endless => work.await,
+            Self::Brief(end) => end.run_until_cancelled(work).await.unwrap_or(Err(WireError::Interrupted)),
+        }
+    }
 }
 
 /// Asks until the server gives an answer that another try would not better, or `patience` is over.
-pub(crate) async fn patiently<T, F>(what: &str, patience: Patience, mut ask: impl FnMut() -> F) -> Result<T, WireError>
+pub(crate) async fn patiently<T, F>(
+    what: &str,
+    patience: Patience<'_>,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, WireError>
 where
     F: Future<Output = Result<T, WireError>>,
 {
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    if patience == Patience::Brief {
+    if let Patience::Brief(end) = patience {
         return match ask().await {
             Err(WireError::Limited(wait)) if wait <= BRIEF => {
-                tokio::time::sleep(wait.max(FIRST_PAUSE)).await;
-                ask().await
+                let over = end.run_until_cancelled(tokio::time::sleep(wait.max(FIRST_PAUSE))).await.is_none();
+                if over { Err(WireError::Interrupted) } else { ask().await }
             }
             answer => answer,
         };

@@ -17,6 +17,7 @@ use crate::chat::Context;
 pub(crate) async fn settle(context: &Context, error: &Error) -> bool {
     let users = changed(error);
     let withdrawn = async {
+        let _turn = context.observing.lock().await;
         for user in users {
             if let Some(identity) = context.client.encryption().get_user_identity(user).await? {
                 look(context, &identity).await?;
@@ -33,8 +34,8 @@ pub(crate) async fn settle(context: &Context, error: &Error) -> bool {
     }
 }
 
-/// Withdraws the verification of an identity that is not the verified one any more; ends the note of one that the bot's account
-/// has verified since.
+/// Withdraws the verification of an identity that is not the verified one any more; ends the note where the one of now is one that
+/// the bot's account has verified, be it the one of before that is back. While [`Context::observing`] is held.
 pub(super) async fn look(context: &Context, identity: &UserIdentity) -> anyhow::Result<()> {
     let user = identity.user_id().as_str();
     if identity.has_verification_violation() {
@@ -42,7 +43,7 @@ pub(super) async fn look(context: &Context, identity: &UserIdentity) -> anyhow::
     }
     if identity.is_verified() && is_noted(&context.client, user).await? {
         context.client.state_store().remove_custom_value(key(user).as_bytes()).await?;
-        info!(user, "this account has verified their identity of now");
+        info!(user, "their identity of now is one that this account has verified");
     }
     Ok(())
 }
@@ -64,8 +65,8 @@ async fn withdraw(context: &Context, identity: &UserIdentity) -> anyhow::Result<
     Ok(())
 }
 
-/// Whether any key has come in the place of one that the bot's account had verified: whatever key they have now, and however
-/// often they changed it since, only somebody's deliberate word lets it count.
+/// Whether any key has come in the place of one that the bot's account had verified. However often they changed it since, only
+/// somebody's deliberate word lets it count, or that account's own.
 pub(super) async fn is_noted(client: &Client, user: &str) -> anyhow::Result<bool> {
     Ok(client.state_store().get_custom_value(key(user).as_bytes()).await?.is_some())
 }
