@@ -125,9 +125,7 @@ async fn whole(loaded: &Loaded, applied: bool, end: &CancellationToken) -> Optio
             eprintln!("pilothouse: interrupted; {detail} ({})", remedy.as_deref().unwrap_or_default());
         }
         (None, Some(Finding { verdict: Verdict::Failure, detail, .. })) => {
-            eprintln!(
-                "pilothouse: interrupted while logging in ({detail}); look in the account's sessions whether one stays behind"
-            );
+            eprintln!("pilothouse: interrupted; the login had failed ({detail})");
         }
         _ => eprintln!("pilothouse: interrupted; no login of this check stays behind"),
     }

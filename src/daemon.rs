@@ -69,7 +69,11 @@ pub async fn run(sources: Sources, loaded: Loaded, wishes: Wishes) -> anyhow::Re
     #[expect(clippy::disallowed_methods, reason = "the daemon begins now")]
     let now = Timestamp::now();
     if chat::begin(&store, is_logged_in(&matrix.store).unwrap_or(false), now).await? {
-        tracing::warn!("{}", forgotten());
+        tracing::warn!(
+            "{DATABASE} knows nothing, and this device has logged in before: pins, history and remembered replicas were lost. Everybody \
+             is met anew: compare their keys with `trust`, or name them in trust.pins. Old messages that the homeserver repeats are \
+             not known as such: begin the Matrix store anew, too, if it is not trusted"
+        );
     }
     let cluster = Cluster::connect(&kubernetes).await.context("building the Kubernetes client")?;
     let metrics = Metrics::default();
@@ -371,16 +375,6 @@ async fn reload(
 
 fn contents(loaded: &Loaded) -> Option<Vec<u8>> {
     loaded.file.as_ref().and_then(|file| std::fs::read(file).ok())
-}
-
-/// What is said where a journal was lost.
-#[must_use]
-pub fn forgotten() -> String {
-    format!(
-        "{DATABASE} knows nothing, and this device has logged in before: pins, history and remembered replicas were lost. Everybody \
-         is met anew: compare their keys with `trust`, or name them in trust.pins. Old messages that the homeserver repeats are \
-         not known as such: begin the Matrix store anew, too, if it is not trusted"
-    )
 }
 
 /// Makes the operator's book from the configuration.

@@ -35,6 +35,9 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 
 use self::outbox::Speech;
 
+/// Cursor that says since when a daemon works with the file.
+const BEGUN: &str = "begun";
+
 /// Version of the schema that this build writes.
 pub const SCHEMA_VERSION: i64 = 3;
 
@@ -209,6 +212,14 @@ impl Store {
         .await
     }
 
+    /// Whether a daemon has worked with this file: see [`Store::begin`].
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub async fn has_begun(&self) -> Result<bool, StoreError> {
+        Ok(self.cursor(BEGUN).await?.is_some())
+    }
+
     /// Notes that a daemon works with this file, the first time. `used`: its volume was in use before. Where nothing is known
     /// here of that time, the file is not the one of then: says so, and puts `words` into the outbox, in one transaction.
     ///
@@ -217,11 +228,11 @@ impl Store {
     pub async fn begin(&self, used: bool, words: Speech, now: Timestamp) -> Result<bool, StoreError> {
         self.call(move |tx| {
             let is = |question: &str| tx.query_row(question, [], |row| row.get::<_, bool>(0));
-            if is("SELECT EXISTS (SELECT 1 FROM cursor WHERE name = 'begun')")? {
+            if tx.prepare("SELECT 1 FROM cursor WHERE name = ?1")?.exists([BEGUN])? {
                 return Ok(false);
             }
             let lost = used && is("SELECT NOT EXISTS (SELECT 1 FROM pin) AND NOT EXISTS (SELECT 1 FROM inbox)")?;
-            put_cursor(tx, "begun", &now.to_string())?;
+            put_cursor(tx, BEGUN, &now.to_string())?;
             if lost {
                 outbox::put_speech(tx, None, &words, now)?;
             }

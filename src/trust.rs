@@ -4,10 +4,10 @@
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::chat::contact;
 use crate::chat::outside::{Outside, is_logged_in};
-use crate::chat::{self, contact};
 use crate::command::{Command, Grammar, Mistake, Reading, read};
-use crate::config::Config;
+use crate::config::{Config, TrustMode};
 use crate::daemon;
 use crate::message::{Address, Standing};
 use crate::operator;
@@ -21,7 +21,19 @@ use crate::store::Store;
 /// Where the store cannot be opened or the key was not accepted.
 pub async fn run(config: &Config, accept: Option<(String, Vec<String>)>) -> anyhow::Result<()> {
     let store = daemon::open_store_beside(&config.matrix.store)?;
-    refresh(config, &store).await;
+    let is_logged_in = is_logged_in(&config.matrix.store).unwrap_or(false);
+    if is_logged_in && !store.has_begun().await? {
+        // What is noted now would hide from the daemon's start that it was lost.
+        anyhow::bail!(
+            "the journal here is new, although this device has logged in before: the one of then was lost. Start the daemon first: it \
+             says so in the room and meets everybody anew; then compare their keys here"
+        );
+    }
+    if is_logged_in {
+        refresh(config, &store).await;
+    } else {
+        eprintln!("pilothouse: the bot has not logged in yet, so nobody's keys are known; start it once");
+    }
     let report = match accept {
         None => list(config, &store).await?,
         Some((user, fingerprint)) => accepted(config, &store, &user, &fingerprint).await?,
@@ -38,19 +50,6 @@ pub async fn run(config: &Config, accept: Option<(String, Vec<String>)>) -> anyh
 
 /// Asks the homeserver what it serves now; without an answer the daemon's last look counts.
 async fn refresh(config: &Config, store: &Store) {
-    if !is_logged_in(&config.matrix.store).unwrap_or(false) {
-        eprintln!("pilothouse: the bot has not logged in yet, so nobody's keys are known; start it once");
-        return;
-    }
-    // A journal that was lost is known by the daemon's start by what it holds, to which this adds.
-    match chat::begin(store, true, now()).await {
-        Ok(true) => eprintln!("pilothouse: {}", daemon::forgotten()),
-        Ok(false) => {}
-        Err(error) => {
-            eprintln!("pilothouse: {error}");
-            return;
-        }
-    }
     let asked = async {
         let mut outside = Outside::new(&config.matrix)?;
         outside.enter(&CancellationToken::new()).await?;
@@ -58,11 +57,22 @@ async fn refresh(config: &Config, store: &Store) {
     };
     match asked.await {
         Ok(served) => {
+            for user in config.policy.users.iter().filter(|user| !served.contains_key(*user)) {
+                eprintln!(
+                    "pilothouse: {user}'s homeserver gave no answer; this is what was seen last, if anything was"
+                );
+            }
             for (user, served) in served {
                 let noted = async {
                     let before = store.keys(&user).await?;
                     if before.is_met() {
                         // What else may count of theirs is the daemon's to say: the Matrix store has notes about it, too.
+                        if config.trust.mode == TrustMode::Devices && before.device_pins.is_empty() {
+                            eprintln!(
+                                "pilothouse: {user}: met under another trust.mode; the daemon's next look pins the devices that their \
+                                 trusted identity has signed"
+                            );
+                        }
                         return store.observe_keys(&user, served.master, served.devices, now()).await;
                     }
                     // Whom the daemon has not met yet is met here, by the same rule.

@@ -34,7 +34,7 @@ use crate::retry::Backoff;
 const SIGNING_TRIES: u32 = 4;
 /// How often it is tried with one that gives no answer, where an unsigned device may start …
 const UNSETTLED_TRIES: u32 = 8;
-/// … and the longest pause between these tries, whatever it asks for: some half a minute in all.
+/// … and the longest pause between these tries, whatever it asks for: half a minute in all, a little over one where it does.
 const UNSETTLED_PAUSE: Duration = Duration::from_secs(10);
 /// Pauses between tries of it grow from here …
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

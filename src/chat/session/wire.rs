@@ -78,7 +78,7 @@ pub(crate) enum WireError {
         /// `soft_logout`.
         soft_logout: bool,
     },
-    /// Whoever wanted the answer has gone; nothing was changed.
+    /// Whoever wanted the answer has gone; no device was made.
     #[error("interrupted")]
     Interrupted,
     /// An answer that no homeserver gives, perhaps of a proxy that has none behind it now.
@@ -237,7 +237,7 @@ impl Patience<'_> {
         matches!(self, Self::Brief(end) if end.is_cancelled())
     }
 
-    /// Gives up what changes nothing at the server when whoever watched has gone.
+    /// Gives up what makes no device when whoever watched has gone.
     pub(crate) async fn while_watched<T>(
         self,
         work: impl Future<Output = Result<T, WireError>>,
