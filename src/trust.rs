@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::chat::contact;
-use crate::chat::outside::{Outside, is_logged_in};
+use crate::chat::outside::{Outside, Served, is_logged_in};
 use crate::command::{Command, Grammar, Mistake, Reading, read};
 use crate::config::{Config, TrustMode};
 use crate::daemon;
@@ -13,7 +13,7 @@ use crate::message::{Address, Standing};
 use crate::operator;
 use crate::policy::{Actor, Order, judge};
 use crate::reply::{Report, words};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Lists people and devices, or accepts a key.
 ///
@@ -63,28 +63,29 @@ async fn refresh(config: &Config, store: &Store) {
                 );
             }
             for (user, served) in served {
-                let noted = async {
-                    let before = store.keys(&user).await?;
-                    if before.is_met() {
-                        // What else may count of theirs is the daemon's to say: the Matrix store has notes about it, too.
-                        if config.trust.mode == TrustMode::Devices && before.device_pins.is_empty() {
-                            eprintln!(
-                                "pilothouse: {user}: met under another trust.mode; the daemon's next look pins the devices that their \
-                                 trusted identity has signed"
-                            );
-                        }
-                        return store.observe_keys(&user, served.master, served.devices, now()).await;
-                    }
-                    // Whom the daemon has not met yet is met here, by the same rule.
-                    contact::note(store, &config.trust, &user, &before, &served, now()).await.map(drop)
-                };
-                if let Err(error) = noted.await {
+                if let Err(error) = note(config, store, &user, served).await {
                     eprintln!("pilothouse: {error}");
                 }
             }
         }
         Err(fault) => eprintln!("pilothouse: the homeserver was not asked ({fault}); this is what the daemon saw last"),
     }
+}
+
+async fn note(config: &Config, store: &Store, user: &str, served: Served) -> Result<(), StoreError> {
+    let before = store.keys(user).await?;
+    if !before.is_met() {
+        // Whom the daemon has not met yet is met here, by the same rule.
+        return contact::note(store, &config.trust, user, &before, &served, now()).await.map(drop);
+    }
+    // What else may count of theirs is the daemon's to say: the Matrix store has notes about it, too.
+    if config.trust.mode == TrustMode::Devices && before.device_pins.is_empty() {
+        eprintln!(
+            "pilothouse: {user}: met under another trust.mode; the daemon's next look pins the devices that their trusted \
+             identity has signed"
+        );
+    }
+    store.observe_keys(user, served.master, served.devices, now()).await
 }
 
 async fn list(config: &Config, store: &Store) -> anyhow::Result<Report> {

@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::control_plane::with_namespace;
+use crate::support::control_plane::{Namespace, with_namespace};
 use crate::support::front::{Front, Way};
 use crate::support::house::{House, Plan, SOON, daemon};
 use crate::support::person::Person;
+use crate::support::process::Pilothouse;
 use crate::support::synapse::{Account, Login, Synapse, synapse};
 
 /// The devices of an account; this question needs one of its own.
@@ -17,6 +19,29 @@ async fn devices(synapse: &Synapse, account: &Account) -> usize {
     let login = synapse.login(account).await;
     let devices = synapse.call(&login.access_token, Method::GET, "/_matrix/client/v3/devices", None).await;
     devices["devices"].as_array().map_or(0, Vec::len) - 1
+}
+
+/// What is checked before its first start.
+struct Unstarted {
+    synapse: Arc<Synapse>,
+    bot: Account,
+    /// The one allowed person.
+    account: Account,
+    /// What every request to the homeserver passes.
+    front: Front,
+    /// `pilothouse check`.
+    check: Pilothouse,
+}
+
+async fn unstarted(namespace: &Namespace) -> Unstarted {
+    namespace.deployment("web", "fine", 0).await;
+    let synapse = synapse().await;
+    let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
+    let front = Front::deciding(&synapse, |_| Way::On).await;
+    let plan = Plan { homeserver: Some(front.url().to_owned()), ..Plan::of(&["web"]) };
+    let toml = plan.toml(&synapse, &bot, &account.user_id, &namespace.name);
+    let check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]);
+    Unstarted { synapse, bot, account, front, check }
 }
 
 fn verdicts(said: &str, area: &str, subject: &str) -> Vec<String> {
@@ -104,30 +129,25 @@ async fn a_configured_token_is_judged_with_its_device_before_and_after_the_first
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_interrupts_it_finds_no_device_left_behind() {
     with_namespace(async |namespace| {
-        namespace.deployment("web", "fine", 0).await;
-        let synapse = synapse().await;
-        let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
-        let front = Front::deciding(&synapse, |_| Way::On).await;
-        let plan = Plan { homeserver: Some(front.url().to_owned()), ..Plan::of(&["web"]) };
-        let toml = plan.toml(&synapse, &bot, &account.user_id, &namespace.name);
+        let Unstarted { synapse, bot, front, check, .. } = unstarted(&namespace).await;
         front.cut(Method::GET, "/joined_rooms", Way::Nowhere);
-        let mut check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).start();
+        let mut running = check.start();
         front.until_cut(1).await;
         assert_eq!(devices(&synapse, &bot).await, 1, "its own, while it looks");
-        check.signal("INT");
-        assert_eq!(check.end(SOON).await.code(), Some(2));
-        check.line("interrupted", SOON).await;
+        running.signal("INT");
+        assert_eq!(running.end(SOON).await.code(), Some(2));
+        running.line("interrupted", SOON).await;
         let mut left = devices(&synapse, &bot).await;
         // The login of the first question.
         assert_eq!(left, 1);
 
         // Gone before the login: none is made.
         front.cut(Method::GET, "/versions", Way::Nowhere);
-        let mut check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).start();
+        let mut running = check.start();
         front.until_cut(2).await;
-        check.signal("INT");
-        assert_eq!(check.end(SOON).await.code(), Some(2));
-        check.line("no login of this check stays behind", SOON).await;
+        running.signal("INT");
+        assert_eq!(running.end(SOON).await.code(), Some(2));
+        running.line("no login of this check stays behind", SOON).await;
         left += 1;
         assert_eq!(devices(&synapse, &bot).await, left);
 
@@ -135,24 +155,24 @@ async fn whoever_interrupts_it_finds_no_device_left_behind() {
         let limit = json!({"errcode": "M_LIMIT_EXCEEDED", "error": "later", "retry_after_ms": 25_000});
         let earlier = front.asked("/login").len();
         front.cut(Method::POST, "/login", Way::Answer(StatusCode::TOO_MANY_REQUESTS, limit));
-        let mut check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).start();
+        let mut running = check.start();
         front.until_asked("/login", earlier).await;
-        check.signal("INT");
-        assert_eq!(check.end(SOON).await.code(), Some(2));
-        check.line("no login of this check stays behind", SOON).await;
+        running.signal("INT");
+        assert_eq!(running.end(SOON).await.code(), Some(2));
+        running.line("no login of this check stays behind", SOON).await;
         assert_eq!(front.asked("/login").len(), earlier + 1);
         left += 1;
         assert_eq!(devices(&synapse, &bot).await, left);
 
         // A login that cannot be ended again stays behind, and that is what is said.
         front.cut(Method::GET, "/joined_rooms", Way::Nowhere);
-        let mut check = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).start();
+        let mut running = check.start();
         front.until_cut(3).await;
         front.cut(Method::POST, "/logout", Way::Answer(StatusCode::BAD_GATEWAY, json!({})));
-        check.signal("INT");
-        assert_eq!(check.end(SOON).await.code(), Some(2));
-        check.line("could not be logged out", SOON).await;
-        let log = check.log();
+        running.signal("INT");
+        assert_eq!(running.end(SOON).await.code(), Some(2));
+        running.line("could not be logged out", SOON).await;
+        let log = running.log();
         assert!(!log.iter().any(|line| line.contains("no login of this check stays behind")), "{log:?}");
         left += 2;
         assert_eq!(devices(&synapse, &bot).await, left);
@@ -163,12 +183,7 @@ async fn whoever_interrupts_it_finds_no_device_left_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_daemon_waits_out_is_not_said_to_keep_it_from_starting() {
     with_namespace(async |namespace| {
-        namespace.deployment("web", "fine", 0).await;
-        let synapse = synapse().await;
-        let (bot, account) = (synapse.register("pilothouse").await, synapse.register("alice").await);
-        let front = Front::deciding(&synapse, |_| Way::On).await;
-        let plan = Plan { homeserver: Some(front.url().to_owned()), ..Plan::of(&["web"]) };
-        let toml = plan.toml(&synapse, &bot, &account.user_id, &namespace.name);
+        let Unstarted { account, front, check, .. } = unstarted(&namespace).await;
         for (status, body, waits) in [
             (StatusCode::BAD_GATEWAY, json!({}), true),
             (
@@ -179,7 +194,7 @@ async fn what_the_daemon_waits_out_is_not_said_to_keep_it_from_starting() {
             (StatusCode::FORBIDDEN, json!({"errcode": "M_FORBIDDEN", "error": "no"}), false),
         ] {
             front.cut(Method::POST, "/login", Way::Answer(status, body));
-            let checked = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check"]).run(SOON).await;
+            let checked = check.run(SOON).await;
             assert_eq!(checked.status.code(), Some(1), "{}", checked.said);
             assert_eq!(checked.said.contains("the daemon waits for that"), waits, "{status}: {}", checked.said);
             assert_eq!(checked.said.contains("does not start"), !waits, "{status}: {}", checked.said);
@@ -188,7 +203,7 @@ async fn what_the_daemon_waits_out_is_not_said_to_keep_it_from_starting() {
         let server = account.user_id.split_once(':').expect("a user id").1;
         let failed = json!({"device_keys": {}, "failures": {server: {"status": 503}}});
         front.cut(Method::POST, "/keys/query", Way::Answer(StatusCode::OK, failed));
-        let checked = daemon(&toml, &namespace.cluster.kubeconfig()).arguments(&["check", "--json"]).run(SOON).await;
+        let checked = check.run_with(&["--json"], SOON).await;
         assert_eq!(verdicts(&checked.said, "trust", &account.user_id), ["warning"], "{}", checked.said);
     })
     .await;

@@ -1,5 +1,6 @@
 //! The own device signed, and the identity recoverable, over starts that are cut off and keys that do not fit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -10,15 +11,21 @@ use serde_json::{Value, json};
 use crate::session::{is_signed, keys};
 use crate::support::bot::{Bot, empty, eventually};
 use crate::support::proxy::{Answer, Proxy};
-use crate::support::synapse::synapse;
+use crate::support::synapse::{Account, Synapse, synapse};
 
-#[tokio::test]
-async fn a_first_start_that_is_cut_off_before_the_identity_is_out_is_finished_by_the_next() {
+/// A bot that has not started yet; every request of it passes a proxy.
+async fn proxied() -> (Arc<Synapse>, Account, Proxy, Bot) {
     let synapse = synapse().await;
     let account = synapse.register("bot").await;
     let proxy = Proxy::before(&synapse).await;
     let mut bot = Bot::new(&synapse, &account);
     bot.matrix.homeserver = proxy.url();
+    (synapse, account, proxy, bot)
+}
+
+#[tokio::test]
+async fn a_first_start_that_is_cut_off_before_the_identity_is_out_is_finished_by_the_next() {
+    let (synapse, account, proxy, bot) = proxied().await;
 
     proxy.fail("/keys/device_signing/upload", Answer::page(502));
     killed(&bot, &proxy, "/keys/device_signing/upload").await;
@@ -47,11 +54,7 @@ async fn killed(bot: &Bot, proxy: &Proxy, failing: &str) {
 
 #[tokio::test]
 async fn a_homeserver_that_half_works_is_waited_for_and_makes_no_signed_device_unsigned() {
-    let synapse = synapse().await;
-    let account = synapse.register("bot").await;
-    let proxy = Proxy::before(&synapse).await;
-    let mut bot = Bot::new(&synapse, &account);
-    bot.matrix.homeserver = proxy.url();
+    let (_, _, proxy, mut bot) = proxied().await;
     bot.open_once().await.expect("it opens");
 
     // Where an unsigned device may start, too: it would send to devices that nobody has signed.
@@ -87,11 +90,7 @@ fn unsigned(user: &str, mut body: Value) -> Value {
 
 #[tokio::test]
 async fn a_signature_that_is_not_published_is_made_again_without_any_recovery_key() {
-    let synapse = synapse().await;
-    let account = synapse.register("bot").await;
-    let proxy = Proxy::before(&synapse).await;
-    let mut bot = Bot::new(&synapse, &account);
-    bot.matrix.homeserver = proxy.url();
+    let (synapse, account, proxy, bot) = proxied().await;
 
     // The device goes out without its owner's signature, and the signature by itself does not go out either.
     let user = account.user_id.clone();
@@ -122,11 +121,7 @@ async fn a_device_that_may_be_unsigned_does_not_wait_for_ever_for_an_upload_that
 }
 
 async fn starts_unsigned(failing: &'static str, answer: Answer) {
-    let synapse = synapse().await;
-    let account = synapse.register("bot").await;
-    let proxy = Proxy::before(&synapse).await;
-    let mut bot = Bot::new(&synapse, &account);
-    bot.matrix.homeserver = proxy.url();
+    let (synapse, account, proxy, mut bot) = proxied().await;
     let user = account.user_id.clone();
     proxy.change(move |_, path, body| if path.contains("/keys/upload") { unsigned(&user, body) } else { body });
     proxy.fail(failing, answer);
@@ -230,11 +225,7 @@ async fn a_new_key_is_made_where_one_is_asked_for_and_never_for_a_file_that_was_
 
 #[tokio::test]
 async fn a_signed_device_starts_although_its_key_cannot_be_kept_yet() {
-    let synapse = synapse().await;
-    let account = synapse.register("bot").await;
-    let proxy = Proxy::before(&synapse).await;
-    let mut bot = Bot::new(&synapse, &account);
-    bot.matrix.homeserver = proxy.url();
+    let (synapse, account, proxy, bot) = proxied().await;
     proxy.fail("m.secret_storage", Answer::page(502));
     let running = bot.start().await;
     advice(&bot, |advice| matches!(advice, [Advice::NotKept { .. }])).await;

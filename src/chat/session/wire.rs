@@ -259,11 +259,15 @@ where
     F: Future<Output = Result<T, WireError>>,
 {
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    if let Patience::Brief(end) = patience {
+    if let Patience::Brief(_) = patience {
         return match ask().await {
             Err(WireError::Limited(wait)) if wait <= BRIEF => {
-                let over = end.run_until_cancelled(tokio::time::sleep(wait.max(FIRST_PAUSE))).await.is_none();
-                if over { Err(WireError::Interrupted) } else { ask().await }
+                let sits_out = async {
+                    tokio::time::sleep(wait.max(FIRST_PAUSE)).await;
+                    Ok(())
+                };
+                patience.while_watched(sits_out).await?;
+                ask().await
             }
             answer => answer,
         };

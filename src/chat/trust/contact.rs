@@ -62,8 +62,8 @@ pub(crate) async fn note(
         let counting = counting(before, configured, served);
         if !counting.is_empty() {
             store.pin_first_devices(user, counting, now).await?;
+            pinned = store.keys(user).await?.device_pins;
         }
-        pinned = store.keys(user).await?.device_pins;
     }
     store.observe_keys(user, served.master.clone(), served.devices.clone(), now).await?;
     match (configured, &served.master) {
